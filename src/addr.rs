@@ -1,0 +1,191 @@
+//! Addresses: MACs, MAC masks, interface names, modified EUI-64, and what differs between IPv4 and IPv6.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail, ensure};
+use ipnet::{IpNet, Ipv6Net};
+
+/// An IP version. All that differs between the two stands in this one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which they are set up.
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family an address is of.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Bits of an address, hence the length of a host's prefix.
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+
+    /// The folder below /proc/sys/net.
+    pub fn sysctl(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+
+    /// The option that makes `ip` act on this family.
+    pub fn ip_option(self) -> &'static str {
+        match self {
+            Self::V4 => "-4",
+            Self::V6 => "-6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// An Ethernet address (48 bits, in the order of transmission).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Neither a group address (lowest bit of the first octet) nor all zeros.
+    pub fn is_unicast(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+
+    /// Modified EUI-64 address of this MAC in `prefix` (RFC 4291, appendix A).
+    ///
+    /// # Errors
+    /// If the prefix is not a /64.
+    pub fn eui64(self, prefix: Ipv6Net) -> Result<Ipv6Addr> {
+        ensure!(prefix.prefix_len() == 64, "{prefix} is a /{}, expected a /64", prefix.prefix_len());
+        let [a, b, c, d, e, f] = self.0;
+        let mut octets = prefix.network().octets();
+        octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        Ok(octets.into())
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = anyhow::Error;
+
+    /// Six octets of one or two hexadecimal digits between colons (`aa:55:60:0:0:0`).
+    fn from_str(text: &str) -> Result<Self> {
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts.next().unwrap_or_default();
+            if part.is_empty() || part.len() > 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                bail!("expected six octets such as aa:00:00:12:34:56");
+            }
+            *octet = u8::from_str_radix(part, 16)?;
+        }
+        ensure!(parts.next().is_none(), "expected six octets such as aa:00:00:12:34:56");
+        Ok(Self(octets))
+    }
+}
+
+/// The name of a network interface: 1 to 15 bytes, as `dev_valid_name` of the kernel's net/core/dev.c takes them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IfName(String);
+
+impl IfName {
+    /// Longest name in bytes (IFNAMSIZ - 1 of linux/if.h).
+    pub const MAX: usize = 15;
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for IfName {
+    type Err = anyhow::Error;
+
+    /// Printable ASCII only, and none of the characters that a shell, `ip` or `nft` would read as more than a name:
+    /// the name goes into files and lines that others read.
+    fn from_str(text: &str) -> Result<Self> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-@+".contains(&b);
+        let fits = (1..=Self::MAX).contains(&text.len());
+        ensure!(
+            fits && text != "." && text != ".." && !text.starts_with('-') && text.bytes().all(plain),
+            "expected an interface name: 1 to 15 letters, digits, or any of _ . - @ +"
+        );
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// An address and the length of its prefix, from `10.0.0.1/24`, or from an address alone (then its full length).
+///
+/// # Errors
+/// If the text is neither.
+pub fn parse_net(text: &str) -> Result<IpNet> {
+    if text.contains('/') {
+        text.parse().with_context(|| format!("{text:?} is no prefix"))
+    } else {
+        Ok(IpNet::from(text.parse::<IpAddr>().with_context(|| format!("{text:?} is no address"))?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eui64_flips_the_universal_bit() {
+        let mac: Mac = "aa:00:00:12:34:56".parse().expect("a MAC");
+        let prefix = "2001:db8:1::/64".parse().expect("a prefix");
+        assert_eq!(mac.eui64(prefix).expect("a /64").to_string(), "2001:db8:1:0:a800:ff:fe12:3456");
+        assert!(mac.eui64("2001:db8:1::/80".parse().expect("a prefix")).is_err());
+    }
+
+    #[test]
+    fn macs_are_read_with_short_octets_and_printed_in_full() {
+        assert_eq!("AA:55:60:0:0:1".parse::<Mac>().expect("a MAC").to_string(), "aa:55:60:00:00:01");
+        for bad in ["", "aa:55", "aa:55:60:0:0:1:2", "aa:55:60:0:0:+1", "aa:55:60:0:0:100", "aa-55-60-0-0-1"] {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+        assert!(!Mac([1, 0, 0, 0, 0, 0]).is_unicast());
+        assert!(!Mac([0; 6]).is_unicast());
+    }
+
+    #[test]
+    fn interface_names_are_those_of_the_kernel_and_harmless() {
+        for good in ["tap0", "vif12.3", "eth0.200", "br-lan", "a23456789012345"] {
+            assert!(good.parse::<IfName>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "../x", "a b", "tap0\n", "a234567890123456", "-tap", "tap\"", "täp", "tap:0", "tap*"]
+        {
+            assert!(bad.parse::<IfName>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The entry point: hands the arguments to the table of commands.
+
+fn main() {}
