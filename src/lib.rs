@@ -5,5 +5,10 @@
 //! ```
 
 pub mod addr;
+pub mod environment;
 pub mod kernel;
+pub mod nic;
+pub mod printable;
+pub mod routing_tables;
 pub mod ruleset;
+pub mod settings;
