@@ -98,14 +98,19 @@ impl<'a> Parser<'a> {
     /// Skips blanks, continued line ends and a comment; says whether there were any.
     fn skip_blanks(&mut self) -> bool {
         let start = self.position;
+        let before = self.text[..start].last();
+        let mut between_words = before.is_none_or(|b| matches!(b, b' ' | b'\t' | b'\n'));
         loop {
             match self.text[self.position..] {
-                [b' ' | b'\t', ..] => self.position += 1,
+                [b' ' | b'\t', ..] => {
+                    between_words = true;
+                    self.position += 1;
+                }
                 [b'\\', b'\n', ..] => {
                     self.position += 2;
                     self.line += 1;
                 }
-                [b'#', ..] => {
+                [b'#', ..] if between_words => {
                     let rest = &self.text[self.position..];
                     self.position += rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
                 }
@@ -275,6 +280,9 @@ impl<'a> Parser<'a> {
                 _ => "expected $KEY or ${KEY} of a key set above, or \\$ for the character itself",
             };
             return Err(self.fault(start, line, message));
+        }
+        if !braced && self.text[self.position..].starts_with(b"\\\n") {
+            return Err(self.fault(start, line, "the name goes on in the next line, expected ${KEY}"));
         }
         let known = self.variables.get(name);
         if !braced || self.peek() == Some(b'}') {
