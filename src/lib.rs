@@ -7,3 +7,4 @@
 pub mod addr;
 pub mod kernel;
 pub mod ruleset;
+pub mod setup;
