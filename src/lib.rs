@@ -12,3 +12,4 @@ pub mod printable;
 pub mod routing_tables;
 pub mod ruleset;
 pub mod settings;
+pub mod setup;

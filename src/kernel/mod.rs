@@ -1,1 +1,6 @@
 //! The only folder that knows sockets and bytes.
+
+pub mod error;
+pub mod nftables;
+
+pub use error::Error;
