@@ -94,6 +94,34 @@ impl RawNic {
         })
     }
 
+    /// All variables by name, for the record.
+    pub fn variables(&self) -> [(&'static str, Option<&str>); 21] {
+        [
+            ("INTERFACE", &self.interface),
+            ("INTERFACE_INDEX", &self.interface_index),
+            ("INTERFACE_NAME", &self.interface_name),
+            ("INTERFACE_UUID", &self.interface_uuid),
+            ("INSTANCE", &self.instance),
+            ("MAC", &self.mac),
+            ("MODE", &self.mode),
+            ("LINK", &self.link),
+            ("VLAN", &self.vlan),
+            ("BRIDGE", &self.bridge),
+            ("IP", &self.ip),
+            ("TAGS", &self.tags),
+            ("MIGRATION_PHASE", &self.migration_phase),
+            ("NETWORK_NAME", &self.network_name),
+            ("NETWORK_UUID", &self.network_uuid),
+            ("NETWORK_TAGS", &self.network_tags),
+            ("NETWORK_SUBNET", &self.network_subnet),
+            ("NETWORK_GATEWAY", &self.network_gateway),
+            ("NETWORK_SUBNET6", &self.network_subnet6),
+            ("NETWORK_GATEWAY6", &self.network_gateway6),
+            ("NETWORK_MAC_PREFIX", &self.network_mac_prefix),
+        ]
+        .map(|(name, value)| (name, value.as_deref()))
+    }
+
     /// Takes the interface from the command line's first argument if no variable named it. Ganeti 3.0 to 3.2 can write
     /// it as Python shows bytes, `b'tap0'`.
     ///
@@ -113,6 +141,57 @@ impl RawNic {
     /// Whether the TAP belongs to Ganeti's own channel to the instance: then there is nothing for us to do.
     pub fn is_communication(&self) -> bool {
         self.interface.as_ref().is_some_and(|interface| interface.starts_with(COMMUNICATION))
+    }
+}
+
+/// ifupdown's variables of an uplink, unchecked but for being UTF-8 (interfaces(5)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the variable of that name in upper case")]
+pub struct IfupdownUplink {
+    pub iface: Option<String>,
+    /// `inet` or `inet6`.
+    pub addrfam: Option<String>,
+    pub if_ip_routing_table: Option<String>,
+    pub if_ip_routes: Option<String>,
+    pub if_ip_gateway: Option<String>,
+    pub if_ip_forwarding: Option<String>,
+    pub if_ip_proxy_arp: Option<String>,
+    pub if_ip_proxy_ndp: Option<String>,
+    pub if_arp_ip: Option<String>,
+}
+
+impl IfupdownUplink {
+    /// The uplink in the environment of this process.
+    ///
+    /// # Errors
+    /// If a value is not UTF-8.
+    pub fn from_process() -> Result<Self> {
+        Self::from_variables(std::env::var_os)
+    }
+
+    /// The uplink in the variables that `value` knows.
+    ///
+    /// # Errors
+    /// If a value is not UTF-8.
+    pub fn from_variables(mut value: impl FnMut(&'static str) -> Option<OsString>) -> Result<Self> {
+        let mut get = |name| value(name).filter(|value| !value.is_empty()).map(|value| utf8(name, value)).transpose();
+        Ok(Self {
+            iface: get("IFACE")?,
+            addrfam: get("ADDRFAM")?,
+            if_ip_routing_table: get("IF_IP_ROUTING_TABLE")?,
+            if_ip_routes: get("IF_IP_ROUTES")?,
+            if_ip_gateway: get("IF_IP_GATEWAY")?,
+            if_ip_forwarding: get("IF_IP_FORWARDING")?,
+            if_ip_proxy_arp: get("IF_IP_PROXY_ARP")?,
+            if_ip_proxy_ndp: get("IF_IP_PROXY_NDP")?,
+            if_arp_ip: get("IF_ARP_IP")?,
+        })
+    }
+
+    /// Whether the stanza asks for nothing of ours.
+    pub fn asks_nothing(&self) -> bool {
+        let only = Self { iface: self.iface.clone(), addrfam: self.addrfam.clone(), ..Self::default() };
+        *self == only
     }
 }
 

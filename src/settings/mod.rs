@@ -162,6 +162,33 @@ impl Settings {
         &self.tags[setup as usize]
     }
 
+    /// What a NIC's Plan is made from, as assignments for its record. NFDHCPD_STATE_EXTRA has no part in what must be
+    /// removed, and may be of several lines, so it is left out.
+    pub fn for_record(&self) -> Vec<(&'static str, String)> {
+        let mut assignments = vec![
+            ("MAC_MASK", self.mac_mask.to_string()),
+            ("TAP_CONSTANT_MAC", self.tap_constant_mac.to_string()),
+            ("NFDHCPD_STATE_DIR", self.nfdhcpd_state_dir.display().to_string()),
+            ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
+        ];
+        assignments.extend(Setup::ALL.map(|setup| (setup.key(), self.tag(setup).to_owned())));
+        assignments
+    }
+
+    /// Undoes [`Settings::for_record`].
+    ///
+    /// # Errors
+    /// If a value is not valid.
+    pub fn of_record<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Self> {
+        let mut settings = Self::default();
+        for (line, (key, _)) in (1..).zip(settings.for_record()) {
+            let value = get(key).unwrap_or_default().to_owned();
+            let assignment = Assignment { key: key.to_owned(), value, file: "record".to_owned(), line };
+            settings.set(&assignment).with_context(|| place(&assignment))?;
+        }
+        Ok(settings)
+    }
+
     /// Takes one setting over; false if it is not known.
     fn set(&mut self, assignment: &Assignment) -> Result<bool> {
         let (key, value) = (assignment.key.as_str(), assignment.value.as_str());

@@ -2,8 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use crate::addr::Mac;
-use crate::ruleset::{Chain, Datatype, Field, Hook, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
+use crate::addr::{IfName, Mac};
+use crate::ruleset::{
+    Chain, Datatype, Element, Field, Hook, HookPoint, Rule, Set, Statement, Table, TableFamily, Value,
+};
 
 /// Map of the arp table: the sender address of the ARP requests that leave an interface.
 pub const ARP_SOURCE: &str = "arp_source";
@@ -122,4 +124,20 @@ fn members(interface: Field, set: &'static str, chain: &'static str) -> Rule {
 /// An interface and an address, together in `set`.
 fn pair(interface: Field, address: Field, set: &'static str) -> Statement {
     Statement::contained([interface.into(), address.into()], set)
+}
+
+/// All tables with sets that are keyed by interface.
+pub fn tables() -> [Table; 2] {
+    [arp(), inet()]
+}
+
+/// Elements one of which stands wherever a NIC has any in [`tables`].
+pub fn membership(interface: &IfName) -> [Element; 2] {
+    [(TableFamily::Arp, ARP_SOURCE), (TableFamily::Inet, GUARDED)].map(|(family, set)| Element {
+        family,
+        set,
+        key: vec![Value::IfName(interface.clone())],
+        data: None,
+        comment: None,
+    })
 }
