@@ -302,7 +302,7 @@ fn garbled_answers_do_no_harm() {
             let at = random(&mut state) % bytes.len();
             bytes[at] = [0, 1, 3, 4, 0x7f, 0x80, 0xff, bytes[at].wrapping_add(1)][random(&mut state) % 8];
         }
-        if random(&mut state) % 3 == 0 {
+        if random(&mut state).is_multiple_of(3) {
             bytes.truncate(random(&mut state) % bytes.len());
         }
         for (_, answer) in message::answers(&bytes).unwrap_or_default() {
