@@ -319,11 +319,6 @@ pub struct Element {
 }
 
 impl Element {
-    /// Whether both are the same place in the same set, whatever they hold there.
-    pub fn same_key(&self, other: &Self) -> bool {
-        (self.family, self.set, &self.key) == (other.family, other.set, &other.key)
-    }
-
     /// The line that deletes it.
     pub fn deletion(&self) -> Deletion<'_> {
         Deletion(self)
