@@ -5,5 +5,7 @@
 //! ```
 
 pub mod addr;
+pub mod announce;
+pub mod frame;
 pub mod kernel;
 pub mod ruleset;
