@@ -105,8 +105,7 @@ mod tests {
 
     const MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x0a]);
 
-    /// By hand from RFC 826; the addresses and the 18 bytes of padding are those of a real `arping -U`, but for its
-    /// target MAC (all ones there).
+    /// By hand from RFC 826, with the padding to 60 bytes of IEEE 802.3.
     #[test]
     fn the_gratuitous_request_is_rfc_826s() {
         let mut expected = vec![
@@ -119,7 +118,7 @@ mod tests {
         assert_eq!(arp_request(Ipv4Addr::new(192, 0, 2, 7), MAC).expect("a request"), expected);
     }
 
-    /// By hand from RFC 826, as `arping -A` has it: the target MAC is the sender's.
+    /// By hand from RFC 826; the target MAC is the sender's, as `arping -A` has it.
     #[test]
     fn the_gratuitous_reply_names_our_mac_twice() {
         let mut expected = vec![
