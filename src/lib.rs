@@ -6,6 +6,8 @@
 
 pub mod addr;
 pub mod announce;
+pub mod commands;
+pub mod demo;
 pub mod frame;
 pub mod kernel;
 pub mod ruleset;
