@@ -51,8 +51,7 @@ pub struct Site {
     pub router: Netns,
     /// The node under test.
     pub node: Node,
-    /// Another one on the same wire, if wanted.
-    pub second: Option<Node>,
+    second: Option<Node>,
     /// The management network.
     pub management: Netns,
 }
@@ -89,6 +88,14 @@ impl Site {
         let node = Node::new(1, &router, &management, wanted)?;
         let second = (wanted.nodes > 1).then(|| Node::new(2, &router, &management, wanted)).transpose()?;
         Ok(Self { router, node, second, management })
+    }
+
+    /// The second node.
+    ///
+    /// # Errors
+    /// If only one was wanted.
+    pub fn second(&self) -> Result<&Node> {
+        self.second.as_ref().context("a second node was not wanted")
     }
 
     /// What passes between the router and the nodes.
