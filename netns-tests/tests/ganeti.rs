@@ -81,7 +81,10 @@ fn plain_bridged_nic() -> Result<()> {
         ensure!(link.contains(part), "expected {part:?} in {link}");
     }
     ensure!(netns.mac_of("tap0")? == format!("fe{}", &own[2..]), "{own} became {}", netns.mac_of("tap0")?);
-    until("the ports to forward", || Ok(netns.ip("-d link show master br0")?.matches("state forwarding").count() == 2))?;
+    until(
+        "the ports to forward",
+        || Ok(netns.ip("-d link show master br0")?.matches("state forwarding").count() == 2),
+    )?;
     one.send(&frame::arp_request((WEB1.mac, WEB1.ip), WEB2.ip))?;
     two.seen.expect(&format!("{} > {} ARP, Request who-has {} tell {}", WEB1.mac, Mac::BROADCAST, WEB2.ip, WEB1.ip))?;
     one.seen.expect(&format!("{} > {} ARP, Reply {} is-at {}", WEB2.mac, WEB1.mac, WEB2.ip, WEB2.mac))?;

@@ -127,7 +127,10 @@ fn binding_of_a_routed_nic() -> Result<()> {
     let left: Vec<_> = fs::read_dir(site.node.files.bindings())?.collect();
     ensure!(left.is_empty(), "left: {left:?}");
     nic().only_v6().ifup()?.succeeds()?;
-    expect_lines(&binding(&site.node, "tap0")?, &["IP=", "GATEWAY=", "SUBNET=", "EUI64=2001:db8:1:0:a800:ff:fe12:3456"])?;
+    expect_lines(
+        &binding(&site.node, "tap0")?,
+        &["IP=", "GATEWAY=", "SUBNET=", "EUI64=2001:db8:1:0:a800:ff:fe12:3456"],
+    )?;
     nic().ifdown()?.succeeds()?;
     nic().only_v4().ifup()?.succeeds()?;
     expect_lines(&binding(&site.node, "tap0")?, &["IP=10.0.0.2", "GATEWAY6=", "SUBNET6=", "EUI64="])

@@ -215,7 +215,9 @@ fn nothing_reaches_the_management_network() -> Result<()> {
         management.never(&request(source, destination, &mark))?;
     }
     // Not even when the guests' table has lost its default route.
-    site.node.netns.ip_batch("route del default via 10.0.0.1 table 100\n-6 route del default via 2001:db8:1::1 table 100")?;
+    site.node
+        .netns
+        .ip_batch("route del default via 10.0.0.1 table 100\n-6 route del default via 2001:db8:1::1 table 100")?;
     for (source, destination) in both {
         let mark = guest.send_echo(source, destination)?;
         let refused = if source.is_ipv4() { "protocol 1 type 3" } else { "destination unreachable" };

@@ -146,9 +146,16 @@ fn the_gateway_and_the_node_as_source() -> Result<()> {
     let site = Site::new()?;
     let guest = site.node.guest("tap0", WEB1)?;
     let wire = site.node.wire()?;
-    for source in [GATEWAY, GATEWAY6, "192.0.2.11".parse()?, "2001:db8:2::11".parse()?, "127.0.0.1".parse()?,
-        "::1".parse()?, "0.0.0.0".parse()?, "::".parse()?]
-    {
+    for source in [
+        GATEWAY,
+        GATEWAY6,
+        "192.0.2.11".parse()?,
+        "2001:db8:2::11".parse()?,
+        "127.0.0.1".parse()?,
+        "::1".parse()?,
+        "0.0.0.0".parse()?,
+        "::".parse()?,
+    ] {
         let outside = like(source, OUTSIDE, OUTSIDE6);
         let mark = guest.send_echo(source, outside)?;
         guest.ping(outside)?;

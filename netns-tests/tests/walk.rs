@@ -57,7 +57,9 @@ pub fn ipv6(site: &Site, guest: &Guest, tap: &str) -> Result<()> {
 
     let mark = guest.send_echo(ip.into(), OUTSIDE6)?;
     wire.expect(&format!("neighbor solicitation, who has {GATEWAY6}, source {device}"))?;
-    wire.expect(&format!("{GATEWAY_MAC} > {device} IP6 {GATEWAY6} > {uplink}: neighbor advertisement, tgt is {GATEWAY6}"))?;
+    wire.expect(&format!(
+        "{GATEWAY_MAC} > {device} IP6 {GATEWAY6} > {uplink}: neighbor advertisement, tgt is {GATEWAY6}"
+    ))?;
     wire.expect(&format!("{device} > {GATEWAY_MAC} IP6 {ip} > {OUTSIDE6}: echo request {mark}, hlim 63"))?;
 
     // The node answers for the guest on the uplink (solicited, and a router).
