@@ -10,7 +10,7 @@ use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
 use crate::nic::{Identity, Mode, Nic};
-use crate::plan::{PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
+use crate::plan::{Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
 use crate::routing_tables;
@@ -76,7 +76,7 @@ fn change(
         reconcile::apply(kernel, plan, &elements).map(|()| reconcile::remove(kernel, &leftover, true))
     } else {
         take_over(kernel, old, tap, &leftover).and_then(|failures| {
-            let elements = [elements, unrecorded(kernel, tap, old.is_empty())?].concat();
+            let elements = if old.is_empty() { unrecorded(kernel, tap, plan)? } else { elements };
             reconcile::apply(kernel, plan, &elements).map(|()| failures)
         })
     };
@@ -121,16 +121,22 @@ fn take_over(kernel: &mut Kernel, old: &[Record], tap: &LinkState, leftover: &Pl
     if tap.up {
         kernel.set_down(tap.index)?;
     }
+    if old.is_empty() {
+        return Ok(Vec::new());
+    }
     let live = old.last().is_some_and(|it| it.facts.index == tap.index);
     Ok(reconcile::remove(kernel, leftover, live))
 }
 
-/// What stands under the TAP's name without a record of it: its file was lost.
-fn unrecorded(kernel: &mut Kernel, tap: &LinkState, lost: bool) -> Result<Vec<Element>> {
-    if !lost {
+/// What stands under the TAP's name without a record of it, because its file was lost: rules go at once, elements are
+/// returned.
+fn unrecorded(kernel: &mut Kernel, tap: &LinkState, plan: &Plan) -> Result<Vec<Element>> {
+    if plan.objects.iter().any(|it| matches!(it, Object::Rule(_))) {
+        kernel.remove_rules_of(&tap.name, PREFERENCE_NIC, PROTOCOL_NIC)?;
+    }
+    if plan.tables.is_empty() {
         return Ok(Vec::new());
     }
-    kernel.remove_rules_of(&tap.name, PREFERENCE_NIC, PROTOCOL_NIC)?;
     let nftables = kernel.nftables()?;
     let members = base::membership(&tap.name);
     let there = nftables.present(&members)?;
