@@ -126,6 +126,8 @@ fn is_volatile(key: &str) -> bool {
         "expires",
         "used",
         "operstate",
+        // The first up of a link gives it one, for good.
+        "qdisc",
         "root_id",
         "bridge_id",
         "designated_root",

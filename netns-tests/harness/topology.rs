@@ -14,6 +14,7 @@ use super::guest::{Guest, Identity};
 use super::netns::Netns;
 use super::nic::Nic;
 use super::port::Capture;
+use super::until;
 
 /// The router on the guests' network: GW_IP.
 pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -87,7 +88,14 @@ impl Site {
         ))?;
         let node = Node::new(1, &router, &management, wanted)?;
         let second = (wanted.nodes > 1).then(|| Node::new(2, &router, &management, wanted)).transpose()?;
-        Ok(Self { router, node, second, management })
+        let site = Self { router, node, second, management };
+        for node in [Some(&site.node), site.second.as_ref()].into_iter().flatten() {
+            node.settled("eth0")?;
+            if wanted.uplink && !wanted.tentative {
+                node.settled("eth1")?;
+            }
+        }
+        Ok(site)
     }
 
     /// The second node.
@@ -160,6 +168,13 @@ impl Node {
     pub const UPLINK: &str = "--dev eth1 --table 100 --gateway 10.0.0.1 --routes 10.0.0.0/24 --arp-ip 10.0.0.254";
     /// And for IPv6.
     pub const UPLINK6: &str = "--dev eth1 --table 100 --gateway 2001:db8:1::1 --routes 2001:db8:1::/64";
+
+    /// Waits for what comes by itself after a link went up: its carrier, then its link-local address.
+    pub fn settled(&self, interface: &str) -> Result<()> {
+        until(&format!("the link-local address of {interface}"), || {
+            Ok(self.netns.ip(&format!("-6 addr show dev {interface} scope link -tentative"))?.contains("inet6 fe80::"))
+        })
+    }
 
     /// DEV_MAC.
     pub fn uplink_mac(&self) -> Mac {

@@ -62,7 +62,14 @@ fn plain_routed_nic_in_table_main() -> Result<()> {
 fn plain_bridged_nic() -> Result<()> {
     let site = Site::new()?;
     let netns = &site.node.netns;
-    netns.ip_batch("link add br0 mtu 1400 type bridge mcast_snooping 0\nlink set br0 up")?;
+    // Another port keeps its carrier, and an MTU that was set stays.
+    netns.ip_batch(
+        "link add br0 address 02:00:00:00:02:01 type bridge mcast_snooping 0\n\
+         link set br0 mtu 1400 up\n\
+         link add port type veth peer name port2\n\
+         link set port2 up\n\
+         link set port up mtu 1400 master br0\n",
+    )?;
     let one = site.node.plug("tap0", WEB1)?;
     let two = site.node.plug("tap1", WEB2)?;
     let before = Snapshot::of(netns)?;
@@ -83,7 +90,7 @@ fn plain_bridged_nic() -> Result<()> {
     ensure!(netns.mac_of("tap0")? == format!("fe{}", &own[2..]), "{own} became {}", netns.mac_of("tap0")?);
     until(
         "the ports to forward",
-        || Ok(netns.ip("-d link show master br0")?.matches("state forwarding").count() == 2),
+        || Ok(netns.ip("-d link show master br0")?.matches("state forwarding").count() == 3),
     )?;
     one.send(&frame::arp_request((WEB1.mac, WEB1.ip), WEB2.ip))?;
     two.seen.expect(&format!("{} > {} ARP, Request who-has {} tell {}", WEB1.mac, Mac::BROADCAST, WEB2.ip, WEB1.ip))?;

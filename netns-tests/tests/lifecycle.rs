@@ -15,7 +15,7 @@ use crate::harness::monitor::Monitor;
 use crate::harness::netns::Netns;
 use crate::harness::nic::PROGRAM;
 use crate::harness::snapshot::Snapshot;
-use crate::harness::topology::{OUTSIDE, OUTSIDE6, Site, TAP_MAC};
+use crate::harness::topology::{Node, OUTSIDE, OUTSIDE6, Site};
 use crate::harness::until;
 
 pub const TESTS: &[Test] = &[
@@ -79,19 +79,17 @@ fn ifdown_of_a_vanished_tap() -> Result<()> {
     before.returns_in(netns, Snapshot::without_base_tables)
 }
 
-/// What comes by itself after the link went up has come: the link-local address is there.
-fn settled(netns: &Netns, tap: &str) -> Result<()> {
-    until("the TAP's link-local address", || {
-        Ok(netns.ip(&format!("-6 addr show dev {tap} -tentative"))?.contains(&TAP_MAC.link_local().to_string()))
-    })?;
-    netns.settle()
+/// What comes by itself after an ifup has come, and what it left behind has ended.
+fn settled(node: &Node, tap: &str) -> Result<()> {
+    node.settled(tap)?;
+    node.netns.settle()
 }
 
 fn ifup_twice_changes_nothing() -> Result<()> {
     let site = Site::new()?;
     let netns = &site.node.netns;
     let guest = site.node.guest("tap0", WEB1)?;
-    settled(netns, "tap0")?;
+    settled(&site.node, "tap0")?;
     guest.ping(OUTSIDE)?;
     let before = Snapshot::of(netns)?;
     let record = fs::metadata(site.node.files.state().join("tap0"))?.modified()?;
@@ -145,8 +143,8 @@ fn a_tap_name_used_again() -> Result<()> {
     // Equal to what it is on a node that never had another NIC.
     let fresh = Site::new()?;
     let _guest = fresh.node.guest("tap0", WEB2)?;
-    settled(netns, "tap0")?;
-    settled(&fresh.node.netns, "tap0")?;
+    settled(&site.node, "tap0")?;
+    settled(&fresh.node, "tap0")?;
     Snapshot::of(&fresh.node.netns)?.returns_in(netns, |state| state)
 }
 
@@ -156,7 +154,7 @@ fn a_late_ifdown_of_another_nic() -> Result<()> {
     drop(site.node.guest("tap0", WEB1)?);
     until("the TAP to be gone", || Ok(netns.ip("link show dev tap0").is_err()))?;
     let guest = site.node.guest("tap0", WEB2)?;
-    settled(netns, "tap0")?;
+    settled(&site.node, "tap0")?;
     let before = Snapshot::of(netns)?;
     let outcome = site.node.nic("tap0", WEB1).ifdown()?.succeeds()?;
     before.equals(&Snapshot::of(netns)?)?;
@@ -171,7 +169,7 @@ fn what_ifup_repairs() -> Result<()> {
     let site = Site::new()?;
     let netns = &site.node.netns;
     let guest = site.node.guest("tap0", WEB1)?;
-    settled(netns, "tap0")?;
+    settled(&site.node, "tap0")?;
     let good = Snapshot::of(netns)?;
     for damage in [
         "link set tap0 down",
@@ -188,6 +186,7 @@ fn what_ifup_repairs() -> Result<()> {
     for table in ["arp", "inet"] {
         netns.output(Command::new("nft").args(["delete", "table", table, "snf-network"]))?;
     }
+    site.node.uplink_up()?;
     site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
     good.returns_in(netns, |state| state).context("after deleting our tables")?;
     fs::remove_file(site.node.files.state().join("tap0"))?;

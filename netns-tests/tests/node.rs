@@ -58,6 +58,7 @@ fn down_leaves_the_state_as_it_was() -> Result<()> {
     before.returns_in(netns, Snapshot::without_base_tables)?;
     // An uplink that the administrator has set up before stays up.
     netns.ip("link set eth1 up")?;
+    site.node.settled("eth1")?;
     let before = Snapshot::of(netns)?;
     site.node.uplink_up()?;
     down(&site.node)?;

@@ -22,7 +22,7 @@ pub const TESTS: &[Test] = &[
 /// A site of which both sides get one alike.
 fn site() -> Result<Site> {
     let site = Site::new()?;
-    site.node.netns.ip_batch("link add br0 address 02:00:00:00:02:01 mtu 1400 type bridge\nlink set br0 up")?;
+    site.node.netns.ip_batch("link add br0 address 02:00:00:00:02:01 type bridge\nlink set br0 mtu 1400 up")?;
     Ok(site)
 }
 
@@ -39,6 +39,7 @@ fn differential(setting: &str, shape: fn(Nic<'_>) -> Nic<'_>) -> Result<()> {
     let (_guest, guest) = (ready(&ours.node)?, ready(&theirs.node)?);
     let nic = |node| shape(Nic::routed(node, "tap0", WEB1));
     nic(&ours.node).ifup()?.succeeds()?;
+    ours.node.settled("tap0")?;
     let script = nic(&theirs.node).run("plan")?.succeeds()?.stdout;
     theirs.node.netns.output(Command::new("sh").args(["-e", "-c", &script])).with_context(|| script.clone())?;
     Snapshot::of(&ours.node.netns)?

@@ -15,7 +15,7 @@ use crate::harness::packet::Packet;
 use crate::harness::port::Capture;
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{
-    ARP_IP, GATEWAY, GATEWAY_MAC, MANAGEMENT, MANAGEMENT6, OUTSIDE, OUTSIDE6, Site, TAP_MAC, Wanted,
+    ARP_IP, GATEWAY, GATEWAY_MAC, GATEWAY6, MANAGEMENT, MANAGEMENT6, OUTSIDE, OUTSIDE6, Site, TAP_MAC, Wanted,
 };
 
 pub const TESTS: &[Test] = &[
@@ -122,7 +122,7 @@ fn guests_of_two_nodes() -> Result<()> {
     let second = site.second()?;
     let one = site.node.guest("tap0", WEB1)?;
     let two = second.guest("tap0", WEB2)?;
-    let wire = site.wire()?;
+    let wire = site.node.wire()?;
     for address in WEB2.addresses() {
         one.ping(address)?;
     }
@@ -140,6 +140,7 @@ fn a_real_stack_as_guest() -> Result<()> {
     let site = Site::new()?;
     // Its card is a veth pair, as a container's is.
     let machine = Netns::new()?;
+    // Solicitations for its gateway are nfdhcpd's to answer: here it knows.
     machine.set_sysctl("ipv6/conf/default/accept_dad", "0")?;
     site.node.netns.ip(&format!("link add tap0 type veth peer name eth0 netns {}", machine.path()))?;
     site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
@@ -148,7 +149,8 @@ fn a_real_stack_as_guest() -> Result<()> {
          addr add {ip}/24 dev eth0\n\
          addr add {ip6}/64 dev eth0 nodad\n\
          route add default via {GATEWAY}\n\
-         -6 route add default via {link} dev eth0\n",
+         -6 route add default via {link} dev eth0\n\
+         -6 neigh add {GATEWAY6} lladdr {TAP_MAC} dev eth0\n",
         mac = WEB1.mac,
         ip = WEB1.ip,
         ip6 = WEB1.ip6,

@@ -62,14 +62,14 @@ pub fn ipv6(site: &Site, guest: &Guest, tap: &str) -> Result<()> {
     ))?;
     wire.expect(&format!("{device} > {GATEWAY_MAC} IP6 {ip} > {OUTSIDE6}: echo request {mark}, hlim 63"))?;
 
-    // The node answers for the guest on the uplink (solicited, and a router).
+    // The node answers for the guest on the uplink.
     wire.expect(&format!("neighbor solicitation, who has {ip}, source {GATEWAY_MAC}"))?;
-    let answer = format!("neighbor advertisement, tgt is {ip}, flags [RS], target {device}");
+    let answer = format!("neighbor advertisement, tgt is {ip}, flags [S], target {device}");
     wire.expect(&answer)?;
     wire.expect(&format!("{GATEWAY_MAC} > {device} IP6 {OUTSIDE6} > {ip}: echo reply {mark}"))?;
 
-    guest.seen.expect(&format!("IP6 {link} > "))?;
-    guest.seen.expect(&format!("neighbor solicitation, who has {ip}, source {TAP_MAC}"))?;
+    let group = "ff02::1:ff12:3456";
+    guest.seen.expect(&format!("IP6 {link} > {group}: neighbor solicitation, who has {ip}, source {TAP_MAC}"))?;
     guest.seen.expect(&format!("{TAP_MAC} > {mac} IP6 {OUTSIDE6} > {ip}: echo reply {mark}, hlim 63"))?;
     sees_only_the_gateway(guest)?;
     knows(site, "-6", &[(GATEWAY6.to_string(), "eth1", GATEWAY_MAC), (ip.to_string(), tap, mac)])
