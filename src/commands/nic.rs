@@ -3,13 +3,13 @@
 use anyhow::{Context, Error, Result, anyhow, bail};
 
 use crate::addr::{Family, IfName};
-use crate::commands::announcer;
+use crate::commands::announcer::{self, Announcer, Owner};
 use crate::environment::RawNic;
 use crate::kernel::nftables::Presence;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
-use crate::nic::{Identity, Mode, Nic};
+use crate::nic::{Identity, MigrationPhase, Mode, Nic};
 use crate::plan::{Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
@@ -38,10 +38,19 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
     let record = Record::new(raw, &nic, settings, facts);
     let made = change(&mut kernel, &mut state, &old, &tap, &plan, &record, current.is_some(), log);
     if let Err(error) = made {
-        finish(kernel);
+        announcer::detach(kernel.into_lingering(), None);
         return Err(error);
     }
-    finish(kernel);
+    // Before a migration the guest still runs elsewhere: to announce it here would lead its packets astray.
+    let announcements = if nic.migration_phase == Some(MigrationPhase::Pre) { &[][..] } else { &plan.announcements };
+    let owner = Owner {
+        folder: settings.state_dir.clone(),
+        interface: nic.interface.clone(),
+        index: tap.index,
+        record: record.variables(),
+    };
+    let announcer = Announcer::first_round(&mut kernel, announcements, owner, log);
+    announcer::detach(kernel.into_lingering(), Some(announcer));
     Ok(())
 }
 
@@ -179,7 +188,7 @@ pub fn ifdown(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
         log_plan(&plan, Verb::Remove, log);
         failures.extend(reconcile::remove(&mut kernel, &plan, Some(record.facts.index) == index));
     }
-    finish(kernel);
+    announcer::detach(kernel.into_lingering(), None);
     if failures.is_empty() {
         return state.write(Vec::new());
     }
@@ -265,9 +274,4 @@ fn log_plan(plan: &Plan, verb: Verb, log: &mut Log) {
         reconcile::removal_order(plan).concat().iter().for_each(|it| log.line(it.line(verb)));
         plan.elements.iter().for_each(|it| log.line(format!("nft {}", it.deletion())));
     }
-}
-
-/// Leaves what makes wait to a process that nobody waits for.
-fn finish(kernel: Kernel) {
-    announcer::detach(kernel.into_lingering());
 }
