@@ -2,7 +2,6 @@
 
 pub mod address;
 pub mod error;
-mod exchange;
 pub mod guest_port;
 pub mod namespace;
 pub mod netlink;
