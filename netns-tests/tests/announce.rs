@@ -195,7 +195,7 @@ fn stops_when_the_nic_is_gone() -> Result<()> {
 fn stops_when_the_tap_is_handed_over() -> Result<()> {
     let site = Site::new()?;
     let wire = site.wire()?;
-    drop(site.node.guest("tap0", WEB1)?);
+    site.node.unplug(site.node.guest("tap0", WEB1)?, "tap0")?;
     // Ganeti 3.0 calls no ifdown: the name is simply used again.
     let _other = site.node.guest("tap0", WEB2)?;
     wire.expect(&format!("ARP, Request who-has {ip} tell {ip}", ip = WEB2.ip))?;
