@@ -191,6 +191,12 @@ impl Node {
         Guest::plug(&self.netns, tap, id)
     }
 
+    /// Takes a guest's card away, as the end of its KVM does, and waits until the interface is gone.
+    pub fn unplug(&self, guest: Guest, tap: &str) -> Result<()> {
+        drop(guest);
+        until(&format!("{tap} to be gone"), || Ok(self.netns.ip(&format!("link show dev {tap}")).is_err()))
+    }
+
     /// A NIC in the ip-less-routed network, as Ganeti would hand it to the program.
     pub fn nic(&self, tap: &str, id: Identity) -> Nic<'_> {
         Nic::routed(self, tap, id)

@@ -70,6 +70,9 @@ fn plain_bridged_nic() -> Result<()> {
          link set port2 up\n\
          link set port up mtu 1400 master br0\n",
     )?;
+    for interface in ["br0", "port2"] {
+        site.node.settled(interface)?;
+    }
     let one = site.node.plug("tap0", WEB1)?;
     let two = site.node.plug("tap1", WEB2)?;
     let before = Snapshot::of(netns)?;

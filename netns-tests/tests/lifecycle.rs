@@ -73,8 +73,7 @@ fn ifdown_of_a_vanished_tap() -> Result<()> {
     let site = Site::new()?;
     let netns = &site.node.netns;
     let before = Snapshot::of(netns)?;
-    drop(site.node.guest("tap0", WEB1)?);
-    until("the TAP to be gone", || Ok(netns.ip("link show dev tap0").is_err()))?;
+    site.node.unplug(site.node.guest("tap0", WEB1)?, "tap0")?;
     site.node.nic("tap0", WEB1).ifdown()?.succeeds()?;
     before.returns_in(netns, Snapshot::without_base_tables)
 }
@@ -124,8 +123,7 @@ fn ifup_again_with_another_address() -> Result<()> {
 fn a_tap_name_used_again() -> Result<()> {
     let site = Site::new()?;
     let netns = &site.node.netns;
-    drop(site.node.guest("tap0", WEB1)?);
-    until("the TAP to be gone", || Ok(netns.ip("link show dev tap0").is_err()))?;
+    site.node.unplug(site.node.guest("tap0", WEB1)?, "tap0")?;
     let wire = site.wire()?;
     let guest = site.node.guest("tap0", WEB2)?;
     guest.ping(OUTSIDE)?;
@@ -151,8 +149,7 @@ fn a_tap_name_used_again() -> Result<()> {
 fn a_late_ifdown_of_another_nic() -> Result<()> {
     let site = Site::new()?;
     let netns = &site.node.netns;
-    drop(site.node.guest("tap0", WEB1)?);
-    until("the TAP to be gone", || Ok(netns.ip("link show dev tap0").is_err()))?;
+    site.node.unplug(site.node.guest("tap0", WEB1)?, "tap0")?;
     let guest = site.node.guest("tap0", WEB2)?;
     settled(&site.node, "tap0")?;
     let before = Snapshot::of(netns)?;

@@ -136,6 +136,8 @@ fn of_a_family_the_guest_has_not() -> Result<()> {
 fn own_link_local_address_passes() -> Result<()> {
     let site = Site::new()?;
     let guest = site.node.guest("tap0", WEB1)?;
+    // The node answers once it has the address.
+    site.node.settled("tap0")?;
     let (own, gateway): (Ipv6Addr, Ipv6Addr) = (WEB1.mac.link_local(), TAP_MAC.link_local());
     let mark = guest.send_echo(own.into(), gateway.into())?;
     guest.seen.expect(&format!("{gateway} > {own}: echo reply {mark}"))?;
