@@ -77,6 +77,8 @@ struct Batch<'k> {
 
 impl<'k> Batch<'k> {
     fn new(kernel: &'k mut Kernel, verb: Verb) -> Self {
+        // What a batch before this one did not come to send must not go out with it.
+        kernel.netlink.forget_queued();
         Self { kernel, verb, described: Vec::new(), link: None, contested: Vec::new() }
     }
 

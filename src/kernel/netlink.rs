@@ -91,6 +91,12 @@ impl Netlink {
         self.queued.len() - 1
     }
 
+    /// Drops what is queued.
+    pub fn forget_queued(&mut self) {
+        self.out.clear();
+        self.queued.clear();
+    }
+
     /// Sends what is queued, in one piece. The kernel acts on every request, also behind one that it refused; the refused
     /// ones come back with their places. Only the last one is acknowledged, errors always come.
     ///
