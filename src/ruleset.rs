@@ -54,9 +54,7 @@ impl Table {
         let statements = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.0);
         chain.rules.len() + statements.filter(leads_here).count()
     }
-}
 
-impl Table {
     /// The lines that empty the table's chains where they stand already: without them, what adds the table would add its
     /// rules once more.
     pub fn emptying(&self) -> String {
