@@ -156,15 +156,20 @@ fn for_nic(call: &Call, run: impl FnOnce(&RawNic, &Settings, &mut Log) -> Result
         log.line(format!("warning: {warning}"));
     }
     let done = run(&raw, &settings, &mut log);
+    conclude(done, &mut log, &settings, &explain())?;
+    Ok(Some(settings))
+}
+
+/// Ends a run: its error goes into the log too, the log is written, and the caller is shown what he is to see.
+fn conclude(done: Result<()>, log: &mut Log, settings: &Settings, name: &str) -> Result<()> {
     if let Err(error) = &done {
         log.line(format!("error: {error:#}"));
     }
     log.append_to(&settings.logfile);
     for said in log.said() {
-        complain(&format!("{}: {said}", explain()));
+        complain(&format!("{name}: {said}"));
     }
-    done.with_context(explain)?;
-    Ok(Some(settings))
+    done.with_context(|| name.to_owned())
 }
 
 fn ifup(call: &Call) -> Result<()> {

@@ -40,6 +40,9 @@ IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ROUTES, IF_IP_FORWARDING, IF_IP_PROXY_
   --dry-run            print the commands that would do the same
 ";
 
+/// The larger of this and the interface's own holds (ip-sysctl.rst of the kernel).
+const STRICT_REVERSE_PATH: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
+
 /// The request as it was given, for one or both families.
 #[derive(Debug, Default)]
 struct Asked {
@@ -122,11 +125,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
             };
         }
     }
-    if let Err(error) = &done {
-        log.line(format!("error: {error:#}"));
-    }
-    log.append_to(&settings.logfile);
-    done.with_context(|| format!("{name} {device}"))
+    super::conclude(done, &mut log, &settings, &format!("{name} {device}"))
 }
 
 fn parsed<T: std::str::FromStr<Err: Into<anyhow::Error>>>(what: &str, text: &str) -> Result<T> {
@@ -303,6 +302,11 @@ fn up(uplink: &Uplink, dry_run: bool, settings: &Settings, log: &mut Log) -> Res
     }
     if let Some(failure) = reconcile::remove(&mut kernel, &leftover, true).into_iter().next() {
         return Err(failure);
+    }
+    if uplink.family == Family::V4 && read_sysctl(STRICT_REVERSE_PATH)? == Some(1) {
+        log.say(format!(
+            "warning: {STRICT_REVERSE_PATH} is 1 and overrules each TAP's own 0: guests are cut off, set it to 0 or 2"
+        ));
     }
     state.write(vec![variables])?;
     state::record_table(&settings.state_dir, uplink.table, &uplink.device)?;
