@@ -2,24 +2,28 @@
 //! next run reaches the right one.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::Test;
-use crate::harness::Skip;
 use crate::harness::guest::WEB1;
 use crate::harness::nic::{Nic, Outcome};
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{Node, OUTSIDE, Site};
+use crate::harness::{Skip, until};
 
 pub const TESTS: &[Test] = &[
     ("failure::full_disk_for_the_record", full_disk_for_the_record),
     ("failure::full_disk_for_the_binding", full_disk_for_the_binding),
     ("failure::no_state_folder", no_state_folder),
     ("failure::vanished_tap", vanished_tap),
+    ("failure::tap_vanishes_at_any_request", tap_vanishes_at_any_request),
     ("failure::missing_bridge", missing_bridge),
     ("failure::missing_uplink", missing_uplink),
     ("failure::no_permission", no_permission),
@@ -188,15 +192,23 @@ const CALLS: [&str; 13] = [
     "socket", "bind",
 ];
 
+fn trace_of(site: &Site) -> PathBuf {
+    site.node.files.folder.join("trace")
+}
+
 /// Runs a verb under strace, which lets its nth `call` fail or kill; `None` when there were fewer than n.
 fn injected(site: &Site, nic: &Nic<'_>, verb: &str, call: &str, fault: &str, n: usize) -> Result<Option<Outcome>> {
-    let trace = site.node.files.folder.join("trace");
+    let trace = trace_of(site);
+    // That of the run before.
+    let _ = fs::remove_file(&trace);
     let trace_name = trace.display().to_string();
     let (filter, inject) = (format!("trace={call}"), format!("inject={call}:{fault}:when={n}"));
     // Without -f: the detached process is not traced, nor waited for.
     let outcome = nic.run_under(&["strace", "-qq", "-o", &trace_name, "-e", &filter, "-e", &inject], verb)?;
     let text = fs::read_to_string(&trace)?;
-    let hit = text.contains("(INJECTED)") || text.contains("+++ killed") || outcome.code.is_none();
+    let hit = ["(INJECTED)", "stopped by SIGSTOP"].iter().any(|mark| text.contains(mark))
+        || text.contains("+++ killed")
+        || outcome.code.is_none();
     Ok(hit.then_some(outcome))
 }
 
@@ -296,6 +308,58 @@ fn any_system_call_of_a_second_ifup() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Stops ifup before each of its netlink requests, takes the TAP away, and lets it go on.
+fn tap_vanishes_at_any_request() -> Result<()> {
+    tracing()?;
+    let site = Site::new()?;
+    let (netns, nic) = (&site.node.netns, served(&site));
+    let before = Snapshot::of(netns)?;
+    let mut failed = 0;
+    for n in 1.. {
+        let guest = site.node.plug("tap0", WEB1)?;
+        let _ = fs::remove_file(trace_of(&site));
+        let outcome = thread::scope(|scope| -> Result<_> {
+            let run = scope.spawn(|| injected(&site, &nic, "ifup", "sendto", "signal=STOP", n));
+            let waited = until("ifup to stop or to end", || Ok(run.is_finished() || stopped(&site)?.is_some()));
+            let gone = site.node.unplug(guest, "tap0");
+            // Nothing may return before this, or the run would stay stopped and be waited for.
+            if let Ok(Some(process)) = stopped(&site) {
+                kill(process, Signal::SIGCONT)?;
+            }
+            waited.and(gone)?;
+            run.join().expect("no panic in a run")
+        })?;
+        let Some(outcome) = outcome else { break };
+        let case = || format!("gone at request {n}: {outcome:?}");
+        ensure!(matches!(outcome.code, Some(0 | 1)) && outcome.stderr.lines().count() <= 1, "{}", case());
+        if outcome.code == Some(1) {
+            failed += 1;
+            ensure!(outcome.stderr.contains("ifup tap0: "), "{}", case());
+        } else {
+            nic.ifdown()?.succeeds().with_context(case)?;
+        }
+        before.returns_in(netns, Snapshot::without_base_tables).with_context(case)?;
+        ensure!(!site.node.files.bindings().join("tap0").exists(), "a binding is left: {}", case());
+    }
+    ensure!(failed > 0, "it never failed");
+    nic.ifdown()?.succeeds()?;
+    before.returns_in(netns, Snapshot::without_base_tables)
+}
+
+/// The program, if strace says that it has been stopped.
+fn stopped(site: &Site) -> Result<Option<Pid>> {
+    let trace = fs::read_to_string(trace_of(site)).unwrap_or_default();
+    if !trace.contains("stopped by SIGSTOP") {
+        return Ok(None);
+    }
+    let is_traced = |process: &PathBuf| {
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
+    };
+    let found = site.node.netns.processes()?.into_iter().find(is_traced);
+    Ok(found.and_then(|process| process.file_name()?.to_str()?.parse().ok()).map(Pid::from_raw))
 }
 
 fn killed_at_any_system_call_of_ifup() -> Result<()> {
