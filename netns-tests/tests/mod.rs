@@ -2,6 +2,7 @@
 
 mod announce;
 mod failure;
+mod faults;
 mod ganeti;
 mod input;
 mod lifecycle;
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         plan::TESTS,
         input::TESTS,
         failure::TESTS,
+        faults::TESTS,
         process::TESTS,
     ];
     themes.into_iter().flatten().copied()
