@@ -44,6 +44,8 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
     kernel.forget_links();
     let mut batch = Batch::new(kernel, Verb::Remove);
     for stage in removal_order(plan) {
+        // A link that would not go down keeps what restrains it: its settings are not put back.
+        let live = live && failures.is_empty();
         for object in stage.into_iter().filter(|it| live || !touches_link(it)) {
             failures.extend(batch.add(object).err());
         }
