@@ -81,6 +81,12 @@ impl Guest {
         Self { port, mac, addresses, neighbours: HashMap::new(), sequence: 0, trace: VecDeque::new() }
     }
 
+    /// Plugs the guest into another port, as a live migration does: it knows its neighbours as before. Returns the
+    /// old port, whose interface would be gone if it was dropped.
+    pub fn replug(&mut self, port: GuestPort) -> GuestPort {
+        std::mem::replace(&mut self.port, port)
+    }
+
     /// Its MAC.
     pub fn mac(&self) -> Mac {
         self.mac
