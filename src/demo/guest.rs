@@ -87,6 +87,11 @@ impl Guest {
         std::mem::replace(&mut self.port, port)
     }
 
+    /// Whether it is plugged into a TAP, and not a veth pair in its place.
+    pub fn has_tap(&self) -> bool {
+        matches!(self.port, GuestPort::Tap(_))
+    }
+
     /// Its MAC.
     pub fn mac(&self) -> Mac {
         self.mac

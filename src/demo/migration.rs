@@ -1,13 +1,16 @@
 //! The NIC moves to another node; at the end, everything is taken down.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result, ensure};
 
 use super::guest::Direction;
+use super::node::Node;
 use super::report::Report;
 use super::shown;
 use super::wire::{announces_unasked, is_echo};
-use super::world::{Hosted, Node, World, becomes_true, outside, soon, while_serving};
-use crate::addr::Family;
+use super::world::{Hosted, World, becomes_true, outside, soon, while_serving};
+use crate::addr::{Family, Mac};
 use crate::plan::{TABLE_MAIN, Verb};
 use crate::reconcile;
 
@@ -32,13 +35,18 @@ pub fn steps(report: &mut Report<'_>, world: &mut World) {
     }
 }
 
+/// An entry of the router, in the words of `ip neigh`.
+fn neighbour_line(when: &str, address: IpAddr, mac: Mac) -> String {
+    format!("router {when}: {address} dev br0 lladdr {mac}")
+}
+
 fn announcement(report: &mut Report<'_>, world: &mut World) -> Result<String> {
     let World { router, nodes: [node1, node2], guests: [hosted, _], spare } = world;
     let addresses = [hosted.address(Family::V4)?, hosted.address(Family::V6)?];
     for address in addresses {
         let stale = router.neighbour(address)?;
         ensure!(stale == Some(node1.mac), "the router has {address} at {stale:?}, expected node1's DEV_MAC before");
-        report.neighbour("before", address, node1.mac);
+        report.note(&neighbour_line("before", address, node1.mac));
     }
     node2.wire.clear()?;
     hosted.plan = node2.ifup(&hosted.raw, &hosted.tap).context("ifup on node2")?;
@@ -54,7 +62,7 @@ fn announcement(report: &mut Report<'_>, world: &mut World) -> Result<String> {
         report.frame(&place, way, &frame, true);
         let replaced = becomes_true(|| Ok(router.neighbour(address)? == Some(node2.mac)))?;
         ensure!(replaced, "the router has {address} at {:?}, expected node2's DEV_MAC", router.neighbour(address)?);
-        report.neighbour("after", address, node2.mac);
+        report.note(&neighbour_line("after", address, node2.mac));
     }
     Ok("the router has both addresses at node2's DEV_MAC".to_owned())
 }
@@ -123,7 +131,10 @@ pub fn tear_down(report: &mut Report<'_>, world: &mut World) {
     report.step("ifdown of both guests, node down on both nodes: nothing is left", |report| {
         for node in &*nodes {
             let there = node.difference()?.iter().filter(|it| it.starts_with('+')).count();
-            report.say(&format!("    {}: {there} lines of state are not as before", node.name));
+            report.note(&format!(
+                "{} before: {there} rules, routes, elements, settings and the like more than at first",
+                node.name
+            ));
         }
         for (node, hosted) in [(&nodes[1], &guests[0]), (&nodes[0], &guests[0]), (&nodes[0], &guests[1])] {
             // Where nothing is recorded of it any more, there is nothing to do.
@@ -135,7 +146,7 @@ pub fn tear_down(report: &mut Report<'_>, world: &mut World) {
         for node in &*nodes {
             let left = node.difference()?;
             ensure!(left.is_empty(), "{} is not as before: {}", node.name, left.join("; "));
-            report.say(&format!("    {}: 0 lines of state are not as before", node.name));
+            report.note(&format!("{} after: none more, none less", node.name));
         }
         Ok("rules, routes, proxy entries, sets, links and settings are as they were".to_owned())
     });

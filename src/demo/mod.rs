@@ -3,6 +3,7 @@
 
 pub mod guest;
 mod migration;
+mod node;
 mod report;
 mod resolution;
 mod routing;
@@ -54,8 +55,15 @@ fn introduce(report: &mut Report<'_>, world: &World) -> Result<()> {
     let [node1, node2] = &world.nodes;
     let [first, second] = &world.guests;
     let [v4, v6] = Family::BOTH;
-    report.say("An external router, two nodes and two guests, each in a network namespace of its own.");
-    report.say("Frames are shown as tcpdump has them, from the node's point of view: those of a TAP as the guest sent and received them, those of an uplink as the router did.\n");
+    report.say("An external router and two nodes, each a network namespace of its own, and two guests.");
+    if !first.guest.has_tap() {
+        report.say("The guests' TAPs are veth pairs here, as /dev/net/tun is closed to us.");
+    }
+    report.say(
+        "Frames are shown as tcpdump has them, from the node's point of view, but caught at the far end: those of a TAP by \
+         the guest, those of an uplink by the router.
+",
+    );
     for (role, value) in [
         ("GW_IP", format!("{} {}", world::gateway(v4)?, world::gateway(v6)?)),
         ("GW_MAC", world.router.mac.to_string()),

@@ -1,12 +1,10 @@
 //! What the demo prints: numbered steps, what was configured for each, the frames that prove it, and how it went.
 
 use std::io::Write;
-use std::net::IpAddr;
 
 use anyhow::{Result, bail};
 
 use super::guest::Direction;
-use crate::addr::Mac;
 use crate::frame::Frame;
 
 /// Columns of a line.
@@ -70,9 +68,14 @@ impl<'w> Report<'w> {
         }
     }
 
-    /// A line of its own.
+    /// A paragraph of its own.
     pub fn say(&mut self, text: &str) {
-        self.print(Style::Plain, text, 0, INDENT, "");
+        self.print(Style::Plain, text, 0, 0, "");
+    }
+
+    /// A line of a step.
+    pub fn note(&mut self, text: &str) {
+        self.print(Style::Plain, text, INDENT, HANGING, "");
     }
 
     /// Shows commands as `set -x` of a shell would.
@@ -90,11 +93,6 @@ impl<'w> Report<'w> {
         };
         let words = if addresses { format!("{frame:#}") } else { frame.to_string() };
         self.print(Style::Plain, &format!("{place} {direction} {words}"), INDENT, HANGING, "");
-    }
-
-    /// Shows a neighbour entry of the router, in the words of `ip neigh`.
-    pub fn neighbour(&mut self, when: &str, address: IpAddr, mac: Mac) {
-        self.print(Style::Plain, &format!("router {when}: {address} dev br0 lladdr {mac}"), INDENT, HANGING, "");
     }
 
     /// Prints how many steps there were.

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 
 use super::guest::Direction;
+use super::node::Node;
 use super::report::Report;
 use super::shown;
 use super::wire::{asker, turned};
-use super::world::{ARP_IP, Hosted, Node, World, gateway, link_local, outside, soon, while_serving};
+use super::world::{ARP_IP, Hosted, World, gateway, link_local, outside, soon, while_serving};
 use crate::addr::{Family, Mac};
 use crate::plan::Object;
 use crate::ruleset::TableFamily;
@@ -156,6 +157,14 @@ fn router_asks(report: &mut Report<'_>, world: &mut World, family: Family) -> Re
     report.commands(shown::objects(&node.plans[family as usize], shown::proxying(family, &node.device)));
     report.commands(shown::objects(&hosted.plan, |it| matches!(it, Object::Proxy(it) if it.address == address)));
     let mac = node.mac;
-    question_on_uplink(report, node, (Direction::In, Direction::Out), address, mac)?;
-    Ok(format!("{address} is at DEV_MAC"))
+    let asked_by = question_on_uplink(report, node, (Direction::In, Direction::Out), address, mac)?;
+    let expected = match family {
+        Family::V4 => gateway(family)?,
+        Family::V6 => link_local(world.router.mac)?.into(),
+    };
+    ensure!(asked_by == expected, "{asked_by} asked, expected {expected}");
+    Ok(match family {
+        Family::V4 => format!("{address} is at DEV_MAC, asked for by GW_IP"),
+        Family::V6 => format!("{address} is at DEV_MAC, asked for by the router's link-local address"),
+    })
 }
