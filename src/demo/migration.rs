@@ -89,11 +89,17 @@ fn through_node2(report: &mut Report<'_>, world: &mut World, family: Family) -> 
 }
 
 fn left_behind(report: &mut Report<'_>, world: &mut World) -> Result<String> {
-    let World { router, nodes: [node1, _], guests: [hosted, _], .. } = world;
+    let World { router, nodes: [node1, node2], guests: [hosted, _], .. } = world;
     take_down(report, node1, hosted)?;
+    let place = format!("{} {}", node2.name, node2.device);
     for family in Family::BOTH {
-        let own = hosted.address(family)?;
-        ensure!(while_serving(&mut hosted.guest, || router.ping(own, soon()))?, "{own} does not answer any more");
+        let (own, outside) = (hosted.address(family)?, outside(family)?);
+        node2.wire.clear()?;
+        let answered = while_serving(&mut hosted.guest, || router.ping(own, soon()))?;
+        ensure!(answered, "{own} does not answer {outside} any more");
+        let what = format!("the reply of {own} on node2's uplink");
+        let (way, frame) = node2.wire.expect(soon(), &what, |_, frame| is_echo(frame, true, own, outside))?;
+        report.frame(&place, way, &frame, true);
     }
     Ok("it still answers".to_owned())
 }
@@ -131,10 +137,7 @@ pub fn tear_down(report: &mut Report<'_>, world: &mut World) {
     report.step("ifdown of both guests, node down on both nodes: nothing is left", |report| {
         for node in &*nodes {
             let there = node.difference()?.iter().filter(|it| it.starts_with('+')).count();
-            report.note(&format!(
-                "{} before: {there} rules, routes, elements, settings and the like more than at first",
-                node.name
-            ));
+            report.note(&format!("{} before: {there} entries more than at first", node.name));
         }
         for (node, hosted) in [(&nodes[1], &guests[0]), (&nodes[0], &guests[0]), (&nodes[0], &guests[1])] {
             // Where nothing is recorded of it any more, there is nothing to do.
