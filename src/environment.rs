@@ -195,6 +195,11 @@ impl IfupdownUplink {
     }
 }
 
+/// Whether the user wants no colour (NO_COLOR, as no-color.org has it: any value but the empty one).
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Who called, for the log: what is not printable is escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::environment::{Caller, RawNic};
 use crate::log::Log;
@@ -77,6 +77,12 @@ const COMMANDS: &[Command] = &[
         arguments: "MAC PREFIX",
         summary: "print the modified EUI-64 address of MAC in PREFIX",
         run: |call| announce::mac2eui64(&call.arguments),
+    },
+    Command {
+        names: &["demo"],
+        arguments: "",
+        summary: "show routed guests at work, in namespaces of its own",
+        run: demo,
     },
 ];
 
@@ -182,6 +188,13 @@ fn ifup(call: &Call) -> Result<()> {
 
 fn ifdown(call: &Call) -> Result<()> {
     for_nic(call, nic::ifdown).map(drop)
+}
+
+fn demo(call: &Call) -> Result<()> {
+    if let Some(argument) = call.arguments.first() {
+        bail!("demo: {argument:?}: expected no arguments");
+    }
+    crate::demo::run()
 }
 
 fn plan(call: &Call) -> Result<()> {

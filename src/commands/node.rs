@@ -120,12 +120,20 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     for family in families(&asked, verb) {
         if done.is_ok() {
             done = match verb {
-                Verb::Add => up(&uplink_of(&asked, &device, family)?, asked.dry_run, &settings, &mut log),
+                Verb::Add if asked.dry_run => {
+                    print_plan(&plan(&uplink_of(&asked, &device, family)?, &settings)?);
+                    Ok(())
+                }
+                Verb::Add => up(&uplink_of(&asked, &device, family)?, &settings, &mut log),
                 Verb::Remove => down(&device, family, &settings, &mut log),
             };
         }
     }
     super::conclude(done, &mut log, &settings, &format!("{name} {device}"))
+}
+
+fn print_plan(plan: &Plan) {
+    let _nobody_listens = write!(std::io::stdout(), "{plan}");
 }
 
 fn parsed<T: std::str::FromStr<Err: Into<anyhow::Error>>>(what: &str, text: &str) -> Result<T> {
@@ -268,19 +276,35 @@ fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before
     Ok(Before { up: link.up, settings, ..Before::default() })
 }
 
-fn up(uplink: &Uplink, dry_run: bool, settings: &Settings, log: &mut Log) -> Result<()> {
-    let mut kernel = Kernel::open()?;
-    let mut state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
+/// What is recorded of one family of an uplink, and what stood there before the first of it.
+fn known(kernel: &mut Kernel, state: &State, uplink: &Uplink) -> Result<(Vec<(Uplink, Before)>, Before)> {
     let old = state.records.iter().map(|it| recorded(it, uplink.family)).collect::<Result<Vec<_>>>()?;
     let before = match old.last() {
         Some((_, before)) => before.clone(),
-        None => before(&mut kernel, &uplink.device, uplink.family)?,
+        None => before(kernel, &uplink.device, uplink.family)?,
     };
+    Ok((old, before))
+}
+
+/// What [`up`] would do, as commands.
+///
+/// # Errors
+/// As [`up`], before it touches the kernel.
+pub(crate) fn plan(uplink: &Uplink, settings: &Settings) -> Result<Plan> {
+    let state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
+    let (_, before) = known(&mut Kernel::open()?, &state, uplink)?;
+    Ok(uplink::plan(uplink, &before))
+}
+
+/// Sets up one family of an uplink.
+///
+/// # Errors
+/// What failed, on which object.
+pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<()> {
+    let mut kernel = Kernel::open()?;
+    let mut state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
+    let (old, before) = known(&mut kernel, &state, uplink)?;
     let plan = uplink::plan(uplink, &before);
-    if dry_run {
-        let _nobody_listens = write!(std::io::stdout(), "{plan}");
-        return Ok(());
-    }
     let variables = variables(uplink, &before);
     let records = state.records.clone();
     state.write(records.into_iter().filter(|it| *it != variables).chain([variables.clone()]).collect())?;
@@ -314,7 +338,11 @@ fn up(uplink: &Uplink, dry_run: bool, settings: &Settings, log: &mut Log) -> Res
     Ok(())
 }
 
-fn down(device: &IfName, family: Family, settings: &Settings, log: &mut Log) -> Result<()> {
+/// Undoes [`up`].
+///
+/// # Errors
+/// What could not be removed.
+pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &mut Log) -> Result<()> {
     let mut state = State::of_uplink(&settings.state_dir, device, family)?;
     let mut kernel = Kernel::open()?;
     let live = kernel.link(device)?.is_some();

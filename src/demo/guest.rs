@@ -81,6 +81,17 @@ impl Guest {
         Self { port, mac, addresses, neighbours: HashMap::new(), sequence: 0, trace: VecDeque::new() }
     }
 
+    /// Plugs the guest into another port, as a live migration does: it knows its neighbours as before. Returns the
+    /// old port, whose interface would be gone if it was dropped.
+    pub fn replug(&mut self, port: GuestPort) -> GuestPort {
+        std::mem::replace(&mut self.port, port)
+    }
+
+    /// Whether it is plugged into a TAP, and not a veth pair in its place.
+    pub fn has_tap(&self) -> bool {
+        matches!(self.port, GuestPort::Tap(_))
+    }
+
     /// Its MAC.
     pub fn mac(&self) -> Mac {
         self.mac

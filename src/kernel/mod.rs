@@ -3,10 +3,12 @@
 pub mod address;
 pub mod error;
 pub mod guest_port;
+pub mod inventory;
 pub mod namespace;
 pub mod netlink;
 pub mod nftables;
 pub mod packet;
+pub mod ping;
 pub mod process;
 pub mod routes;
 pub mod rtnetlink;

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::abort;
 use std::thread;
 
@@ -42,6 +43,17 @@ pub fn enter_private() -> Result<()> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("make mounts private")?;
     topology::set_up(&topology::loopback()?)
+}
+
+/// Mounts an empty file system in memory over a folder, to be called in a mount namespace of our own
+/// ([`enter_private`]): what is written there goes with the namespace, what the folder held is out of sight.
+///
+/// # Errors
+/// ENOENT if there is no such folder, EPERM outside of [`enter_private`] without CAP_SYS_ADMIN.
+pub fn mount_tmpfs(folder: &Path) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), folder, Some("tmpfs"), flags, Some("mode=0700"))
+        .with_context(|| format!("mount -t tmpfs tmpfs {}", folder.display()))
 }
 
 /// A network namespace, alive for as long as this handle or anything in it is.

@@ -94,7 +94,7 @@ pub struct LinkChange {
     pub settings: Vec<(Family, &'static str, u32)>,
 }
 
-fn address_family(family: Family) -> AddressFamily {
+pub(super) fn address_family(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,

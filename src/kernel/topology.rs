@@ -42,6 +42,28 @@ pub fn add_veth((name, mac): (&IfName, Mac), (peer, peer_mac): (&IfName, Mac), n
     Ok(())
 }
 
+/// `ip link add name NAME address MAC type bridge`. It is down.
+///
+/// # Errors
+/// EEXIST if there is a device of that name already, EOPNOTSUPP where the kernel has no bridges.
+pub fn add_bridge(name: &IfName, mac: Mac) -> Result<()> {
+    let mut bridge = named(name);
+    bridge.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    bridge.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    change("RTM_NEWLINK", RouteNetlinkMessage::NewLink(bridge), NLM_F_CREATE | NLM_F_EXCL)
+        .with_context(|| format!("ip link add name {name} address {mac} type bridge"))?;
+    Ok(())
+}
+
+/// `ip link set master`.
+///
+/// # Errors
+/// ENODEV if there is no such device, EOPNOTSUPP if `bridge` is none.
+pub fn join_bridge(name: &IfName, bridge: &IfName) -> Result<()> {
+    set(name, LinkAttribute::Controller(find(bridge)?.index))
+        .with_context(|| format!("ip link set {name} master {bridge}"))
+}
+
 /// `ip link del`.
 ///
 /// # Errors
