@@ -5,5 +5,6 @@
 //! ```
 
 pub mod addr;
+pub mod dns;
 pub mod kernel;
 pub mod ruleset;
