@@ -108,6 +108,52 @@ impl FromStr for Mac {
     }
 }
 
+/// The leading bits of a MAC that all members of one private-filtered network share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MacMask(Mac);
+
+impl MacMask {
+    /// A mask known to be ones, then zeros.
+    pub(crate) const fn of_octets(octets: [u8; 6]) -> Self {
+        Self(Mac(octets))
+    }
+
+    /// The mask, in the order of transmission.
+    pub fn octets(self) -> [u8; 6] {
+        self.0.0
+    }
+
+    /// The prefix of `mac`: its bits below the mask, the rest zero.
+    pub fn apply(self, mac: Mac) -> Mac {
+        Mac(std::array::from_fn(|i| mac.0[i] & self.0.0[i]))
+    }
+
+    /// Whether both MACs have the same prefix.
+    pub fn matches(self, a: Mac, b: Mac) -> bool {
+        self.apply(a) == self.apply(b)
+    }
+}
+
+impl fmt::Display for MacMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for MacMask {
+    type Err = anyhow::Error;
+
+    /// Written as a MAC: ones, then zeros. A mask without any one is refused: it would isolate nothing.
+    fn from_str(text: &str) -> Result<Self> {
+        const EXPECTED: &str = "expected a MAC's leading bits as a mask, such as ff:ff:f0:00:00:00";
+        let mask: Mac = text.parse().ok().context(EXPECTED)?;
+        let [a, b, c, d, e, f] = mask.0;
+        let bits = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+        ensure!(bits != 0 && bits.leading_ones() == bits.count_ones(), EXPECTED);
+        Ok(Self(mask))
+    }
+}
+
 /// The name of a network interface: 1 to 15 bytes, as `dev_valid_name` of the kernel's net/core/dev.c takes them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfName(String);
@@ -156,6 +202,18 @@ pub fn parse_net(text: &str) -> Result<IpNet> {
     }
 }
 
+/// Whether `text` is a domain name in ASCII: at most 253 bytes, in labels of 1 to 63 letters, digits, `-` or `_` with no
+/// `-` at either end (RFC 1123, 2.1, and RFC 2181, 11, for the `_`). A final dot is not taken.
+pub fn is_domain_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +244,31 @@ mod tests {
         for bad in ["", ".", "..", "../x", "a b", "tap0\n", "a234567890123456", "-tap", "tap\"", "täp", "tap:0", "tap*"]
         {
             assert!(bad.parse::<IfName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mac_masks_are_prefixes() {
+        let mask: MacMask = "ff:ff:f0:0:0:0".parse().expect("a mask");
+        assert_eq!(mask.to_string(), "ff:ff:f0:00:00:00");
+        let mac = |text: &str| text.parse::<Mac>().expect("a MAC");
+        assert_eq!(mask.apply(mac("aa:55:66:1a:ae:82")), mac("aa:55:60:0:0:0"));
+        assert!(mask.matches(mac("aa:55:66:1a:ae:82"), mac("aa:55:6f:0:0:1")));
+        assert!(!mask.matches(mac("aa:55:66:1a:ae:82"), mac("aa:55:76:1a:ae:82")));
+        assert!("ff:ff:ff:ff:ff:ff".parse::<MacMask>().is_ok());
+        for bad in ["", "ff", "0:0:0:0:0:0", "ff:0:ff:0:0:0", "ff:ff:f1:0:0:0", "7f:ff:ff:0:0:0", "/20", "ff:ff:f0"] {
+            assert!(bad.parse::<MacMask>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn domain_names_are_plain_labels() {
+        for good in ["vm1", "vm1.example.org", "_dns.example", "a-b.c"] {
+            assert!(is_domain_name(good), "{good}");
+        }
+        let long = "a".repeat(64);
+        for bad in ["", ".", "vm1.", ".vm1", "a..b", "-a", "a-", "a b", "a\n", "vm1;x", "vmä", &long] {
+            assert!(!is_domain_name(bad), "{bad}");
         }
     }
 }

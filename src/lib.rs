@@ -5,6 +5,19 @@
 //! ```
 
 pub mod addr;
+pub mod announce;
+pub mod commands;
 pub mod dns;
+pub mod environment;
 pub mod kernel;
+pub mod log;
+pub mod nic;
+pub mod plan;
+pub mod printable;
+pub mod reconcile;
+pub mod record;
+pub mod routing_tables;
 pub mod ruleset;
+pub mod settings;
+pub mod setup;
+pub mod state;

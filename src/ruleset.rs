@@ -1,1 +1,366 @@
 //! The vocabulary of nf_tables as data: tables, sets, chains, rules, elements. Displayed, it is nft's own syntax.
+
+mod field;
+mod value;
+
+use std::fmt;
+
+pub use field::{Field, Selector};
+pub use value::{Comment, Datatype, Value};
+
+/// The name of all our tables, one in each family that is needed.
+pub const TABLE: &str = "snf-network";
+
+/// The family of a table: which packets its chains see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TableFamily {
+    /// IPv4 and IPv6.
+    Inet,
+    /// ARP of the node itself.
+    Arp,
+    /// Frames that cross a bridge.
+    Bridge,
+}
+
+impl fmt::Display for TableFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Arp => "arp",
+            Self::Bridge => "bridge",
+        })
+    }
+}
+
+/// The table [`TABLE`] of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its family.
+    pub family: TableFamily,
+    /// Its sets and maps.
+    pub sets: Vec<Set>,
+    /// Its chains.
+    pub chains: Vec<Chain>,
+}
+
+impl Table {
+    /// How many references a complete table holds to `chain`: its rules and the jumps to it (NFTA_CHAIN_USE).
+    pub fn references(&self, chain: &Chain) -> usize {
+        let leads_here = |statement: &&Statement| matches!(statement, Statement::Jump(target) | Statement::Goto(target) if *target == chain.name);
+        let statements = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.0);
+        chain.rules.len() + statements.filter(leads_here).count()
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table {} {TABLE} {{", self.family)?;
+        for set in &self.sets {
+            write!(f, "{set}")?;
+        }
+        for chain in &self.chains {
+            writeln!(f, "\tchain {} {{\n\t\t{}\n{chain}\t}}", chain.name, chain.fingerprint())?;
+        }
+        f.write_str("}\n")
+    }
+}
+
+/// A set, or a map where it has `data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Its name.
+    pub name: &'static str,
+    /// The parts of its key.
+    pub key: Vec<Datatype>,
+    /// What a key maps to.
+    pub data: Option<Datatype>,
+    /// What it is for.
+    pub comment: Option<Comment>,
+}
+
+impl Set {
+    /// A set of keys of these parts.
+    pub fn new<const PARTS: usize>(name: &'static str, key: [Datatype; PARTS]) -> Self {
+        Self { name, key: key.into(), data: None, comment: None }
+    }
+
+    /// What its elements are: `type ifname : ipv4_addr`.
+    pub fn datatypes(&self) -> String {
+        let key: Vec<_> = self.key.iter().map(Datatype::to_string).collect();
+        let data = self.data.map(|data| format!(" : {data}")).unwrap_or_default();
+        format!("type {}{data}", key.join(" . "))
+    }
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.data.is_some() { "map" } else { "set" };
+        write!(f, "\t{kind} {} {{\n\t\t{}", self.name, self.datatypes())?;
+        if let Some(comment) = &self.comment {
+            write!(f, "\n\t\t{comment}")?;
+        }
+        f.write_str("\n\t}\n")
+    }
+}
+
+/// Where a base chain sits on the way of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HookPoint {
+    /// All that came in, before routing or the bridge's own decision.
+    Prerouting,
+    /// To the node itself.
+    Input,
+    /// Through the node.
+    Forward,
+    /// From the node itself.
+    Output,
+    /// All that leaves.
+    Postrouting,
+}
+
+impl fmt::Display for HookPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+            Self::Postrouting => "postrouting",
+        })
+    }
+}
+
+/// What makes a chain a base chain: of type filter, with policy accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hook {
+    /// Where.
+    pub point: HookPoint,
+    /// Before (lower) or after (higher) the other chains there.
+    pub priority: i32,
+}
+
+/// A chain of rules; without a hook, only a jump leads to it. Displayed, it is what stands in its braces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: &'static str,
+    /// Where packets enter it.
+    pub hook: Option<Hook>,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+impl Chain {
+    /// The comment the chain carries: a digest of its hook and rules (FNV-1a, 32 bits). By it a later run sees, without
+    /// reading the rules, that another version of this program or another setting made them.
+    pub fn fingerprint(&self) -> Comment {
+        let digest = self
+            .to_string()
+            .bytes()
+            .fold(0x811c_9dc5_u32, |digest, byte| (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        Comment::new(&format!("rules {digest:08x}"))
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Hook { point, priority }) = self.hook {
+            writeln!(f, "\t\ttype filter hook {point} priority {priority}; policy accept;")?;
+        }
+        self.rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))
+    }
+}
+
+/// A rule: statements carried out in order as long as each matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule(pub Vec<Statement>);
+
+impl<const LENGTH: usize> From<[Statement; LENGTH]> for Rule {
+    fn from(statements: [Statement; LENGTH]) -> Self {
+        Self(statements.into())
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        separated(f, &self.0, " ")
+    }
+}
+
+/// Whether a match wants what it compares equal (or in the set), or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Equality {
+    /// `==`
+    Equal,
+    /// `!=`
+    NotEqual,
+}
+
+/// A step of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// Compares a field with a constant of its data type: `ip6 saddr fe80::/64`.
+    Match {
+        /// Looked at.
+        selector: Selector,
+        /// Wanted.
+        equality: Equality,
+        /// Compared with.
+        value: Value,
+    },
+    /// Looks fields up in a set: `iifname . ip saddr @sources4`.
+    Lookup {
+        /// Looked up together, in the order of the set's key.
+        selectors: Vec<Selector>,
+        /// Wanted: in the set, or not.
+        equality: Equality,
+        /// Name of the set, of the same table.
+        set: &'static str,
+    },
+    /// Writes into the packet what a map holds for fields; a packet without an entry goes on to the next rule:
+    /// `arp saddr ip set oifname map @arp_source`.
+    Write {
+        /// Written.
+        field: Field,
+        /// Looked up together, in the order of the map's key.
+        selectors: Vec<Selector>,
+        /// Name of the map, of the same table.
+        map: &'static str,
+    },
+    /// Counts packets and bytes.
+    Counter,
+    /// Lets the packet go on, to the next base chain.
+    Accept,
+    /// Drops the packet.
+    Drop,
+    /// Goes back to the chain that jumped here.
+    Return,
+    /// Goes on in another chain, and here again after it.
+    Jump(&'static str),
+    /// Goes on in another chain for good.
+    Goto(&'static str),
+}
+
+impl Statement {
+    /// Matches where `selector` is `value`.
+    pub fn equal(selector: impl Into<Selector>, value: Value) -> Self {
+        Self::Match { selector: selector.into(), equality: Equality::Equal, value }
+    }
+
+    /// Matches where `selector` is not `value`.
+    pub fn not_equal(selector: impl Into<Selector>, value: Value) -> Self {
+        Self::Match { selector: selector.into(), equality: Equality::NotEqual, value }
+    }
+
+    /// Matches where `selectors` together stand in `set`.
+    pub fn contained<const PARTS: usize>(selectors: [Selector; PARTS], set: &'static str) -> Self {
+        Self::Lookup { selectors: selectors.into(), equality: Equality::Equal, set }
+    }
+
+    /// Matches where `selectors` together do not stand in `set`.
+    pub fn not_contained<const PARTS: usize>(selectors: [Selector; PARTS], set: &'static str) -> Self {
+        Self::Lookup { selectors: selectors.into(), equality: Equality::NotEqual, set }
+    }
+}
+
+impl fmt::Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Match { selector: Selector { field, mask: None }, equality, value } => {
+                write!(f, "{field} {}{value}", not(*equality))
+            }
+            Self::Match { selector: Selector { field, mask: Some(mask) }, equality, value } => {
+                let value = value.masked(mask);
+                match (mask.prefix_length(), equality) {
+                    (Some(length), _) => write!(f, "{field} {}{value}/{length}", not(*equality)),
+                    (None, Equality::Equal) => write!(f, "{field} & {mask} == {value}"),
+                    (None, Equality::NotEqual) => write!(f, "{field} & {mask} != {value}"),
+                }
+            }
+            Self::Lookup { selectors, equality, set } => {
+                concatenation(f, selectors)?;
+                write!(f, " {}@{set}", not(*equality))
+            }
+            Self::Write { field, selectors, map } => {
+                write!(f, "{field} set ")?;
+                concatenation(f, selectors)?;
+                write!(f, " map @{map}")
+            }
+            Self::Counter => f.write_str("counter"),
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+            Self::Return => f.write_str("return"),
+            Self::Jump(chain) => write!(f, "jump {chain}"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+        }
+    }
+}
+
+fn not(equality: Equality) -> &'static str {
+    match equality {
+        Equality::Equal => "",
+        Equality::NotEqual => "!= ",
+    }
+}
+
+/// An element of a set or map of [`TABLE`]. Displayed, it is the line that adds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// The family of the table.
+    pub family: TableFamily,
+    /// The name of the set.
+    pub set: &'static str,
+    /// Its key, part by part.
+    pub key: Vec<Value>,
+    /// What the key maps to.
+    pub data: Option<Value>,
+    /// Whose it is.
+    pub comment: Option<Comment>,
+}
+
+impl Element {
+    /// The line that deletes it.
+    pub fn deletion(&self) -> Deletion<'_> {
+        Deletion(self)
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "add element {} {TABLE} {} {{ ", self.family, self.set)?;
+        concatenation(f, &self.key)?;
+        if let Some(comment) = &self.comment {
+            write!(f, " {comment}")?;
+        }
+        if let Some(data) = &self.data {
+            write!(f, " : {data}")?;
+        }
+        f.write_str(" }")
+    }
+}
+
+/// Displays the line that deletes an element.
+#[derive(Clone, Copy, Debug)]
+pub struct Deletion<'a>(&'a Element);
+
+impl fmt::Display for Deletion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "delete element {} {TABLE} {} {{ ", self.0.family, self.0.set)?;
+        concatenation(f, &self.0.key)?;
+        f.write_str(" }")
+    }
+}
+
+fn concatenation(f: &mut fmt::Formatter<'_>, parts: &[impl fmt::Display]) -> fmt::Result {
+    separated(f, parts, " . ")
+}
+
+fn separated(f: &mut fmt::Formatter<'_>, parts: &[impl fmt::Display], separator: &str) -> fmt::Result {
+    for (index, part) in parts.iter().enumerate() {
+        write!(f, "{}{part}", if index == 0 { "" } else { separator })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

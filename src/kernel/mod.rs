@@ -1,1 +1,167 @@
 //! The only folder that knows sockets and bytes.
+
+pub mod error;
+pub mod netlink;
+pub mod nftables;
+pub mod process;
+pub mod rtnetlink;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+
+use self::error::Error;
+use self::netlink::Netlink;
+use self::nftables::{Change, Nftables};
+use self::rtnetlink::{By, LinkChange, LinkState};
+use crate::addr::{Family, IfName};
+
+/// The kernel as one run sees it: its sockets, and the links it has asked for (each once).
+pub struct Kernel {
+    /// For links, rules, routes and neighbours.
+    pub netlink: Netlink,
+    nftables: Option<Nftables>,
+    destroyed: bool,
+    links: Vec<LinkState>,
+}
+
+impl Kernel {
+    /// Opens rtnetlink; nf_tables is opened when it is first needed.
+    ///
+    /// # Errors
+    /// Those of socket(2).
+    pub fn open() -> Result<Self, Error> {
+        Ok(Self { netlink: Netlink::open()?, nftables: None, destroyed: false, links: Vec::new() })
+    }
+
+    /// A link by name; none if there is no such.
+    ///
+    /// # Errors
+    /// What the kernel refused, other than that.
+    pub fn link(&mut self, name: &IfName) -> Result<Option<&LinkState>, Error> {
+        let known = self.links.iter().position(|it| it.name == *name);
+        self.remembered(known, By::Name(name))
+    }
+
+    /// A link by number; none if there is no such.
+    ///
+    /// # Errors
+    /// What the kernel refused, other than that.
+    pub fn link_by_index(&mut self, index: u32) -> Result<Option<&LinkState>, Error> {
+        let known = self.links.iter().position(|it| it.index == index);
+        self.remembered(known, By::Index(index))
+    }
+
+    fn remembered(&mut self, known: Option<usize>, by: By<'_>) -> Result<Option<&LinkState>, Error> {
+        if let Some(place) = known {
+            return Ok(self.links.get(place));
+        }
+        let Some(link) = rtnetlink::link(&mut self.netlink, by)? else {
+            return Ok(None);
+        };
+        self.links.push(link);
+        Ok(self.links.last())
+    }
+
+    /// Forgets what is known of the links: they were changed.
+    pub fn forget_links(&mut self) {
+        self.links.clear();
+    }
+
+    /// The devices of the default route of a table, by name. `hint` is an uplink whose packets the table routes, if one was
+    /// recorded: it makes the question cost the same whatever the number of routes.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn uplinks(&mut self, family: Family, table: u32, hint: Option<&IfName>) -> Result<Vec<IfName>, Error> {
+        let mut route = None;
+        if let (Family::V6, Some(hint)) = (family, hint)
+            && let Some(index) = self.link(hint)?.map(|it| it.index)
+        {
+            route = rtnetlink::default_route_from(&mut self.netlink, index, table)?;
+        }
+        if route.is_none() {
+            route = rtnetlink::default_route_by_dump(family, table)?;
+        }
+        let mut names = Vec::new();
+        for index in route.unwrap_or_default().devices {
+            names.extend(self.link_by_index(index)?.map(|it| it.name.clone()));
+        }
+        Ok(names)
+    }
+
+    /// The nf_tables socket.
+    ///
+    /// # Errors
+    /// Those of socket(2).
+    pub fn nftables(&mut self) -> anyhow::Result<&mut Nftables> {
+        let open = match self.nftables.take() {
+            Some(open) => open,
+            None => Nftables::open()?,
+        };
+        Ok(self.nftables.insert(open))
+    }
+
+    /// Sets a link down at once.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn set_down(&mut self, index: u32) -> Result<(), Error> {
+        self.netlink.queue(rtnetlink::set_link(index, &LinkChange { up: Some(false), ..LinkChange::default() }));
+        let refusals = self.netlink.flush()?;
+        self.forget_links();
+        refusals.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Removes the rules of an interface that nobody recorded, one per family, whatever table they select.
+    ///
+    /// # Errors
+    /// What the kernel refused, other than that there is none.
+    pub fn remove_rules_of(&mut self, iif: &IfName, preference: u32, protocol: u8) -> Result<(), Error> {
+        for family in Family::BOTH {
+            self.netlink.queue(rtnetlink::any_rule(family, iif, preference, protocol));
+        }
+        let refusals = self.netlink.flush()?;
+        refusals.into_iter().find(|(_, error)| !is_absent(error.errno)).map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Commits a change of nf_tables in one transaction, if there is anything to change.
+    ///
+    /// # Errors
+    /// What the kernel refused; then nothing was changed.
+    pub fn commit(&mut self, change: &Change<'_>) -> anyhow::Result<()> {
+        if change.tables.is_empty() && change.add.is_empty() && change.remove.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.nftables()?.commit(change)?;
+        self.destroyed |= outcome.destroyed;
+        Ok(())
+    }
+
+    /// The socket whose closing makes wait, if this run destroyed anything in nf_tables: for the detached process to close.
+    pub fn into_lingering(self) -> Option<OwnedFd> {
+        self.nftables.filter(|_| self.destroyed).map(Nftables::into_fd)
+    }
+}
+
+/// Reads a number from /proc/sys; none where the file is not there.
+pub fn read_sysctl(path: &str) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Writes a number into /proc/sys.
+///
+/// # Errors
+/// Those of open(2) and write(2).
+pub fn write_sysctl(path: &str, value: u32) -> io::Result<()> {
+    fs::write(path, value.to_string())
+}
+
+/// Whether a removal was refused because there is nothing to remove.
+pub fn is_absent(errno: i32) -> bool {
+    [Errno::ENOENT, Errno::ESRCH, Errno::ENODEV, Errno::ENXIO, Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT]
+        .into_iter()
+        .any(|it| it as i32 == errno)
+}

@@ -1,0 +1,170 @@
+//! The table of commands: which name runs what, and how a run ends.
+
+pub mod announcer;
+pub mod nic;
+pub mod node;
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::environment::{Caller, RawNic};
+use crate::log::Log;
+use crate::settings::Settings;
+
+/// A command, its names and what `--help` says of it.
+struct Command {
+    /// The first one is its name in messages; each may be argv[0] or the first word.
+    names: &'static [&'static str],
+    arguments: &'static str,
+    summary: &'static str,
+    run: fn(&Call) -> Result<()>,
+}
+
+/// How a command was called.
+pub struct Call {
+    /// Its name.
+    pub name: &'static str,
+    /// What came behind it.
+    pub arguments: Vec<OsString>,
+}
+
+const COMMANDS: &[Command] = &[
+    Command {
+        names: &["ifup", "kvm-ifup-custom", "kvm-vif-bridge", "up"],
+        arguments: "[TAP]",
+        summary: "set up the NIC that the environment describes",
+        run: ifup,
+    },
+    Command {
+        names: &["ifdown", "kvm-ifdown-custom", "down"],
+        arguments: "[TAP] [CLEANUP]",
+        summary: "take it down again",
+        run: ifdown,
+    },
+    Command {
+        names: &["plan"],
+        arguments: "[TAP]",
+        summary: "print what ifup would do, as ip and nft lines, and touch nothing",
+        run: plan,
+    },
+    Command {
+        names: &["node"],
+        arguments: "up|down [OPTIONS]",
+        summary: "set up the node's uplink for routed guests, or undo it (node --help)",
+        run: |call| node::run(&call.arguments),
+    },
+];
+
+/// Runs the command that argv[0] or the first word names.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let mut words = arguments.into_iter();
+    let program = words.next().unwrap_or_default();
+    let called = Path::new(&program).file_name().and_then(named);
+    let (command, name) = match called {
+        Some(found) => found,
+        None => match words.next() {
+            Some(word) if ["--help", "-h", "help"].iter().any(|it| word == *it) => return print(&help()),
+            Some(word) if ["--version", "-V"].iter().any(|it| word == *it) => {
+                return print(concat!("snf-network ", env!("CARGO_PKG_VERSION"), "\n"));
+            }
+            Some(word) => match named(&word) {
+                Some(found) => found,
+                None => return complain(&format!("{word:?} is no command, see snf-network --help")),
+            },
+            None => return complain("expected a command, see snf-network --help"),
+        },
+    };
+    match (command.run)(&Call { name, arguments: words.collect() }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("{error:#}")),
+    }
+}
+
+fn named(word: impl AsRef<OsStr>) -> Option<(&'static Command, &'static str)> {
+    COMMANDS.iter().find_map(|command| {
+        let name = command.names.iter().find(|name| word.as_ref() == **name)?;
+        Some((command, *name))
+    })
+}
+
+/// One line on stderr, whatever the message holds; Ganeti shows it to the operator.
+fn complain(message: &str) -> ExitCode {
+    let line = message.replace(|c: char| c.is_control(), " ");
+    let _nobody_listens = writeln!(std::io::stderr(), "{line}");
+    ExitCode::FAILURE
+}
+
+/// Prints; a reader who went away is no error.
+fn print(text: &str) -> ExitCode {
+    let _nobody_listens = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn help() -> String {
+    let mut text =
+        String::from("Usage: snf-network COMMAND [ARGUMENTS], or a link named like a command\n\nCommands:\n");
+    for command in COMMANDS {
+        let usage = format!("{} {}", command.names[0], command.arguments);
+        text += &format!("  {usage:<34} {}\n", command.summary);
+        if let [_, also @ ..] = command.names
+            && !also.is_empty()
+        {
+            text += &format!("  {:<34} (also {})\n", "", also.join(", "));
+        }
+    }
+    text + "\nSettings: /etc/default/snf-network, or the file that SNF_NETWORK_DEFAULTS names.\n"
+}
+
+/// Reads the NIC and the settings, runs, and writes the log whatever comes of it.
+fn for_nic(call: &Call, run: impl FnOnce(&RawNic, &Settings, &mut Log) -> Result<()>) -> Result<Option<Settings>> {
+    let raw = RawNic::from_process(call.arguments.first().map(OsString::as_os_str)).context(call.name)?;
+    if raw.is_communication() {
+        return Ok(None);
+    }
+    let interface = raw.interface.clone().unwrap_or_default();
+    let explain = || if interface.is_empty() { call.name.to_owned() } else { format!("{} {interface}", call.name) };
+    let (settings, warnings) = Settings::load().with_context(explain)?;
+    let caller = Caller::from_process();
+    let hook = [caller.hooks_path, caller.hooks_phase].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let mut log = Log::new([&hook, call.name, &interface, raw.instance.as_deref().unwrap_or("-")]);
+    for warning in warnings {
+        log.line(format!("warning: {warning}"));
+    }
+    let done = run(&raw, &settings, &mut log);
+    if let Err(error) = &done {
+        log.line(format!("error: {error:#}"));
+    }
+    log.append_to(&settings.logfile);
+    for said in log.said() {
+        complain(&format!("{}: {said}", explain()));
+    }
+    done.with_context(explain)?;
+    Ok(Some(settings))
+}
+
+fn ifup(call: &Call) -> Result<()> {
+    let script = for_nic(call, nic::ifup)?.and_then(|settings| settings.ifup_extra_script);
+    let Some(script) = script else { return Ok(()) };
+    // The last act: the administrator's own script takes our place, no child of ours is left to wait for.
+    let error = std::process::Command::new(&script).args(&call.arguments).exec();
+    Err(error).with_context(|| format!("{}: IFUP_EXTRA_SCRIPT: {}", call.name, script.display()))
+}
+
+fn ifdown(call: &Call) -> Result<()> {
+    for_nic(call, nic::ifdown).map(drop)
+}
+
+fn plan(call: &Call) -> Result<()> {
+    let mut text = String::new();
+    for_nic(call, |raw, settings, _| {
+        text = nic::plan(raw, settings)?.to_string();
+        Ok(())
+    })?;
+    print(&text);
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! A NIC comes or goes: ifup, ifdown, and plan, which only shows what ifup would do.
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+
+use crate::addr::{Family, IfName};
+use crate::commands::announcer;
+use crate::environment::RawNic;
+use crate::kernel::nftables::Presence;
+use crate::kernel::rtnetlink::{DEVCONF, LinkState};
+use crate::kernel::{Kernel, read_sysctl};
+use crate::log::Log;
+use crate::nic::{Identity, Mode, Nic};
+use crate::plan::{Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
+use crate::reconcile;
+use crate::record::Record;
+use crate::routing_tables;
+use crate::ruleset::Element;
+use crate::settings::{Settings, Setup};
+use crate::setup::{self, Before, Facts, base, routed};
+use crate::state::{self, State};
+
+/// Sets a NIC up.
+///
+/// # Errors
+/// What failed, on which object; then nothing of this run is left.
+pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
+    let nic = Nic::new(raw, settings, routing_tables::resolve)?;
+    let mut state = State::open(&settings.state_dir, &nic.interface)?;
+    if let Some(complaint) = &state.complaint {
+        log.line(format!("warning: {complaint}: ignored"));
+    }
+    let mut kernel = Kernel::open()?;
+    let (tap, old) = (the_tap(&mut kernel, &nic)?, records(&state, log));
+    let current = old.last().filter(|it| it.is_of(&nic, tap.index));
+    let before = current.map_or_else(|| before(&tap), |it| it.facts.before.clone());
+    let facts = facts(&mut kernel, &nic, settings, &tap, before)?;
+    let plan = setup::plan(&nic, settings, &facts)?;
+    let record = Record::new(raw, &nic, settings, facts);
+    let made = change(&mut kernel, &mut state, &old, &tap, &plan, &record, current.is_some(), log);
+    if let Err(error) = made {
+        finish(kernel);
+        return Err(error);
+    }
+    finish(kernel);
+    Ok(())
+}
+
+/// Goes from what is recorded to the new Plan.
+#[expect(clippy::too_many_arguments, reason = "one step of ifup, cut out to see its order")]
+fn change(
+    kernel: &mut Kernel,
+    state: &mut State,
+    old: &[Record],
+    tap: &LinkState,
+    plan: &Plan,
+    record: &Record,
+    same_owner: bool,
+    log: &mut Log,
+) -> Result<()> {
+    let recorded = state.records.clone();
+    let variables = record.variables();
+    if same_owner && recorded.len() == 1 && recorded[0] == variables {
+        reconcile::apply(kernel, plan, &[])?;
+        log.line("nothing to change, everything was ensured again");
+        return Ok(());
+    }
+    let mut leftover = Plan::default();
+    for record in old {
+        let gone = reconcile::difference(&record.plan()?, plan);
+        leftover.elements.extend(gone.elements);
+        leftover.objects.extend(gone.objects);
+    }
+    let elements = std::mem::take(&mut leftover.elements);
+    state.write(recorded.iter().cloned().chain([variables.clone()]).collect())?;
+    let made = if same_owner {
+        reconcile::apply(kernel, plan, &elements).map(|()| reconcile::remove(kernel, &leftover, true))
+    } else {
+        take_over(kernel, old, tap, &leftover).and_then(|failures| {
+            let elements = if old.is_empty() { unrecorded(kernel, tap, plan)? } else { elements };
+            reconcile::apply(kernel, plan, &elements).map(|()| failures)
+        })
+    };
+    match made {
+        Ok(failures) => {
+            log_plan(plan, Verb::Add, log);
+            let clean = failures.is_empty();
+            for failure in failures {
+                log.line(format!("warning: left over: {failure:#}"));
+            }
+            if clean { state.write(vec![variables]) } else { Ok(()) }
+        }
+        Err(error) => {
+            let undone = if let (true, Some(current)) = (same_owner, old.last()) {
+                undo_to(kernel, plan, &current.plan()?)
+            } else {
+                reconcile::remove(kernel, plan, true)
+            };
+            let clean = undone.is_empty();
+            for failure in undone {
+                log.line(format!("error: undoing: {failure:#}"));
+            }
+            if clean {
+                state.write(if same_owner { recorded } else { Vec::new() })?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Back to what stood before this run; a filter that the old Plan had is never missing meanwhile.
+fn undo_to(kernel: &mut Kernel, plan: &Plan, old: &Plan) -> Vec<Error> {
+    let mut extra = reconcile::difference(plan, old);
+    let elements = std::mem::take(&mut extra.elements);
+    let mut failures = reconcile::remove(kernel, &extra, true);
+    failures.extend(reconcile::apply(kernel, old, &elements).err());
+    failures
+}
+
+/// Makes a TAP that another NIC had, or that somebody set up, ready for this one: nobody reaches anybody meanwhile.
+fn take_over(kernel: &mut Kernel, old: &[Record], tap: &LinkState, leftover: &Plan) -> Result<Vec<Error>> {
+    if tap.up {
+        kernel.set_down(tap.index)?;
+    }
+    if old.is_empty() {
+        return Ok(Vec::new());
+    }
+    let live = old.last().is_some_and(|it| it.facts.index == tap.index);
+    Ok(reconcile::remove(kernel, leftover, live))
+}
+
+/// What stands under the TAP's name without a record of it, because its file was lost: rules go at once, elements are
+/// returned.
+fn unrecorded(kernel: &mut Kernel, tap: &LinkState, plan: &Plan) -> Result<Vec<Element>> {
+    if plan.objects.iter().any(|it| matches!(it, Object::Rule(_))) {
+        kernel.remove_rules_of(&tap.name, PREFERENCE_NIC, PROTOCOL_NIC)?;
+    }
+    if plan.tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let nftables = kernel.nftables()?;
+    let members = base::membership(&tap.name);
+    let there = nftables.present(&members)?;
+    if there.iter().all(|it| *it == Presence::Absent) {
+        return Ok(Vec::new());
+    }
+    let mut elements = Vec::new();
+    for table in base::tables() {
+        for set in &table.sets {
+            elements.extend(nftables.elements_of(table.family, set, &tap.name)?);
+        }
+    }
+    Ok(elements)
+}
+
+/// Takes a NIC down: what its record says, and nothing if the TAP has another owner by now.
+///
+/// # Errors
+/// What could not be removed; everything else was.
+pub fn ifdown(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
+    let interface = Identity::new(raw)?.interface;
+    let mut state = State::open(&settings.state_dir, &interface)?;
+    if let Some(complaint) = &state.complaint {
+        bail!("{complaint}");
+    }
+    let Some(owner) = state.records.last() else {
+        log.line("nothing is recorded of it, nothing to do");
+        return Ok(());
+    };
+    if let Some(other) = Record::foreign_owner(owner, raw) {
+        log.say(format!("{other}: nothing done"));
+        return Ok(());
+    }
+    let old = state.records.iter().map(Record::from_variables).collect::<Result<Vec<_>>>()?;
+    let mut kernel = Kernel::open()?;
+    let index = kernel.link(&interface)?.map(|it| it.index);
+    let mut failures = Vec::new();
+    for record in old.iter().rev() {
+        let plan = record.plan()?;
+        log_plan(&plan, Verb::Remove, log);
+        failures.extend(reconcile::remove(&mut kernel, &plan, Some(record.facts.index) == index));
+    }
+    finish(kernel);
+    if failures.is_empty() {
+        return state.write(Vec::new());
+    }
+    Err(anyhow!(failures.iter().map(|it| format!("{it:#}")).collect::<Vec<_>>().join("; ")))
+}
+
+/// What ifup would do, as commands.
+///
+/// # Errors
+/// As ifup, before it touches anything.
+pub fn plan(raw: &RawNic, settings: &Settings) -> Result<Plan> {
+    let nic = Nic::new(raw, settings, routing_tables::resolve)?;
+    let mut kernel = Kernel::open()?;
+    let tap = the_tap(&mut kernel, &nic)?;
+    let old = State::peek(&settings.state_dir, &nic.interface).unwrap_or_default();
+    let current = old.last().and_then(|it| Record::from_variables(it).ok()).filter(|it| it.is_of(&nic, tap.index));
+    let before = current.map_or_else(|| before(&tap), |it| it.facts.before);
+    let facts = facts(&mut kernel, &nic, settings, &tap, before)?;
+    setup::plan(&nic, settings, &facts)
+}
+
+fn the_tap(kernel: &mut Kernel, nic: &Nic) -> Result<LinkState> {
+    let tap = kernel.link(&nic.interface)?.cloned();
+    tap.with_context(|| format!("INTERFACE: \"{}\": there is no such interface", nic.interface))
+}
+
+fn records(state: &State, log: &mut Log) -> Vec<Record> {
+    let mut records = Vec::new();
+    for variables in &state.records {
+        match Record::from_variables(variables) {
+            Ok(record) => records.push(record),
+            Err(error) => log.line(format!("warning: a record cannot be understood: {error:#}: ignored")),
+        }
+    }
+    records
+}
+
+/// What a link is like before we touch it.
+fn before(tap: &LinkState) -> Before {
+    let mut settings: Vec<_> =
+        DEVCONF.iter().zip(tap.devconf).filter_map(|(&(family, key, _), value)| Some((family, key, value?))).collect();
+    let delay = format!("/proc/sys/net/ipv4/neigh/{}/{}", tap.name, routed::PROXY_DELAY);
+    settings.extend(read_sysctl(&delay).map(|value| (Family::V4, routed::PROXY_DELAY, value)));
+    Before { mac: tap.mac, mtu: Some(tap.mtu), up: tap.up, settings }
+}
+
+fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, before: Before) -> Result<Facts> {
+    let mut facts = Facts { index: tap.index, before, uplinks: [Vec::new(), Vec::new()], bridge_mtu: None };
+    match &nic.mode {
+        Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
+            let hint = state::uplink_of_table(&settings.state_dir, *table);
+            for family in Family::BOTH.into_iter().filter(|family| nic.endpoint(*family).is_some()) {
+                let uplinks = kernel.uplinks(family, *table, hint.as_ref())?;
+                if uplinks.is_empty() {
+                    bail!(
+                        "LINK: table {table} has no {family} default route, expected one through the uplink (see snf-network node up)"
+                    );
+                }
+                facts.uplinks[family as usize] = uplinks;
+            }
+        }
+        Mode::Bridged { bridge, .. } => facts.bridge_mtu = Some(the_bridge(kernel, bridge)?),
+        _ => {}
+    }
+    Ok(facts)
+}
+
+/// The MTU of the bridge.
+fn the_bridge(kernel: &mut Kernel, bridge: &IfName) -> Result<u32> {
+    match kernel.link(bridge)? {
+        Some(link) if link.kind.as_deref() == Some("bridge") => Ok(link.mtu),
+        Some(_) => bail!("LINK: \"{bridge}\" is no bridge"),
+        None => bail!("LINK: \"{bridge}\": there is no such bridge"),
+    }
+}
+
+/// Logs what a Plan makes, or removes, in the order in which it is done.
+fn log_plan(plan: &Plan, verb: Verb, log: &mut Log) {
+    if verb == Verb::Add {
+        plan.elements.iter().for_each(|it| log.line(format!("nft {it}")));
+        plan.objects.iter().for_each(|it| log.line(it.line(verb)));
+    } else {
+        reconcile::removal_order(plan).concat().iter().for_each(|it| log.line(it.line(verb)));
+        plan.elements.iter().for_each(|it| log.line(format!("nft {}", it.deletion())));
+    }
+}
+
+/// Leaves what makes wait to a process that nobody waits for.
+fn finish(kernel: Kernel) {
+    announcer::detach(kernel.into_lingering());
+}

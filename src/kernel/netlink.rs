@@ -1,0 +1,282 @@
+//! One rtnetlink socket: many requests in one send, answers matched by sequence number, the kernel's own text kept.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+
+use super::error::{Error, extended_text};
+
+/// NLMSG_ERROR and NLMSG_DONE of linux/netlink.h.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// NLM_F_CAPPED: the request's payload is not repeated in the answer.
+const NLM_F_CAPPED: u16 = 0x100;
+/// NLM_F_ACK_TLVS: extended acknowledgement attributes follow.
+const NLM_F_ACK_TLVS: u16 = 0x200;
+/// A datagram of the kernel is at most this long (NLMSG_GOODSIZE of a dump, 32 KiB).
+const DATAGRAM: usize = 32 * 1024;
+
+/// A request and the name it has in the kernel's headers.
+pub struct Request {
+    /// Such as `RTM_NEWRULE`.
+    pub operation: &'static str,
+    /// What is sent.
+    pub message: RouteNetlinkMessage,
+    /// NLM_F_CREATE and its kin; NLM_F_REQUEST is added.
+    pub flags: u16,
+}
+
+/// An rtnetlink socket with a queue of requests.
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+    out: Vec<u8>,
+    queued: Vec<Queued>,
+    datagram: Vec<u8>,
+}
+
+struct Queued {
+    sequence: u32,
+    offset: usize,
+    operation: &'static str,
+}
+
+fn refused(operation: &'static str, error: io::Error) -> Error {
+    Error { operation, errno: error.raw_os_error().unwrap_or(Errno::EIO as i32), text: None }
+}
+
+impl Netlink {
+    /// Opens the socket in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Those of socket(2) and setsockopt(2).
+    pub fn open() -> Result<Self, Error> {
+        let make = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind(&SocketAddr::new(0, 0))?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            socket.set_ext_ack(true)?;
+            socket.set_netlink_get_strict_chk(true)?;
+            Ok(socket)
+        };
+        Ok(Self {
+            socket: make().map_err(|error| refused("NETLINK_ROUTE", error))?,
+            sequence: 0,
+            out: Vec::with_capacity(2048),
+            queued: Vec::new(),
+            datagram: Vec::with_capacity(DATAGRAM),
+        })
+    }
+
+    /// Puts a request behind those that wait to be sent; returns its place among them.
+    pub fn queue(&mut self, request: Request) -> usize {
+        self.sequence += 1;
+        let (sequence, offset, operation) = (self.sequence, self.out.len(), request.operation);
+        append(&mut self.out, request, sequence);
+        self.queued.push(Queued { sequence, offset, operation });
+        self.queued.len() - 1
+    }
+
+    /// Sends what is queued, in one piece. The kernel acts on every request, also behind one that it refused; the refused
+    /// ones come back with their places. Only the last one is acknowledged, errors always come.
+    ///
+    /// # Errors
+    /// If the socket itself fails; then nothing is known of the requests.
+    pub fn flush(&mut self) -> Result<Vec<(usize, Error)>, Error> {
+        let queued = std::mem::take(&mut self.queued);
+        let Some(last) = queued.last() else {
+            return Ok(Vec::new());
+        };
+        let flags = last.offset + 6;
+        let bits = NetlinkBuffer::new(&self.out[last.offset..]).flags() | NLM_F_ACK;
+        self.out[flags..flags + 2].copy_from_slice(&bits.to_ne_bytes());
+        let operation = last.operation;
+        let sent = send(&self.socket, &self.out, operation);
+        self.out.clear();
+        sent?;
+        let mut refusals = Vec::new();
+        loop {
+            self.receive(operation)?;
+            let mut done = false;
+            for answer in messages(&self.datagram) {
+                let sequence = answer.sequence_number();
+                let Some(place) = queued.iter().position(|it| it.sequence == sequence) else { continue };
+                if answer.message_type() == NLMSG_ERROR
+                    && let Some(error) = error_of(queued[place].operation, &answer)
+                {
+                    refusals.push((place, error));
+                }
+                done |= place == queued.len() - 1;
+            }
+            if done {
+                return Ok(refusals);
+            }
+        }
+    }
+
+    /// Sends one question and returns the payloads of its answers with their message types.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn ask(&mut self, request: Request) -> Result<Vec<(u16, Vec<u8>)>, Error> {
+        let mut answers = Vec::new();
+        self.each_answer(request, |kind, payload| {
+            answers.push((kind, payload.to_vec()));
+            true
+        })?;
+        Ok(answers)
+    }
+
+    /// Sends a question, ahead of what is queued, and hands each answer to `take`, until it wants no more (then the rest of a dump is left unread and
+    /// the socket must be dropped) or there is no more.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn each_answer(&mut self, request: Request, mut take: impl FnMut(u16, &[u8]) -> bool) -> Result<(), Error> {
+        let operation = request.operation;
+        let dump = request.flags & NLM_F_DUMP == NLM_F_DUMP;
+        self.sequence += 1;
+        let mut question = Vec::with_capacity(128);
+        append(&mut question, request, self.sequence);
+        send(&self.socket, &question, operation)?;
+        loop {
+            self.receive(operation)?;
+            for answer in messages(&self.datagram) {
+                if answer.sequence_number() != self.sequence {
+                    continue;
+                }
+                match answer.message_type() {
+                    NLMSG_ERROR => return error_of(operation, &answer).map_or(Ok(()), Err),
+                    NLMSG_DONE => return done_of(operation, &answer).map_or(Ok(()), Err),
+                    kind => {
+                        if !take(kind, answer.payload()) || !dump {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, operation: &'static str) -> Result<(), Error> {
+        loop {
+            self.datagram.clear();
+            match self.socket.recv(&mut self.datagram, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(refused(operation, error)),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Encodes a request behind what `out` holds.
+fn append(out: &mut Vec<u8>, request: Request, sequence: u32) {
+    let offset = out.len();
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | request.flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.message));
+    message.finalize();
+    out.resize(offset + message.buffer_len(), 0);
+    message.serialize(&mut out[offset..]);
+}
+
+fn send(socket: &Socket, bytes: &[u8], operation: &'static str) -> Result<(), Error> {
+    loop {
+        match socket.send(bytes, 0) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(refused(operation, error)),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// The messages of a datagram, up to the first that is cut short.
+fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(rest).ok()?;
+        let length = message.length() as usize;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// The refusal that an NLMSG_ERROR carries; none for an acknowledgement.
+fn error_of(operation: &'static str, answer: &NetlinkBuffer<&[u8]>) -> Option<Error> {
+    let payload = answer.payload();
+    let errno = i32::from_ne_bytes(payload.get(..4)?.try_into().ok()?);
+    if errno == 0 {
+        return None;
+    }
+    let explained = answer.flags() & NLM_F_ACK_TLVS != 0;
+    let text = explained.then(|| extended_text(payload, answer.flags() & NLM_F_CAPPED != 0)).flatten();
+    Some(Error { operation, errno: errno.saturating_neg(), text })
+}
+
+/// The refusal that ends a dump; none for its regular end.
+fn done_of(operation: &'static str, answer: &NetlinkBuffer<&[u8]>) -> Option<Error> {
+    let payload = answer.payload();
+    let errno = i32::from_ne_bytes(payload.get(..4)?.try_into().ok()?);
+    (errno < 0).then(|| Error { operation, errno: errno.saturating_neg(), text: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An NLMSG_ERROR as kernel 6.18 sent it for `ip route add 10.9.9.0/24 via 10.1.1.1`, capped for brevity.
+    fn refusal() -> Vec<u8> {
+        let text = b"Nexthop has invalid gateway\0";
+        let mut bytes = vec![0; 4];
+        bytes.extend(NLMSG_ERROR.to_ne_bytes());
+        bytes.extend((NLM_F_ACK_TLVS | NLM_F_CAPPED).to_ne_bytes());
+        bytes.extend(7_u32.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend((-101_i32).to_ne_bytes());
+        bytes.extend([0; 16]);
+        bytes.extend((4 + text.len() as u16).to_ne_bytes());
+        bytes.extend(1_u16.to_ne_bytes());
+        bytes.extend(text);
+        let length = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_kernels_words() {
+        let bytes = refusal();
+        let answer = messages(&bytes).next().expect("a message");
+        let error = error_of("RTM_NEWROUTE", &answer).expect("a refusal");
+        assert_eq!(
+            error.to_string(),
+            "RTM_NEWROUTE: Nexthop has invalid gateway: Network is unreachable (os error 101)"
+        );
+    }
+
+    #[test]
+    fn answers_that_are_cut_short_or_garbled_are_survived() {
+        let bytes = refusal();
+        for length in 0..bytes.len() {
+            for answer in messages(&bytes[..length]) {
+                error_of("RTM_NEWROUTE", &answer);
+            }
+        }
+        for place in 0..bytes.len() {
+            for value in [0, 1, 4, 16, 127, 255] {
+                let mut bytes = bytes.clone();
+                bytes[place] = value;
+                for answer in messages(&bytes) {
+                    error_of("RTM_NEWROUTE", &answer);
+                    done_of("RTM_GETROUTE", &answer);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Rules as the expressions of the kernel's virtual machine: load into registers, compare, look up, decide.
+
+use anyhow::{Result, bail, ensure};
+
+use super::encode::data;
+use super::message::{Attribute, attribute, nested, number};
+use super::uapi::*;
+use super::value::{bytes, layout};
+use crate::ruleset::{Equality, Field, Rule, Selector, Statement, TableFamily, Value};
+
+/// Where the kernel finds a field.
+enum Source {
+    /// A key of `meta`.
+    Meta(u32),
+    /// A header and an offset into it, in bytes.
+    Payload(u32, u32),
+}
+
+/// The header a field belongs to: a packet must be known to have it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Header {
+    /// None: every packet has the field.
+    Any,
+    Ether,
+    Ip,
+    Ip6,
+    Arp,
+}
+
+/// Where a field is, and in which header.
+fn locate(field: Field) -> (Source, Header) {
+    match field {
+        Field::IifName => (Source::Meta(NFT_META_IIFNAME), Header::Any),
+        Field::OifName => (Source::Meta(NFT_META_OIFNAME), Header::Any),
+        Field::IifType => (Source::Meta(NFT_META_IIFTYPE), Header::Any),
+        Field::Protocol => (Source::Meta(NFT_META_PROTOCOL), Header::Any),
+        Field::NfProto => (Source::Meta(NFT_META_NFPROTO), Header::Any),
+        Field::L4Proto => (Source::Meta(NFT_META_L4PROTO), Header::Any),
+        Field::EtherDaddr => (Source::Payload(NFT_PAYLOAD_LL_HEADER, 0), Header::Ether),
+        Field::EtherSaddr => (Source::Payload(NFT_PAYLOAD_LL_HEADER, 6), Header::Ether),
+        Field::EtherType => (Source::Payload(NFT_PAYLOAD_LL_HEADER, 12), Header::Ether),
+        Field::IpSaddr => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 12), Header::Ip),
+        Field::IpDaddr => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 16), Header::Ip),
+        Field::Ip6Saddr => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 8), Header::Ip6),
+        Field::Ip6Daddr => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 24), Header::Ip6),
+        Field::ArpOperation => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 6), Header::Arp),
+        Field::ArpSaddrEther => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 8), Header::Arp),
+        Field::ArpSaddrIp => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 14), Header::Arp),
+    }
+}
+
+/// What nft 1.0.6 compares before it reads such a header in such a family, and does not print.
+fn dependency(family: TableFamily, header: Header) -> Result<Option<(Field, Value)>> {
+    use TableFamily::{Arp, Bridge, Inet};
+    Ok(match (family, header) {
+        (_, Header::Any) | (Bridge, Header::Ether) | (Arp, Header::Arp) => None,
+        (Inet | Arp, Header::Ether) => Some((Field::IifType, Value::IfaceType(ARPHRD_ETHER))),
+        (Inet, Header::Ip) => Some((Field::NfProto, Value::NfProto(NFPROTO_IPV4))),
+        (Inet, Header::Ip6) => Some((Field::NfProto, Value::NfProto(NFPROTO_IPV6))),
+        (Bridge, Header::Ip) => Some((Field::Protocol, Value::EtherType(ETH_P_IP))),
+        (Bridge, Header::Ip6) => Some((Field::Protocol, Value::EtherType(ETH_P_IPV6))),
+        (Bridge, Header::Arp) => Some((Field::EtherType, Value::EtherType(ETH_P_ARP))),
+        (Inet, Header::Arp) | (Arp, Header::Ip | Header::Ip6) => {
+            bail!("no packet of a table of family {family} has that header")
+        }
+    })
+}
+
+/// The expressions of a rule: a list of `NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA {..} }`. They are those of nft, but
+/// for what it does to save a comparison: fields side by side, compared one after the other, it loads as one.
+pub(super) fn expressions(family: TableFamily, rule: &Rule) -> Result<Vec<Attribute>> {
+    let mut program = Program { family, known: Vec::new(), expressions: Vec::new() };
+    rule.0.iter().try_for_each(|statement| program.statement(statement))?;
+    Ok(program.expressions)
+}
+
+struct Program {
+    family: TableFamily,
+    /// Values that fields are known to have at this point of the rule.
+    known: Vec<(Field, Value)>,
+    expressions: Vec<Attribute>,
+}
+
+impl Program {
+    fn statement(&mut self, statement: &Statement) -> Result<()> {
+        match statement {
+            Statement::Match { selector, equality, value } => self.compare(selector, *equality, value),
+            Statement::Lookup { selectors, equality, set } => {
+                self.load_all(selectors)?;
+                let mut lookup = vec![number(NFTA_LOOKUP_SREG, NFT_REG_1)?, attribute(NFTA_LOOKUP_SET, *set)?];
+                if *equality == Equality::NotEqual {
+                    lookup.push(number(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV)?);
+                }
+                self.push("lookup", lookup)
+            }
+            Statement::Write { field, selectors, map } => {
+                let (Source::Payload(base, offset), header @ Header::Arp) = locate(*field) else {
+                    bail!("{field} cannot be written: expected a field of ARP, which has no checksum");
+                };
+                self.require(header)?;
+                self.load_all(selectors)?;
+                self.push(
+                    "lookup",
+                    vec![
+                        number(NFTA_LOOKUP_SREG, NFT_REG_1)?,
+                        number(NFTA_LOOKUP_DREG, NFT_REG_1)?,
+                        attribute(NFTA_LOOKUP_SET, *map)?,
+                    ],
+                )?;
+                self.push(
+                    "payload",
+                    vec![
+                        number(NFTA_PAYLOAD_SREG, NFT_REG_1)?,
+                        number(NFTA_PAYLOAD_BASE, base)?,
+                        number(NFTA_PAYLOAD_OFFSET, offset)?,
+                        number(NFTA_PAYLOAD_LEN, u32::try_from(layout(field.datatype()).1)?)?,
+                    ],
+                )
+            }
+            Statement::Counter => self.push("counter", Vec::new()),
+            Statement::Accept => self.verdict(NF_ACCEPT, None),
+            Statement::Drop => self.verdict(NF_DROP, None),
+            Statement::Return => self.verdict(NFT_RETURN, None),
+            Statement::Jump(chain) => self.verdict(NFT_JUMP, Some(chain)),
+            Statement::Goto(chain) => self.verdict(NFT_GOTO, Some(chain)),
+        }
+    }
+
+    fn push(&mut self, name: &str, attributes: Vec<Attribute>) -> Result<()> {
+        let expression = vec![attribute(NFTA_EXPR_NAME, name)?, nested(NFTA_EXPR_DATA, attributes)?];
+        self.expressions.push(nested(NFTA_LIST_ELEM, expression)?);
+        Ok(())
+    }
+
+    fn verdict(&mut self, code: i32, chain: Option<&str>) -> Result<()> {
+        let mut verdict = vec![number(NFTA_VERDICT_CODE, code.cast_unsigned())?];
+        if let Some(chain) = chain {
+            verdict.push(attribute(NFTA_VERDICT_CHAIN, chain)?);
+        }
+        let verdict = nested(NFTA_DATA_VERDICT, verdict)?;
+        self.push(
+            "immediate",
+            vec![number(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT)?, nested(NFTA_IMMEDIATE_DATA, vec![verdict])?],
+        )
+    }
+
+    /// Puts the comparison in front that makes sure of `header`, unless the rule already did.
+    fn require(&mut self, header: Header) -> Result<()> {
+        let Some((field, value)) = dependency(self.family, header)? else { return Ok(()) };
+        // Either of the two EtherTypes tells a bridge what a frame carries.
+        let told = |(known, found): &(Field, Value)| match field {
+            Field::Protocol => matches!(known, Field::Protocol | Field::EtherType) && *found == value,
+            _ => *known == field && *found == value,
+        };
+        if self.known.iter().any(told) {
+            return Ok(());
+        }
+        self.compare(&field.into(), Equality::Equal, &value)
+    }
+
+    /// Compares a field with a constant. A prefix of whole bytes needs no mask: only they are loaded.
+    fn compare(&mut self, selector: &Selector, equality: Equality, value: &Value) -> Result<()> {
+        let field = selector.field;
+        let (_, header) = locate(field);
+        ensure!(
+            value.datatype() == field.datatype(),
+            "{field} is compared with {value}, expected a value of type {}",
+            field.datatype()
+        );
+        self.require(header)?;
+        let wanted = match &selector.mask {
+            Some(mask) => value.masked(mask),
+            None => value.clone(),
+        };
+        let mut wanted = bytes(&wanted);
+        let whole_bytes =
+            selector.mask.as_ref().and_then(Value::prefix_length).filter(|bits| *bits > 0 && bits % 8 == 0);
+        match whole_bytes {
+            Some(bits) => {
+                wanted.truncate(usize::try_from(bits / 8)?);
+                self.load(field, wanted.len(), NFT_REG_1)?;
+            }
+            None => self.load_masked(selector, NFT_REG_1)?,
+        }
+        let operator = match equality {
+            Equality::Equal => NFT_CMP_EQ,
+            Equality::NotEqual => NFT_CMP_NEQ,
+        };
+        self.push(
+            "cmp",
+            vec![number(NFTA_CMP_SREG, NFT_REG_1)?, number(NFTA_CMP_OP, operator)?, data(NFTA_CMP_DATA, &wanted)?],
+        )?;
+        if selector.mask.is_none() && equality == Equality::Equal {
+            self.known.push((field, value.clone()));
+        }
+        Ok(())
+    }
+
+    /// Loads fields side by side, each at the next multiple of 32 bits, from the first register on.
+    fn load_all(&mut self, selectors: &[Selector]) -> Result<()> {
+        for selector in selectors {
+            self.require(locate(selector.field).1)?;
+        }
+        let mut words = 0;
+        for selector in selectors {
+            // A register of 128 bits where one begins here, as nft numbers them, else one of 32.
+            let register = if words % 4 == 0 { NFT_REG_1 + words / 4 } else { NFT_REG32_00 + words };
+            self.load_masked(selector, register)?;
+            words += u32::try_from(layout(selector.field.datatype()).1.div_ceil(4))?;
+        }
+        ensure!(words <= 16, "{words} words are looked up together, expected 16 at most");
+        Ok(())
+    }
+
+    fn load_masked(&mut self, selector: &Selector, register: u32) -> Result<()> {
+        let length = layout(selector.field.datatype()).1;
+        self.load(selector.field, length, register)?;
+        let Some(mask) = &selector.mask else { return Ok(()) };
+        ensure!(
+            mask.datatype() == selector.field.datatype(),
+            "{selector}: expected a mask of type {}",
+            selector.field.datatype()
+        );
+        self.push(
+            "bitwise",
+            vec![
+                number(NFTA_BITWISE_SREG, register)?,
+                number(NFTA_BITWISE_DREG, register)?,
+                number(NFTA_BITWISE_LEN, u32::try_from(length)?)?,
+                data(NFTA_BITWISE_MASK, &bytes(mask))?,
+                data(NFTA_BITWISE_XOR, &vec![0; length])?,
+            ],
+        )
+    }
+
+    /// Loads the first `length` bytes of a field.
+    fn load(&mut self, field: Field, length: usize, register: u32) -> Result<()> {
+        match locate(field).0 {
+            Source::Meta(key) => {
+                self.push("meta", vec![number(NFTA_META_KEY, key)?, number(NFTA_META_DREG, register)?])
+            }
+            Source::Payload(base, offset) => self.push(
+                "payload",
+                vec![
+                    number(NFTA_PAYLOAD_DREG, register)?,
+                    number(NFTA_PAYLOAD_BASE, base)?,
+                    number(NFTA_PAYLOAD_OFFSET, offset)?,
+                    number(NFTA_PAYLOAD_LEN, u32::try_from(length)?)?,
+                ],
+            ),
+        }
+    }
+}

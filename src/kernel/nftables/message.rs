@@ -1,0 +1,237 @@
+//! Messages of nfnetlink: attributes and headers as bytes, both ways. The types are neli's.
+
+use std::io::Cursor;
+
+use anyhow::Result;
+use neli::consts::nl::NlmF;
+use neli::genl::{AttrTypeBuilder, Nlattr, NlattrBuilder};
+use neli::nl::{NlPayload, NlmsghdrBuilder};
+use neli::types::{Buffer, GenlBuffer};
+use neli::{FromBytesWithInput, Size, ToBytes};
+use nix::libc::{EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPERM};
+
+use super::uapi::*;
+use crate::kernel::error::{self, Error};
+use crate::ruleset::TableFamily;
+
+/// A netlink attribute.
+pub(super) type Attribute = Nlattr<u16, Buffer>;
+
+/// An attribute holding `payload` as it is.
+pub(super) fn attribute(kind: u16, payload: impl Size + ToBytes) -> Result<Attribute> {
+    let kind = AttrTypeBuilder::default().nla_type(kind).build()?;
+    Ok(NlattrBuilder::default().nla_type(kind).nla_payload(payload).build()?)
+}
+
+/// An attribute holding a number: nf_tables wants them all big-endian.
+pub(super) fn number(kind: u16, value: u32) -> Result<Attribute> {
+    attribute(kind, value.to_be_bytes())
+}
+
+/// An attribute holding attributes (NLA_F_NESTED). All together must stay below 64 kB.
+pub(super) fn nested(kind: u16, attributes: Vec<Attribute>) -> Result<Attribute> {
+    let kind = AttrTypeBuilder::default().nla_type(kind).nla_nested(true).build()?;
+    Ok(NlattrBuilder::default().nla_type(kind).nla_payload(attributes).build()?)
+}
+
+/// The number netfilter gives a family.
+pub(super) fn family_number(family: TableFamily) -> u8 {
+    match family {
+        TableFamily::Inet => NFPROTO_INET,
+        TableFamily::Arp => NFPROTO_ARP,
+        TableFamily::Bridge => NFPROTO_BRIDGE,
+    }
+}
+
+/// struct nfgenmsg (linux/netfilter/nfnetlink.h) and the attributes behind it.
+#[derive(Debug, Size, ToBytes)]
+struct Nfgenmsg {
+    family: u8,
+    version: u8,
+    resource: [u8; 2],
+    attributes: GenlBuffer<u16, Buffer>,
+}
+
+/// A message to the kernel, without its sequence number.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// Message type.
+    pub(super) kind: u16,
+    /// Flags besides NLM_F_REQUEST.
+    pub(super) flags: NlmF,
+    /// Netfilter's number of the family.
+    pub(super) family: u8,
+    /// What it says.
+    pub(super) attributes: Vec<Attribute>,
+}
+
+impl Request {
+    /// A message about an object of one of our tables.
+    pub(super) fn new(kind: u16, flags: NlmF, family: TableFamily, attributes: Vec<Attribute>) -> Self {
+        Self { kind, flags, family: family_number(family), attributes }
+    }
+
+    /// Appends the message to `batch`.
+    pub(super) fn write(self, sequence: u32, batch: &mut Vec<u8>) -> Result<()> {
+        let bound = matches!(self.kind, NFNL_MSG_BATCH_BEGIN | NFNL_MSG_BATCH_END);
+        let resource = if bound { NFNL_SUBSYS_NFTABLES } else { 0 }.to_be_bytes();
+        let attributes = self.attributes.into_iter().collect();
+        let body = Nfgenmsg { family: self.family, version: NFNETLINK_V0, resource, attributes };
+        let message = NlmsghdrBuilder::default()
+            .nl_type(self.kind)
+            .nl_flags(self.flags | NlmF::REQUEST)
+            .nl_seq(sequence)
+            .nl_payload(NlPayload::Payload(body))
+            .build()?;
+        let mut bytes = Cursor::new(Vec::with_capacity(message.padded_size()));
+        message.to_bytes(&mut bytes)?;
+        batch.extend(bytes.into_inner());
+        Ok(())
+    }
+}
+
+/// What the kernel sent back for one sequence number.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// An object.
+    Object(Object),
+    /// The end of a dump.
+    Done,
+    /// All is well.
+    Acknowledged,
+    /// It refused.
+    Refused(Refusal),
+}
+
+/// A message that the kernel refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// What it said.
+    pub(super) error: Error,
+    /// Netfilter's number of the message's family.
+    pub(super) family: u8,
+}
+
+impl Refusal {
+    /// The error, with what can be done about it where that is known.
+    pub(super) fn explain(self) -> anyhow::Error {
+        let creates = matches!(self.error.operation, "NFT_MSG_NEWTABLE" | "NFT_MSG_NEWCHAIN");
+        let advice = match (self.error.errno, self.family) {
+            (EPERM, _) => "nf_tables: expected the capability CAP_NET_ADMIN",
+            (EINVAL, _) if self.error.operation == "NFT_MSG_GETGEN" => WITHOUT_NF_TABLES,
+            (EOPNOTSUPP, _) if self.error.operation == "NFNL_MSG_BATCH_BEGIN" => WITHOUT_NF_TABLES,
+            (ENOENT | EAFNOSUPPORT | EOPNOTSUPP, NFPROTO_INET) if creates => {
+                "nf_tables: expected a kernel with CONFIG_NF_TABLES_INET"
+            }
+            (ENOENT | EAFNOSUPPORT | EOPNOTSUPP, NFPROTO_ARP) if creates => {
+                "nf_tables: expected a kernel with CONFIG_NF_TABLES_ARP"
+            }
+            (ENOENT | EAFNOSUPPORT | EOPNOTSUPP, NFPROTO_BRIDGE) if creates => {
+                "nf_tables: expected a kernel with CONFIG_NF_TABLES_BRIDGE"
+            }
+            _ => return self.error.into(),
+        };
+        anyhow::Error::new(self.error).context(advice)
+    }
+}
+
+const WITHOUT_NF_TABLES: &str = "nf_tables: expected a kernel with CONFIG_NF_TABLES";
+
+/// An object of nf_tables as the kernel describes it.
+#[derive(Debug)]
+pub(super) struct Object {
+    /// Message type.
+    pub(super) kind: u16,
+    /// Whether other changes came between the parts of this dump (NLM_F_DUMP_INTR): it is then not to be trusted.
+    pub(super) interrupted: bool,
+    /// Its attributes.
+    pub(super) attributes: Attributes,
+}
+
+/// Length of struct nlmsghdr and of struct nfgenmsg.
+const HEADER: usize = 16;
+const NFGENMSG: usize = 4;
+// linux/netlink.h
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_CAPPED: u16 = 0x100;
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The answers in what one recv returned, with their sequence numbers; nothing where a message is cut short. (neli's own
+/// header parser is not used here: it subtracts lengths it has not checked.)
+pub(super) fn answers(mut bytes: &[u8]) -> Option<Vec<(u32, Answer)>> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let length = usize::try_from(u32_at(bytes, 0)?).ok()?;
+        let (kind, flags, sequence) = (u16_at(bytes, 4)?, u16_at(bytes, 6)?, u32_at(bytes, 8)?);
+        let payload = bytes.get(HEADER..length)?;
+        match kind {
+            NLMSG_NOOP | NLMSG_OVERRUN => {}
+            NLMSG_ERROR => all.push((sequence, refusal(payload, flags)?)),
+            NLMSG_DONE => all.push((sequence, Answer::Done)),
+            _ => {
+                let attributes = Attributes::parse(payload.get(NFGENMSG..)?)?;
+                let interrupted = flags & NLM_F_DUMP_INTR != 0;
+                all.push((sequence, Answer::Object(Object { kind, interrupted, attributes })));
+            }
+        }
+        bytes = bytes.get(length.checked_next_multiple_of(4)?..).unwrap_or_default();
+    }
+    Some(all)
+}
+
+/// struct nlmsgerr: the errno, then the message that it is about.
+fn refusal(payload: &[u8], flags: u16) -> Option<Answer> {
+    let errno = i32::from_ne_bytes(*payload.first_chunk()?);
+    if errno == 0 {
+        return Some(Answer::Acknowledged);
+    }
+    let operation = operation(u16_at(payload, 4 + 4)?);
+    let family = payload.get(4 + HEADER).copied().unwrap_or(NFPROTO_UNSPEC);
+    let text = error::extended_text(payload, flags & NLM_F_CAPPED != 0);
+    let error = Error { operation, errno: errno.saturating_neg(), text };
+    Some(Answer::Refused(Refusal { error, family }))
+}
+
+/// Attributes of a message or of another attribute.
+#[derive(Debug)]
+pub(super) struct Attributes(GenlBuffer<u16, Buffer>);
+
+impl Attributes {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let length = bytes.len();
+        GenlBuffer::from_bytes_with_input(&mut Cursor::new(bytes), length).ok().map(Self)
+    }
+
+    /// What the attribute of this type holds.
+    pub(super) fn get(&self, kind: u16) -> Option<&[u8]> {
+        let attribute = self.0.iter().find(|attribute| *attribute.nla_type().nla_type() == kind)?;
+        Some(attribute.nla_payload().as_ref())
+    }
+
+    /// The number the attribute of this type holds.
+    pub(super) fn number(&self, kind: u16) -> Option<u32> {
+        Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
+    }
+
+    /// The attributes that the attribute of this type holds.
+    pub(super) fn nested(&self, kind: u16) -> Option<Self> {
+        Self::parse(self.get(kind)?)
+    }
+
+    /// The attributes that each attribute of this type holds.
+    pub(super) fn each(&self, kind: u16) -> impl Iterator<Item = Self> {
+        let of_kind = self.0.iter().filter(move |attribute| *attribute.nla_type().nla_type() == kind);
+        of_kind.filter_map(|attribute| Self::parse(attribute.nla_payload().as_ref()))
+    }
+}

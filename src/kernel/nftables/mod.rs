@@ -1,0 +1,188 @@
+//! nf_tables over nfnetlink: looks what is there, then makes what is missing in one transaction.
+//!
+//! Three things cost milliseconds and are designed around: a batch that fails, so everything is asked first; anything
+//! that is destroyed, for which the close of the socket waits, so nothing is unless it differs ([`Outcome::destroyed`],
+//! [`Nftables::into_fd`]); and two first runs at once, so the batch that makes base objects only takes place in the
+//! generation of the ruleset that was looked at.
+
+mod base;
+mod encode;
+mod expression;
+mod message;
+mod query;
+mod socket;
+mod uapi;
+mod value;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Result, bail, ensure};
+use nix::libc::{EEXIST, ENOENT, ERESTART};
+
+use crate::addr::IfName;
+use crate::kernel::Error;
+use crate::ruleset::{Element, Set, Table, TableFamily, Value};
+use message::{Answer, Refusal, Request};
+use socket::Socket;
+
+/// How often the ruleset is looked at again because others changed it meanwhile.
+const TRIES: usize = 100;
+/// How often it is looked at again after a refusal which such a change may explain.
+const SURPRISES: usize = 3;
+
+/// What should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change<'a> {
+    /// Tables whose sets, chains and rules should stand.
+    pub tables: &'a [Table],
+    /// Elements that should stand in the sets of these tables, with this data and comment.
+    pub add: &'a [Element],
+    /// Elements that should not, whatever their data. What is in `add` too stays.
+    pub remove: &'a [Element],
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// There was a transaction.
+    pub changed: bool,
+    /// It destroyed something: closing the socket waits for a grace period of the kernel.
+    pub destroyed: bool,
+}
+
+/// Whether an element is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// No element has this key (or there is no such set).
+    Absent,
+    /// The element of this key holds other data, or another comment.
+    Different,
+    /// It is there.
+    Present,
+}
+
+/// A connection to nf_tables, in the network namespace it was opened in.
+pub struct Nftables {
+    socket: Socket,
+}
+
+impl Nftables {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// On a kernel without nfnetlink.
+    pub fn open() -> Result<Self> {
+        Ok(Self { socket: Socket::open()? })
+    }
+
+    /// Makes the tables' base objects where they are missing or not ours, adds the elements that are missing, replaces
+    /// those that differ, deletes those of `remove` that are there, all in one transaction. Where nothing differs there
+    /// is none.
+    ///
+    /// # Errors
+    /// What the kernel refused; then nothing has changed.
+    pub fn commit(&mut self, change: &Change<'_>) -> Result<Outcome> {
+        let (add, remove) = consolidate(change)?;
+        let wanted: Vec<_> = add.iter().chain(&remove).copied().collect();
+        let mut surprises = 0;
+        for _ in 0..TRIES {
+            let (generation, tables) = self.socket.look_at_tables(change.tables)?;
+            let seen = self.socket.look_at_elements(&wanted)?;
+            let (seen_add, seen_remove) = seen.split_at(add.len());
+            let new = pick(&add, seen_add, &[Presence::Absent, Presence::Different]);
+            let mut gone = pick(&add, seen_add, &[Presence::Different]);
+            gone.extend(pick(&remove, seen_remove, &[Presence::Present, Presence::Different]));
+            let base = base::completion(change.tables, &tables)?;
+            let makes_base = !base.requests.is_empty();
+            let outcome = Outcome {
+                changed: makes_base || !new.is_empty() || !gone.is_empty(),
+                destroyed: base.destroys || !gone.is_empty(),
+            };
+            if !outcome.changed {
+                return Ok(outcome);
+            }
+            // Only base objects need to be made once and by one: elements are their own NIC's.
+            let mut batch = vec![encode::begin(makes_base.then_some(generation))?];
+            batch.extend(base.requests);
+            batch.extend(encode::delete_elements(&gone)?);
+            batch.extend(encode::new_elements(&new)?);
+            batch.push(encode::end());
+            match self.transact(batch) {
+                Ok(None) => return Ok(outcome),
+                Ok(Some(Refusal { error: Error { errno: ERESTART, .. }, .. })) => {}
+                Ok(Some(Refusal { error: Error { errno: EEXIST | ENOENT, .. }, .. }))
+                    if !makes_base && surprises < SURPRISES =>
+                {
+                    surprises += 1;
+                }
+                Ok(Some(refusal)) => return Err(refusal.explain()),
+                Err(error) if socket::is_lost(&error) && surprises < SURPRISES => surprises += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        bail!("nf_tables: others changed the ruleset {TRIES} times while it was looked at")
+    }
+
+    /// Sends a transaction and returns the first refusal. An acknowledgement would prove nothing: one comes for batches
+    /// that were rolled back, too.
+    fn transact(&mut self, batch: Vec<Request>) -> Result<Option<Refusal>> {
+        let answers = self.socket.exchange(batch)?;
+        Ok(answers.into_iter().find_map(|(_, answer)| match answer {
+            Answer::Refused(refusal) => Some(refusal),
+            _ => None,
+        }))
+    }
+
+    /// The elements of a set whose key begins with an interface, from a dump of the whole set: only for recovery, where
+    /// nobody recorded them.
+    ///
+    /// # Errors
+    /// What the kernel refused. A missing set is an empty one.
+    pub fn elements_of(&mut self, family: TableFamily, set: &Set, interface: &IfName) -> Result<Vec<Element>> {
+        let mut elements = self.socket.elements(family, set)?;
+        elements.retain(|element| matches!(element.key.first(), Some(Value::IfName(name)) if name == interface));
+        Ok(elements)
+    }
+
+    /// Whether each of the elements is there, in their order.
+    ///
+    /// # Errors
+    /// What the kernel refused. In a missing set all elements are absent.
+    pub fn present(&mut self, elements: &[Element]) -> Result<Vec<Presence>> {
+        self.socket.look_at_elements(&elements.iter().collect::<Vec<_>>())
+    }
+
+    /// The socket, for a process that can wait to close it: its close waits for a grace period (7 to 15 ms) when
+    /// something was destroyed, and no longer a tenth of a second later.
+    pub fn into_fd(self) -> OwnedFd {
+        self.socket.into_fd()
+    }
+}
+
+/// The elements that were seen in one of these states.
+fn pick<'a>(elements: &[&'a Element], seen: &[Presence], states: &[Presence]) -> Vec<&'a Element> {
+    elements.iter().zip(seen).filter(|(_, seen)| states.contains(seen)).map(|(element, _)| *element).collect()
+}
+
+/// The elements to add and to remove, each key once.
+fn consolidate<'a>(change: &Change<'a>) -> Result<(Vec<&'a Element>, Vec<&'a Element>)> {
+    let mut known: HashMap<_, &Element> = HashMap::with_capacity(change.add.len());
+    let mut add = Vec::with_capacity(change.add.len());
+    for element in change.add {
+        match known.insert((element.family, element.set, &element.key), element) {
+            None => add.push(element),
+            Some(other) => ensure!(other == element, "{element}: expected no other data for its key, found: {other}"),
+        }
+    }
+    let mut remove = Vec::with_capacity(change.remove.len());
+    for element in change.remove {
+        if known.insert((element.family, element.set, &element.key), element).is_none() {
+            remove.push(element);
+        }
+    }
+    Ok((add, remove))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! The log: a line per action, gathered during the run and appended in one write. It never fails a run.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use nix::libc;
+
+/// What a run did, for the log.
+#[derive(Debug, Default)]
+pub struct Log {
+    speaker: String,
+    lines: Vec<(SystemTime, String)>,
+    said: Vec<String>,
+}
+
+impl Log {
+    /// `speaker`: the hook's path and phase (empty where there is none), command, interface, instance.
+    pub fn new(speaker: [&str; 4]) -> Self {
+        let speaker = speaker.into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ");
+        Self { speaker, ..Self::default() }
+    }
+
+    /// Adds a line that the caller shall see too.
+    pub fn say(&mut self, text: impl std::fmt::Display) {
+        self.line(&text);
+        self.said.push(text.to_string());
+    }
+
+    /// What the caller shall see.
+    pub fn said(&self) -> &[String] {
+        &self.said
+    }
+
+    /// Adds a line, unless it is empty; line breaks in it become spaces, so that nobody can forge one.
+    pub fn line(&mut self, text: impl std::fmt::Display) {
+        let text = text.to_string().replace(|c: char| c.is_control(), " ");
+        if !text.is_empty() {
+            self.lines.push((SystemTime::now(), text));
+        }
+    }
+
+    /// Appends the gathered lines to the file, creating it if need be (mode 0640). A file that cannot be written is not
+    /// worth a guest's network, so errors are dropped.
+    pub fn append_to(&mut self, path: &Path) {
+        let mut text = String::new();
+        for (time, line) in self.lines.drain(..) {
+            text += &format!("{} {}: {line}\n", humantime::format_rfc3339_millis(time), self.speaker);
+        }
+        if text.is_empty() {
+            return;
+        }
+        // O_NONBLOCK: a FIFO that nobody reads must not hold the run.
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path);
+        let _written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_forges_a_line() {
+        let mut log = Log::new(["", "ifup", "tap0", "web1"]);
+        log.line("a\n2026-01-01T00:00:00Z ifdown tap1: forged");
+        let path = std::env::temp_dir().join(format!("snf-network-log-{}", std::process::id()));
+        log.append_to(&path);
+        let text = std::fs::read_to_string(&path).expect("the log");
+        std::fs::remove_file(&path).expect("the log");
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains(" ifup tap0 web1: a 2026"), "{text}");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_is_no_error() {
+        let mut log = Log::default();
+        log.line("a");
+        log.append_to(Path::new("/nonexistent/log"));
+        log.line("b");
+        log.append_to(Path::new("/dev/full"));
+    }
+}

@@ -1,0 +1,326 @@
+//! The Plan: what shall stand in the kernel for one NIC or one uplink, as an ordered list of objects. Making one is pure.
+//!
+//! apply, verify and remove (src/reconcile.rs) are walks over the same list; displayed, a Plan is the `ip`, `nft` and
+//! `echo` commands that would do the same.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::addr::{Family, IfName, Mac};
+use crate::announce::Announcement;
+use crate::ruleset::{Element, Table};
+
+/// Protocol number (RTA_PROTOCOL, FRA_PROTOCOL, NDA_PROTOCOL) of what belongs to a NIC: `ip route show proto 217`.
+pub const PROTOCOL_NIC: u8 = 217;
+/// Protocol number of what belongs to the node's uplink.
+pub const PROTOCOL_NODE: u8 = 218;
+/// Preference of the uplink's rule: looked at before those of the NICs, so that inbound packets match first.
+pub const PREFERENCE_NODE: u32 = 20_000;
+/// Preference of each NIC's rule.
+pub const PREFERENCE_NIC: u32 = 20_100;
+/// The routing table `main` (RT_TABLE_MAIN of linux/rtnetlink.h).
+pub const TABLE_MAIN: u32 = 254;
+
+/// What shall stand, filters first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Base objects of nf_tables, shared by all NICs and never removed.
+    pub tables: Vec<Table>,
+    /// Elements of their sets and maps.
+    pub elements: Vec<Element>,
+    /// Everything else, in the order in which it is made.
+    pub objects: Vec<Object>,
+    /// What the neighbours are told at the end.
+    pub announcements: Vec<Announcement>,
+}
+
+/// One thing that stands in the kernel or in the file system.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A file below /proc/sys/net.
+    Sysctl(Sysctl),
+    /// MAC and MTU of a link.
+    Link(Link),
+    /// A policy rule by input interface.
+    Rule(Rule),
+    /// Membership in a bridge; without one, in none.
+    Port(Port),
+    /// The link is administratively up.
+    Up(Up),
+    /// A route.
+    Route(Route),
+    /// A proxy neighbour entry.
+    Proxy(Proxy),
+    /// A file that another daemon reads.
+    Binding(Binding),
+}
+
+/// A value that is wanted, and what stood there before us, to be put back (none: it is left as it is).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<T> {
+    /// What shall stand.
+    pub want: T,
+    /// What is put back at the end.
+    pub before: Option<T>,
+}
+
+/// Which half of /proc/sys/net/ipvN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// `conf`
+    Conf,
+    /// `neigh`
+    Neigh,
+}
+
+/// `/proc/sys/net/<family>/<folder>/<interface or all>/<key>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    /// ipv4 or ipv6.
+    pub family: Family,
+    /// conf or neigh.
+    pub folder: Folder,
+    /// None is `all`.
+    pub interface: Option<IfName>,
+    /// The file's name.
+    pub key: &'static str,
+    /// Its value.
+    pub value: Change<u32>,
+}
+
+/// What is changed on a link while it is down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: IfName,
+    /// Its address.
+    pub mac: Option<Change<Mac>>,
+    /// In bytes.
+    pub mtu: Option<Change<u32>>,
+}
+
+/// `ip rule add iif IIF lookup TABLE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Rules are kept per family.
+    pub family: Family,
+    /// The input interface, by name: the rule survives the interface.
+    pub iif: IfName,
+    /// The table it selects.
+    pub table: u32,
+    /// Lower is looked at earlier.
+    pub preference: u32,
+    /// Whose it is.
+    pub protocol: u8,
+}
+
+/// The port of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The link.
+    pub name: IfName,
+    /// Its bridge, or none.
+    pub bridge: Option<IfName>,
+}
+
+/// `ip link set NAME up`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Up {
+    /// The link.
+    pub name: IfName,
+    /// Whether it is set down at the end.
+    pub down_after: bool,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// Straight to the neighbours on a device.
+    Device(IfName),
+    /// Through a gateway on a device; `onlink` where no other route tells that the gateway is there.
+    Gateway {
+        /// The gateway.
+        gateway: IpAddr,
+        /// Its device.
+        device: IfName,
+        /// RTNH_F_ONLINK.
+        onlink: bool,
+    },
+    /// Nowhere: the sender gets an ICMP unreachable.
+    Unreachable,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The prefix.
+    pub destination: IpNet,
+    /// Where to.
+    pub hop: Hop,
+    /// In which table.
+    pub table: u32,
+    /// None is the family's default.
+    pub metric: Option<u32>,
+    /// Whose it is.
+    pub protocol: u8,
+}
+
+/// `ip neigh add proxy ADDRESS dev DEVICE`, permanent, or it would vanish when the device loses its carrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// The address that is answered for.
+    pub address: IpAddr,
+    /// Where it is answered.
+    pub device: IfName,
+    /// Whose it is.
+    pub protocol: u8,
+}
+
+/// A file for nfdhcpd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Its place.
+    pub path: PathBuf,
+    /// Its content.
+    pub text: String,
+}
+
+/// What the commands that would do the same are: making it, or removing it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Make it.
+    Add,
+    /// Put back what was there before.
+    Remove,
+}
+
+impl Sysctl {
+    /// Its path.
+    pub fn path(&self) -> String {
+        let folder = match self.folder {
+            Folder::Conf => "conf",
+            Folder::Neigh => "neigh",
+        };
+        let interface = self.interface.as_ref().map_or("all", IfName::as_str);
+        format!("/proc/sys/net/{}/{folder}/{interface}/{}", self.family.sysctl(), self.key)
+    }
+}
+
+impl Object {
+    /// The command of iproute2 or the shell that does the same; empty where there is nothing to do.
+    pub fn command(&self, verb: Verb) -> String {
+        let remove = verb == Verb::Remove;
+        let either = |add: &'static str, del: &'static str| if remove { del } else { add };
+        match self {
+            Self::Sysctl(it) => match (remove, it.value) {
+                (true, Change { before: None, .. }) => String::new(),
+                (true, Change { before: Some(value), .. }) | (false, Change { want: value, .. }) => {
+                    format!("echo {value} > {}", it.path())
+                }
+            },
+            Self::Link(it) => {
+                let pick = |change: Change<String>| if remove { change.before } else { Some(change.want) };
+                let mac = it.mac.map(|c| Change { want: c.want.to_string(), before: c.before.map(|v| v.to_string()) });
+                let mtu = it.mtu.map(|c| Change { want: c.want.to_string(), before: c.before.map(|v| v.to_string()) });
+                let mut command = String::new();
+                for (word, value) in [("address", mac.and_then(pick)), ("mtu", mtu.and_then(pick))] {
+                    if let Some(value) = value {
+                        command += &format!(" {word} {value}");
+                    }
+                }
+                if command.is_empty() { command } else { format!("ip link set dev {}{command}", it.name) }
+            }
+            Self::Rule(it) => format!(
+                "ip {} rule {} iif {} lookup {} pref {} protocol {}",
+                it.family.ip_option(),
+                either("add", "del"),
+                it.iif,
+                it.table,
+                it.preference,
+                it.protocol
+            ),
+            Self::Port(it) => match &it.bridge {
+                Some(bridge) if !remove => format!("ip link set dev {} master {bridge}", it.name),
+                _ => format!("ip link set dev {} nomaster", it.name),
+            },
+            Self::Up(it) if remove && !it.down_after => String::new(),
+            Self::Up(it) => format!("ip link set dev {} {}", it.name, either("up", "down")),
+            Self::Route(it) => {
+                let family = Family::of(it.destination.addr()).ip_option();
+                let kind = if it.hop == Hop::Unreachable { "unreachable " } else { "" };
+                let destination =
+                    if it.destination.prefix_len() == 0 { "default".to_owned() } else { it.destination.to_string() };
+                let mut command = format!("ip {family} route {} {kind}{destination}", either("replace", "del"));
+                match &it.hop {
+                    Hop::Device(device) => command += &format!(" dev {device}"),
+                    Hop::Gateway { gateway, device, onlink } => {
+                        command += &format!(" via {gateway} dev {device}{}", if *onlink { " onlink" } else { "" });
+                    }
+                    Hop::Unreachable => {}
+                }
+                command += &format!(" table {} proto {}", it.table, it.protocol);
+                if let Some(metric) = it.metric {
+                    command += &format!(" metric {metric}");
+                }
+                command
+            }
+            Self::Proxy(it) => {
+                let family = Family::of(it.address).ip_option();
+                let mut command =
+                    format!("ip {family} neigh {} proxy {} dev {}", either("replace", "del"), it.address, it.device);
+                if !remove {
+                    command += &format!(" protocol {}", it.protocol);
+                }
+                command
+            }
+            Self::Binding(it) => {
+                let path = shell_quoted(&it.path.to_string_lossy());
+                if remove {
+                    format!("rm -f {path}")
+                } else {
+                    format!("cat > {path} <<'EOF'\n{}EOF\nchmod 644 {path}", it.text)
+                }
+            }
+        }
+    }
+}
+
+impl Object {
+    /// One line for logs and errors: the command that makes or removes it, or of a file its path.
+    pub fn line(&self, verb: Verb) -> String {
+        match self {
+            Self::Binding(it) if verb == Verb::Add => format!("binding {}", it.path.display()),
+            _ => self.command(verb),
+        }
+    }
+}
+
+/// A word that a POSIX shell reads as exactly `text`.
+pub fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.tables.is_empty() || !self.elements.is_empty() {
+            writeln!(f, "nft -f - <<'EOF'")?;
+            for table in &self.tables {
+                writeln!(f, "{}", table.to_string().trim_end())?;
+            }
+            for element in &self.elements {
+                writeln!(f, "{element}")?;
+            }
+            writeln!(f, "EOF")?;
+        }
+        for command in self.objects.iter().map(|object| object.command(Verb::Add)).filter(|c| !c.is_empty()) {
+            writeln!(f, "{command}")?;
+        }
+        for announcement in &self.announcements {
+            writeln!(f, "# announce {announcement}")?;
+        }
+        Ok(())
+    }
+}

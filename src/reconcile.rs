@@ -1,0 +1,311 @@
+//! Walks over a Plan: apply makes what is missing, remove puts back what was there before.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Error, Result, anyhow};
+use nix::errno::Errno;
+
+use crate::addr::{Family, IfName};
+use crate::kernel::netlink::Request;
+use crate::kernel::nftables::Change;
+use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
+use crate::kernel::{Kernel, is_absent, read_sysctl, write_sysctl};
+use crate::plan::{self, Binding, Folder, Hop, Object, Plan, Sysctl, Verb};
+use crate::ruleset::Element;
+
+/// Makes what the Plan says and is not there yet, filters first; `stale` elements go in the same transaction.
+///
+/// # Errors
+/// At the first refusal: what was made until then stands.
+pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> {
+    let change = Change { tables: &plan.tables, add: &plan.elements, remove: stale };
+    kernel.commit(&change).context("nf_tables")?;
+    let mut batch = Batch::new(kernel, Verb::Add);
+    for object in &plan.objects {
+        // Nobody may come up before everything that restrains it stands.
+        if matches!(object, Object::Up(_) | Object::Binding(_)) {
+            batch.flush()?;
+        }
+        batch.add(object)?;
+    }
+    batch.flush()?;
+    kernel.forget_links();
+    Ok(())
+}
+
+/// Puts back what was before the Plan: the link goes down first, the filters go last. Goes on after a refusal.
+///
+/// `live` says that the TAP is still the one that the Plan was made for: only then its link is touched.
+pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
+    let mut failures = Vec::new();
+    kernel.forget_links();
+    let mut batch = Batch::new(kernel, Verb::Remove);
+    for stage in removal_order(plan) {
+        for object in stage.into_iter().filter(|it| live || !touches_link(it)) {
+            failures.extend(batch.add(object).err());
+        }
+        failures.extend(batch.flush_all());
+    }
+    let change = Change { tables: &[], add: &[], remove: &plan.elements };
+    failures.extend(kernel.commit(&change).context("nf_tables").err());
+    failures
+}
+
+/// The order in which objects go: links go down first, then the rest from the last to the first.
+pub fn removal_order(plan: &Plan) -> [Vec<&Object>; 2] {
+    let (ups, others) = plan.objects.iter().rev().partition(|it| matches!(it, Object::Up(_)));
+    [ups, others]
+}
+
+/// Whether an object belongs to the link itself, and so is gone with it.
+fn touches_link(object: &Object) -> bool {
+    matches!(object, Object::Link(_) | Object::Port(_) | Object::Up(_) | Object::Sysctl(_))
+}
+
+/// Requests on their way into one send, each with the object it is for.
+struct Batch<'k> {
+    kernel: &'k mut Kernel,
+    verb: Verb,
+    described: Vec<String>,
+    link: Option<(IfName, LinkChange, Vec<String>)>,
+}
+
+impl<'k> Batch<'k> {
+    fn new(kernel: &'k mut Kernel, verb: Verb) -> Self {
+        Self { kernel, verb, described: Vec::new(), link: None }
+    }
+
+    fn add(&mut self, object: &Object) -> Result<()> {
+        if object.command(self.verb).is_empty() {
+            return Ok(());
+        }
+        self.add_unexplained(object).with_context(|| object.line(self.verb))
+    }
+
+    fn add_unexplained(&mut self, object: &Object) -> Result<()> {
+        let add = self.verb == Verb::Add;
+        if !matches!(object, Object::Sysctl(_) | Object::Link(_) | Object::Port(_)) {
+            self.queue_link()?;
+        }
+        match object {
+            Object::Sysctl(it) => return self.sysctl(it),
+            Object::Link(it) => {
+                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
+                let mac = it.mac.and_then(|c| if add { Some(c.want) } else { c.before });
+                let mtu = it.mtu.and_then(|c| if add { Some(c.want) } else { c.before });
+                let change = self.link_change(&it.name, object)?;
+                change.mac = mac.filter(|it| Some(*it) != current.mac);
+                change.mtu = mtu.filter(|it| *it != current.mtu);
+            }
+            Object::Port(it) => {
+                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
+                let bridge = match &it.bridge {
+                    Some(bridge) if add => {
+                        let bridge = self.kernel.link(bridge)?.ok_or_else(|| anyhow!("there is no bridge {bridge}"))?;
+                        bridge.index
+                    }
+                    Some(bridge) => match self.kernel.link(bridge)? {
+                        // In another bridge by now: not ours to take out.
+                        Some(bridge) if bridge.index == current.controller => 0,
+                        _ => return Ok(()),
+                    },
+                    None if add => 0,
+                    None => return Ok(()),
+                };
+                if bridge != current.controller {
+                    self.link_change(&it.name, object)?.controller = Some(bridge);
+                }
+            }
+            Object::Up(it) => {
+                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
+                if current.up != add {
+                    self.link_change(&it.name, object)?.up = Some(add);
+                    self.queue_link()?;
+                }
+            }
+            Object::Rule(it) => self.queue(rtnetlink::rule(it, add), object),
+            Object::Route(it) => {
+                let device = match &it.hop {
+                    Hop::Device(device) | Hop::Gateway { device, .. } => match self.index(device)? {
+                        None => return absent(add),
+                        device => device,
+                    },
+                    Hop::Unreachable => None,
+                };
+                self.queue(rtnetlink::route(it, device, add), object);
+            }
+            Object::Proxy(it) => {
+                let Some(device) = self.index(&it.device)? else { return absent(add) };
+                self.queue(rtnetlink::proxy(it, device, add), object);
+            }
+            Object::Binding(it) if add => return write_binding(it),
+            Object::Binding(it) => return ignore_absent(fs::remove_file(&it.path)),
+        }
+        Ok(())
+    }
+
+    fn index(&mut self, name: &IfName) -> Result<Option<u32>> {
+        Ok(self.kernel.link(name)?.map(|it| it.index))
+    }
+
+    fn queue(&mut self, request: Request, object: &Object) {
+        self.kernel.netlink.queue(request);
+        self.described.push(object.command(self.verb));
+    }
+
+    /// The change of a link that is being gathered; changes of one link go into one message.
+    fn link_change(&mut self, name: &IfName, object: &Object) -> Result<&mut LinkChange> {
+        if self.link.as_ref().is_some_and(|it| it.0 != *name) {
+            self.queue_link()?;
+        }
+        let link = self.link.get_or_insert_with(|| (name.clone(), LinkChange::default(), Vec::new()));
+        link.2.push(object.command(self.verb));
+        Ok(&mut link.1)
+    }
+
+    fn queue_link(&mut self) -> Result<()> {
+        let Some((name, change, commands)) = self.link.take() else { return Ok(()) };
+        if change == LinkChange::default() {
+            return Ok(());
+        }
+        let Some(index) = self.index(&name)? else { return absent(self.verb == Verb::Add) };
+        self.kernel.netlink.queue(rtnetlink::set_link(index, &change));
+        self.described.push(commands.join("; "));
+        Ok(())
+    }
+
+    fn sysctl(&mut self, sysctl: &Sysctl) -> Result<()> {
+        let add = self.verb == Verb::Add;
+        let Some(value) = (if add { Some(sysctl.value.want) } else { sysctl.value.before }) else { return Ok(()) };
+        let object = Object::Sysctl(sysctl.clone());
+        let Some(name) = &sysctl.interface else {
+            let path = sysctl.path();
+            if read_sysctl(&path) != Some(value) {
+                write_sysctl(&path, value)?;
+            }
+            return Ok(());
+        };
+        let Some(link) = self.kernel.link(name)?.cloned() else { return absent(add) };
+        let current = link.setting(sysctl.family, sysctl.key);
+        match (sysctl.folder, sysctl.family) {
+            (Folder::Neigh, family) => {
+                // The kernel's unit here is the millisecond, that of /proc is USER_HZ (10 ms).
+                self.queue_link()?;
+                self.queue(rtnetlink::set_proxy_delay(family, link.index, u64::from(value) * 10), &object);
+            }
+            _ if current == Some(value) => {}
+            // IPv6 is off here: there is nothing to restrain, and what needs it fails by name (rule, route).
+            (Folder::Conf, Family::V6) if current.is_none() => {}
+            (Folder::Conf, family) if family == Family::V4 || sysctl.key == ADDR_GEN_MODE => {
+                self.link_change(name, &object)?.settings.push((family, sysctl.key, value));
+            }
+            (Folder::Conf, _) => write_sysctl(&sysctl.path(), value)?,
+        }
+        Ok(())
+    }
+
+    /// Sends what is queued.
+    fn flush(&mut self) -> Result<()> {
+        self.flush_all().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    fn flush_all(&mut self) -> Vec<Error> {
+        let mut failures: Vec<Error> = self.queue_link().err().into_iter().collect();
+        let described = std::mem::take(&mut self.described);
+        let refusals = match self.kernel.netlink.flush() {
+            Ok(refusals) => refusals,
+            Err(error) => {
+                failures.push(error.into());
+                return failures;
+            }
+        };
+        for (place, error) in refusals {
+            let accepted = match self.verb {
+                // The very rule is there already (an explicit preference makes it comparable).
+                Verb::Add => error.operation == "RTM_NEWRULE" && error.errno == Errno::EEXIST as i32,
+                Verb::Remove => is_absent(error.errno),
+            };
+            if !accepted {
+                let command = described.get(place).cloned().unwrap_or_default();
+                failures.push(Error::new(error).context(command));
+            }
+        }
+        failures
+    }
+}
+
+/// What stands on a link that is not there: an error when it shall be made, nothing to do when it shall go.
+fn absent(add: bool) -> Result<()> {
+    if add { Err(Errno::ENODEV.into()) } else { Ok(()) }
+}
+
+fn ignore_absent(result: io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a binding so that nfdhcpd reads it once and whole: it watches DELETE and CLOSE_WRITE, not renames, so the old file
+/// is unlinked, the new one renamed into place, then opened for writing and closed.
+fn write_binding(binding: &Binding) -> Result<()> {
+    if fs::read(&binding.path).is_ok_and(|old| old == binding.text.as_bytes()) {
+        return Ok(());
+    }
+    let (Some(folder), Some(name)) = (binding.path.parent(), binding.path.file_name()) else {
+        return Err(anyhow!("not a path of a file"));
+    };
+    // Beside the folder that nfdhcpd watches, on the same file system.
+    let mut beside = folder.as_os_str().to_owned();
+    beside.push(".snf-network");
+    let beside = Path::new(&beside);
+    match fs::create_dir(beside) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    let temporary = beside.join(name);
+    ignore_absent(fs::remove_file(&temporary))?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
+    let written = io::Write::write_all(&mut file, binding.text.as_bytes())
+        // nfdhcpd runs as nobody, whatever our umask says.
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o644)));
+    drop(file);
+    if let Err(error) = written {
+        ignore_absent(fs::remove_file(&temporary))?;
+        return Err(error.into());
+    }
+    ignore_absent(fs::remove_file(&binding.path))?;
+    fs::rename(&temporary, &binding.path)?;
+    fs::OpenOptions::new().write(true).open(&binding.path)?;
+    Ok(())
+}
+
+/// The objects and elements of `old` that `new` has not.
+pub fn difference(old: &Plan, new: &Plan) -> Plan {
+    plan::Plan {
+        tables: Vec::new(),
+        elements: old.elements.iter().filter(|it| !new.elements.contains(it)).cloned().collect(),
+        objects: old
+            .objects
+            .iter()
+            .filter(|it| !new.objects.iter().any(|other| same_place(it, other)))
+            .cloned()
+            .collect(),
+        announcements: Vec::new(),
+    }
+}
+
+/// Whether two objects are one place in the kernel that holds one value: making the one replaces the other.
+fn same_place(one: &Object, other: &Object) -> bool {
+    match (one, other) {
+        (Object::Sysctl(a), Object::Sysctl(b)) => a.path() == b.path(),
+        (Object::Link(a), Object::Link(b)) => a.name == b.name,
+        (Object::Port(a), Object::Port(b)) => a.name == b.name,
+        (Object::Up(a), Object::Up(b)) => a.name == b.name,
+        (Object::Binding(a), Object::Binding(b)) => a.path == b.path,
+        (a, b) => a == b,
+    }
+}

@@ -1,0 +1,156 @@
+//! All that a NIC's Plan was made from, as variables in a state file: the environment of its ifup, the settings that mattered,
+//! and the facts read from the kernel.
+
+use anyhow::{Context, Result};
+
+use crate::addr::{Family, IfName};
+use crate::environment::{RawNic, Unset};
+use crate::kernel::rtnetlink::DEVCONF;
+use crate::nic::{Mode, Nic};
+use crate::plan::Plan;
+use crate::routing_tables;
+use crate::settings::Settings;
+use crate::setup::{self, Before, Facts, routed::PROXY_DELAY};
+use crate::state::Variables;
+
+/// Variables of the facts; all others are Ganeti's or of the settings. The administrator's own scripts know UPLINK and
+/// UPLINK6 by these names.
+const IFINDEX: &str = "IFINDEX";
+const UPLINKS: [&str; 2] = ["UPLINK", "UPLINK6"];
+const BRIDGE_MTU: &str = "BRIDGE_MTU";
+const BEFORE_MAC: &str = "BEFORE_MAC";
+const BEFORE_MTU: &str = "BEFORE_MTU";
+const BEFORE_UP: &str = "BEFORE_UP";
+const BEFORE_SETTINGS: &str = "BEFORE_SETTINGS";
+
+/// What is recorded of a NIC.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The environment of its ifup, the routing table resolved.
+    pub raw: RawNic,
+    /// The settings of its ifup.
+    pub settings: Settings,
+    /// What was read from the kernel.
+    pub facts: Facts,
+}
+
+impl Record {
+    /// Of an ifup that is under way.
+    pub fn new(raw: &RawNic, nic: &Nic, settings: &Settings, facts: Facts) -> Self {
+        let mut raw = raw.clone();
+        raw.interface = Some(nic.interface.to_string());
+        if let Mode::Routed { table } = nic.mode {
+            // The name may mean another table tomorrow.
+            raw.link = Some(table.to_string());
+        }
+        Self { raw, settings: settings.clone(), facts }
+    }
+
+    /// The Plan that was made of it.
+    ///
+    /// # Errors
+    /// If it is not valid: the file was not written by this program.
+    pub fn plan(&self) -> Result<Plan> {
+        setup::plan(&Nic::new(&self.raw, &self.settings, routing_tables::resolve)?, &self.settings, &self.facts)
+    }
+
+    /// Whether it is of this very NIC on this very TAP.
+    pub fn is_of(&self, nic: &Nic, index: u32) -> bool {
+        self.facts.index == index
+            && self.raw.interface_uuid == nic.uuid
+            && self.raw.instance.as_ref() == Some(&nic.instance)
+    }
+
+    /// Who has the TAP, if the caller speaks of another NIC.
+    pub fn foreign_owner(owner: &Variables, raw: &RawNic) -> Option<String> {
+        let of = |key: &str| owner.iter().find(|it| it.0 == key).map(|it| it.1.as_str());
+        // The UUID decides; without one, the instance.
+        for (key, caller) in [("INTERFACE_UUID", &raw.interface_uuid), ("INSTANCE", &raw.instance)] {
+            if let (Some(owner), Some(caller)) = (of(key), caller) {
+                return (owner != caller).then(|| {
+                    let instance = of("INSTANCE").unwrap_or("?");
+                    format!("belongs to {key} {owner} of {instance} now, not to {caller:?}")
+                });
+            }
+        }
+        None
+    }
+
+    /// As variables for the state file.
+    pub fn variables(&self) -> Variables {
+        let mut variables: Variables = Vec::new();
+        let mut put = |key: &str, value: String| variables.push((key.to_owned(), value));
+        for (key, value) in self.raw.variables() {
+            put(key, value.unwrap_or_default().to_owned());
+        }
+        for (key, value) in self.settings.for_record() {
+            put(key, value);
+        }
+        let facts = &self.facts;
+        put(IFINDEX, facts.index.to_string());
+        for (key, names) in UPLINKS.into_iter().zip(&facts.uplinks) {
+            put(key, names.iter().map(IfName::as_str).collect::<Vec<_>>().join(" "));
+        }
+        let text = |value: Option<String>| value.unwrap_or_default();
+        put(BRIDGE_MTU, text(facts.bridge_mtu.map(|it| it.to_string())));
+        put(BEFORE_MAC, text(facts.before.mac.map(|it| it.to_string())));
+        put(BEFORE_MTU, text(facts.before.mtu.map(|it| it.to_string())));
+        put(BEFORE_UP, u8::from(facts.before.up).to_string());
+        put(BEFORE_SETTINGS, settings_text(&facts.before.settings));
+        variables
+    }
+
+    /// From the variables of a state file.
+    ///
+    /// # Errors
+    /// If one is missing or is not what this program writes.
+    pub fn from_variables(variables: &Variables) -> Result<Self> {
+        let get =
+            |key: &str| variables.iter().find(|it| it.0 == key).map(|it| it.1.as_str()).filter(|it| !it.is_empty());
+        let raw = RawNic::from_variables(Unset::Empty, |key| get(key).map(Into::into))?;
+        let settings = Settings::of_record(get)?;
+        let names = |key: &str| -> Result<Vec<IfName>> {
+            get(key).unwrap_or_default().split(' ').filter(|it| !it.is_empty()).map(str::parse).collect()
+        };
+        let number = |key: &'static str| get(key).map(|it| it.parse().context(key)).transpose();
+        let before = Before {
+            mac: get(BEFORE_MAC).map(|it| it.parse().context(BEFORE_MAC)).transpose()?,
+            mtu: number(BEFORE_MTU)?,
+            up: get(BEFORE_UP) == Some("1"),
+            settings: settings_of(get(BEFORE_SETTINGS).unwrap_or_default()),
+        };
+        let facts = Facts {
+            index: number(IFINDEX)?.context(IFINDEX)?,
+            before,
+            uplinks: [names(UPLINKS[0])?, names(UPLINKS[1])?],
+            bridge_mtu: number(BRIDGE_MTU)?,
+        };
+        Ok(Self { raw, settings, facts })
+    }
+}
+
+/// `ipv4.proxy_arp=0 ipv6.accept_ra=1`.
+pub fn settings_text(settings: &[(Family, &'static str, u32)]) -> String {
+    let all: Vec<_> =
+        settings.iter().map(|(family, key, value)| format!("{}.{key}={value}", family.sysctl())).collect();
+    all.join(" ")
+}
+
+/// Undoes [`settings_text`]; what is not known is left out.
+pub fn settings_of(text: &str) -> Vec<(Family, &'static str, u32)> {
+    let known = DEVCONF.iter().map(|it| (it.0, it.1)).chain(
+        Family::BOTH
+            .into_iter()
+            .flat_map(|family| [PROXY_DELAY, "all.forwarding", "all.proxy_ndp"].map(|key| (family, key))),
+    );
+    let mut settings = Vec::new();
+    for (family, key) in known {
+        let value = text.split(' ').find_map(|word| {
+            let (name, value) = word.split_once('=')?;
+            let (folder, name) = name.split_once('.')?;
+            (folder == family.sysctl() && name == key).then(|| value.parse().ok())?
+        });
+        settings.extend(value.map(|value| (family, key, value)));
+    }
+    settings
+}

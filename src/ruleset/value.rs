@@ -1,0 +1,180 @@
+//! Constants of a ruleset and their data types, as nft names and prints them.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::addr::{IfName, Mac};
+
+/// What a field or a part of a set's key holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Datatype {
+    /// An interface name.
+    IfName,
+    /// An IPv4 address.
+    Ipv4Addr,
+    /// An IPv6 address.
+    Ipv6Addr,
+    /// An Ethernet address.
+    EtherAddr,
+    /// An EtherType.
+    EtherType,
+    /// An ARP operation.
+    ArpOp,
+    /// A protocol above IP.
+    InetProto,
+    /// A netfilter protocol family.
+    NfProto,
+    /// A link type (ARPHRD_*).
+    IfaceType,
+}
+
+impl fmt::Display for Datatype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IfName => "ifname",
+            Self::Ipv4Addr => "ipv4_addr",
+            Self::Ipv6Addr => "ipv6_addr",
+            Self::EtherAddr => "ether_addr",
+            Self::EtherType => "ether_type",
+            Self::ArpOp => "arp_op",
+            Self::InetProto => "inet_proto",
+            Self::NfProto => "nf_proto",
+            Self::IfaceType => "iface_type",
+        })
+    }
+}
+
+/// A constant: what a field is compared with, a mask, or a part of an element.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// An interface name.
+    IfName(IfName),
+    /// An IPv4 address.
+    V4(Ipv4Addr),
+    /// An IPv6 address.
+    V6(Ipv6Addr),
+    /// An Ethernet address.
+    Mac(Mac),
+    /// An EtherType (linux/if_ether.h).
+    EtherType(u16),
+    /// An ARP operation (1 request, 2 reply; linux/if_arp.h).
+    ArpOp(u16),
+    /// A protocol above IP (6 TCP, 17 UDP, 58 ICMPv6; linux/in.h).
+    InetProto(u8),
+    /// A netfilter protocol family (2 IPv4, 10 IPv6; linux/netfilter.h).
+    NfProto(u8),
+    /// A link type (1 Ethernet; linux/if_arp.h).
+    IfaceType(u16),
+}
+
+impl Value {
+    /// The data type of this value.
+    pub fn datatype(&self) -> Datatype {
+        match self {
+            Self::IfName(_) => Datatype::IfName,
+            Self::V4(_) => Datatype::Ipv4Addr,
+            Self::V6(_) => Datatype::Ipv6Addr,
+            Self::Mac(_) => Datatype::EtherAddr,
+            Self::EtherType(_) => Datatype::EtherType,
+            Self::ArpOp(_) => Datatype::ArpOp,
+            Self::InetProto(_) => Datatype::InetProto,
+            Self::NfProto(_) => Datatype::NfProto,
+            Self::IfaceType(_) => Datatype::IfaceType,
+        }
+    }
+
+    /// The mask of a prefix of IPv4 addresses (`length` above 32 counts as 32).
+    pub fn prefix4(length: u8) -> Self {
+        let host = u32::MAX.checked_shr(length.into()).unwrap_or(0);
+        Self::V4(Ipv4Addr::from_bits(!host))
+    }
+
+    /// The mask of a prefix of IPv6 addresses (`length` above 128 counts as 128).
+    pub fn prefix6(length: u8) -> Self {
+        let host = u128::MAX.checked_shr(length.into()).unwrap_or(0);
+        Self::V6(Ipv6Addr::from_bits(!host))
+    }
+
+    /// The length of the prefix this address is the mask of, if it is one.
+    pub fn prefix_length(&self) -> Option<u32> {
+        match self {
+            Self::V4(mask) => {
+                let ones = mask.to_bits().leading_ones();
+                (ones == mask.to_bits().count_ones()).then_some(ones)
+            }
+            Self::V6(mask) => {
+                let ones = mask.to_bits().leading_ones();
+                (ones == mask.to_bits().count_ones()).then_some(ones)
+            }
+            _ => None,
+        }
+    }
+
+    /// This value without the bits that `mask` lacks. Only addresses can be masked: anything else stays as it is.
+    #[must_use]
+    pub fn masked(&self, mask: &Self) -> Self {
+        match (self, mask) {
+            (Self::V4(value), Self::V4(mask)) => Self::V4(*value & *mask),
+            (Self::V6(value), Self::V6(mask)) => Self::V6(*value & *mask),
+            (Self::Mac(value), Self::Mac(mask)) => {
+                Self::Mac(Mac(std::array::from_fn(|octet| value.0[octet] & mask.0[octet])))
+            }
+            _ => self.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IfName(name) => write!(f, "\"{name}\""),
+            Self::V4(address) => address.fmt(f),
+            Self::V6(address) => address.fmt(f),
+            Self::Mac(mac) => mac.fmt(f),
+            Self::EtherType(0x0800) => f.write_str("ip"),
+            Self::EtherType(0x0806) => f.write_str("arp"),
+            Self::EtherType(0x86dd) => f.write_str("ip6"),
+            Self::EtherType(0x8100) => f.write_str("8021q"),
+            Self::EtherType(0x88a8) => f.write_str("8021ad"),
+            Self::EtherType(number) => write!(f, "0x{number:04x}"),
+            Self::ArpOp(1) => f.write_str("request"),
+            Self::ArpOp(2) => f.write_str("reply"),
+            Self::InetProto(1) => f.write_str("icmp"),
+            Self::InetProto(6) => f.write_str("tcp"),
+            Self::InetProto(17) => f.write_str("udp"),
+            Self::InetProto(58) => f.write_str("ipv6-icmp"),
+            Self::NfProto(2) => f.write_str("ipv4"),
+            Self::NfProto(10) => f.write_str("ipv6"),
+            Self::IfaceType(1) => f.write_str("ether"),
+            Self::InetProto(number) | Self::NfProto(number) => number.fmt(f),
+            Self::ArpOp(number) | Self::IfaceType(number) => number.fmt(f),
+        }
+    }
+}
+
+/// Free text on a set or an element. Only what nft can print and read again stays in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Comment(String);
+
+impl Comment {
+    /// Longest comment in bytes that nft accepts (NFTNL_UDATA_COMMENT_MAXLEN of libnftnl).
+    pub const MAX: usize = 127;
+
+    /// A comment of the printable ASCII in `text`, of [`Self::MAX`] bytes at most; quotes, backslashes and anything else
+    /// become `_`.
+    pub fn new(text: &str) -> Self {
+        let plain = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
+        Self(text.chars().take(Self::MAX).map(|c| if plain(c) { c } else { '_' }).collect())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Comment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "comment \"{}\"", self.0)
+    }
+}

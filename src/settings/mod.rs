@@ -1,0 +1,288 @@
+//! The administrator's settings: files of /etc/default as types. The only home of defaults.
+
+mod dns;
+mod setup;
+mod shell;
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+pub use self::dns::{Authentication, DnsSettings};
+pub use self::setup::{Setup, Setups};
+use self::shell::{Assignment, Assignments};
+use crate::addr::{Mac, MacMask};
+use crate::printable::{is_printable, quoted};
+
+/// The environment variable that names a settings file to be read instead of all others.
+const OTHER_FILE: &str = "SNF_NETWORK_DEFAULTS";
+/// Where settings are looked for; the first that exists is read.
+const FILES: [&str; 2] = ["/etc/default/snf-network", "/etc/default/gnt-networking"];
+/// Overrides the settings of DNS, where it exists.
+const DNS_FILE: &str = "/etc/ganeti/dnshook.conf";
+/// Longest settings file in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Keys of former versions that say which programs to run, and how. Nothing is run any more.
+const IGNORED: [&str; 18] = [
+    "RUNLOCKED_OPTS",
+    "MAC2EUI64",
+    "ARPING",
+    "ARPSEND",
+    "ARPTABLES",
+    "ARPTABLES_SAVE",
+    "BRCTL",
+    "EBTABLES",
+    "IP6TABLES",
+    "IP6TABLES_SAVE",
+    "IPTABLES",
+    "IPTABLES_SAVE",
+    "IP_CMD",
+    "MODPROBE",
+    "NDSEND",
+    "NSUPDATE",
+    "RUNLOCKED",
+    "VCONFIG",
+];
+
+/// Every setting. An empty value in the file leaves the default, as `: ${KEY:=default}` does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// STATE_DIR: what we recorded of each interface.
+    pub state_dir: PathBuf,
+    /// LOGFILE.
+    pub logfile: PathBuf,
+    /// IFUP_EXTRA_SCRIPT: the administrator's own script, the last act of ifup.
+    pub ifup_extra_script: Option<PathBuf>,
+    /// MAC_MASK: the prefix that isolates a private-filtered network.
+    pub mac_mask: MacMask,
+    /// TAP_CONSTANT_MAC: the MAC of every routed TAP; unicast.
+    pub tap_constant_mac: Mac,
+    /// NFDHCPD_STATE_DIR: nfdhcpd's binding files.
+    pub nfdhcpd_state_dir: PathBuf,
+    /// NFDHCPD_STATE_EXTRA: more lines `KEY=value` in each of them, without a final line end.
+    pub nfdhcpd_state_extra: Option<String>,
+    /// GANETI_NIC_DIR: Ganeti's NIC files under Xen.
+    pub ganeti_nic_dir: PathBuf,
+    /// IPSPOOF: no source-address check on routed NICs.
+    pub ipspoof: bool,
+    /// Dynamic DNS.
+    pub dns: DnsSettings,
+    /// In the order of [`Setup::ALL`].
+    tags: [Cow<'static, str>; Setup::ALL.len()],
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/snf-network".into(),
+            logfile: "/var/log/ganeti/snf-network.log".into(),
+            ifup_extra_script: None,
+            mac_mask: MacMask::of_octets([0xff, 0xff, 0xf0, 0, 0, 0]),
+            tap_constant_mac: Mac([0xcc, 0x47, 0x52, 0x4e, 0x45, 0x54]),
+            nfdhcpd_state_dir: "/var/lib/nfdhcpd".into(),
+            nfdhcpd_state_extra: None,
+            ganeti_nic_dir: "/var/run/ganeti/xen-hypervisor/nic".into(),
+            ipspoof: false,
+            dns: DnsSettings::default(),
+            tags: Setup::ALL.map(|setup| Cow::Borrowed(setup.default_tag())),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the settings of this node, and what to warn of, a line each. No file at all means the defaults.
+    ///
+    /// # Errors
+    /// If a file cannot be read or understood: one line that names it, the line in it, the value and what was expected.
+    pub fn load() -> Result<(Self, Vec<String>)> {
+        let other = std::env::var_os(OTHER_FILE).filter(|file| !file.is_empty());
+        Self::load_from(other.as_deref().map(Path::new), &FILES, DNS_FILE)
+    }
+
+    /// Reads `other` alone if there is one, else the first of `files` that exists, and `dns_file`.
+    fn load_from(other: Option<&Path>, files: &[&str], dns_file: &str) -> Result<(Self, Vec<String>)> {
+        if let Some(file) = other {
+            let name = file.to_string_lossy();
+            let text = read(file).and_then(|text| text.context("no such file, expected a settings file"));
+            let text = text.with_context(|| format!("{OTHER_FILE} {}", quoted(&name)))?;
+            return Self::parse(&text, &name);
+        }
+        let mut main = (Vec::new(), "");
+        for file in files {
+            if let Some(text) = read(Path::new(file)).context((*file).to_owned())? {
+                main = (text, *file);
+                break;
+            }
+        }
+        let dns = read(Path::new(dns_file)).context(dns_file.to_owned())?;
+        Self::merge(main, dns.as_deref().map(|text| (text, dns_file)))
+    }
+
+    /// Understands the text of one settings file; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub fn parse(text: &[u8], file: &str) -> Result<(Self, Vec<String>)> {
+        Self::merge((text, file), None)
+    }
+
+    /// Understands a settings file, and one whose DNS settings override it.
+    fn merge(main: (impl AsRef<[u8]>, &str), dns: Option<(&[u8], &str)>) -> Result<(Self, Vec<String>)> {
+        let mut settings = Self::default();
+        let mut warnings = Vec::new();
+        let mut assignments = Assignments::default();
+        assignments.read(main.0.as_ref(), &main.1.escape_debug().to_string())?;
+        for assignment in &assignments.0 {
+            if !settings.set(assignment).with_context(|| place(assignment))? {
+                let Assignment { key, file, line, .. } = assignment;
+                warnings.push(format!("{file}:{line}: {key} is no setting known here"));
+            }
+        }
+        if let Some((text, dns_file)) = dns {
+            // Its variables continue those of the first file, as if it were sourced after it.
+            assignments.read(text, dns_file)?;
+            settings.dns = DnsSettings::default();
+            for assignment in &assignments.0 {
+                let known = settings.dns.set(assignment).with_context(|| place(assignment))?;
+                let Assignment { key, file, line, .. } = assignment;
+                if !known && file == dns_file {
+                    warnings.push(format!("{file}:{line}: {key} is no DNS setting"));
+                }
+            }
+        }
+        Ok((settings, warnings))
+    }
+
+    /// The tag that selects `setup`.
+    pub fn tag(&self, setup: Setup) -> &str {
+        &self.tags[setup as usize]
+    }
+
+    /// What a NIC's Plan is made from, as assignments for its record. NFDHCPD_STATE_EXTRA has no part in what must be
+    /// removed, and may be of several lines, so it is left out.
+    pub fn for_record(&self) -> Vec<(&'static str, String)> {
+        let mut assignments = vec![
+            ("MAC_MASK", self.mac_mask.to_string()),
+            ("TAP_CONSTANT_MAC", self.tap_constant_mac.to_string()),
+            ("NFDHCPD_STATE_DIR", self.nfdhcpd_state_dir.display().to_string()),
+            ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
+        ];
+        assignments.extend(Setup::ALL.map(|setup| (setup.key(), self.tag(setup).to_owned())));
+        assignments
+    }
+
+    /// Undoes [`Settings::for_record`].
+    ///
+    /// # Errors
+    /// If a value is not valid.
+    pub fn of_record<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Self> {
+        let mut settings = Self::default();
+        for (line, (key, _)) in (1..).zip(settings.for_record()) {
+            let value = get(key).unwrap_or_default().to_owned();
+            let assignment = Assignment { key: key.to_owned(), value, file: "record".to_owned(), line };
+            settings.set(&assignment).with_context(|| place(&assignment))?;
+        }
+        Ok(settings)
+    }
+
+    /// Takes one setting over; false if it is not known.
+    fn set(&mut self, assignment: &Assignment) -> Result<bool> {
+        let (key, value) = (assignment.key.as_str(), assignment.value.as_str());
+        let given = !value.is_empty();
+        match key {
+            "STATE_DIR" if given => self.state_dir = path(value)?,
+            "LOGFILE" if given => self.logfile = path(value)?,
+            "IFUP_EXTRA_SCRIPT" if given => self.ifup_extra_script = Some(path(value)?),
+            "MAC_MASK" if given => self.mac_mask = value.parse()?,
+            "TAP_CONSTANT_MAC" if given => self.tap_constant_mac = unicast(value)?,
+            "NFDHCPD_STATE_DIR" if given => self.nfdhcpd_state_dir = path(value)?,
+            "NFDHCPD_STATE_EXTRA" if given => self.nfdhcpd_state_extra = Some(binding_lines(value)?),
+            "GANETI_NIC_DIR" if given => self.ganeti_nic_dir = path(value)?,
+            "IPSPOOF" => self.ipspoof = given,
+            "STATE_DIR"
+            | "LOGFILE"
+            | "IFUP_EXTRA_SCRIPT"
+            | "MAC_MASK"
+            | "TAP_CONSTANT_MAC"
+            | "NFDHCPD_STATE_DIR"
+            | "NFDHCPD_STATE_EXTRA"
+            | "GANETI_NIC_DIR" => {}
+            _ => {
+                if let Some(setup) = Setup::ALL.into_iter().find(|setup| setup.key() == key) {
+                    if given {
+                        self.tags[setup as usize] = Cow::Owned(tag(value)?);
+                    }
+                } else if !self.dns.set(assignment)? {
+                    return Ok(IGNORED.contains(&key));
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// `file:line: KEY "value"`, the start of a message.
+fn place(Assignment { key, value, file, line }: &Assignment) -> String {
+    format!("{file}:{line}: {key} {}", quoted(value))
+}
+
+/// The file's bytes; none if it does not exist.
+fn read(file: &Path) -> Result<Option<Vec<u8>>> {
+    let opened = match File::open(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut text = Vec::new();
+    opened.take(MAX_FILE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(anyhow!("expected a settings file of at most {MAX_FILE} bytes"));
+    }
+    Ok(Some(text))
+}
+
+fn path(value: &str) -> Result<PathBuf> {
+    ensure!(value.starts_with('/') && is_printable(value), "expected an absolute path");
+    Ok(value.into())
+}
+
+fn text(value: &str) -> Result<String> {
+    ensure!(is_printable(value), "expected printable text");
+    Ok(value.to_owned())
+}
+
+/// A tag as Ganeti takes it: TAG_VALID of its lib/objects.py, and our own rule that it must be printable.
+fn tag(value: &str) -> Result<String> {
+    let of_tags = |c: char| c.is_alphanumeric() || "_.+*/:@-".contains(c);
+    ensure!(
+        value.chars().all(of_tags) && is_printable(value),
+        "expected a tag: letters, digits, or any of _ . + * / : @ -"
+    );
+    Ok(value.to_owned())
+}
+
+fn unicast(value: &str) -> Result<Mac> {
+    let mac: Mac = value.parse()?;
+    ensure!(mac.is_unicast(), "expected a unicast MAC");
+    Ok(mac)
+}
+
+/// Lines as nfdhcpd reads them: it splits at each `=` and takes the first two parts.
+fn binding_lines(value: &str) -> Result<String> {
+    let fits = |line: &str| {
+        let (key, value) = line.split_once('=').unwrap_or_default();
+        !key.is_empty()
+            && key.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+            && !value.contains('=')
+            && is_printable(value)
+    };
+    let value = value.trim_matches('\n');
+    ensure!(value.split('\n').all(fits), "expected lines KEY=value with one = each");
+    Ok(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

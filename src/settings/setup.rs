@@ -1,0 +1,78 @@
+//! The setups that a network's tags select.
+
+/// A setup, in the order in which its parts are described in the settings file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setup {
+    /// Proxy ARP and proxy NDP on a node without an address of the network.
+    IpLessRouted,
+    /// Isolation by source MAC and MAC prefix on a shared bridge.
+    PrivateFiltered,
+    /// A binding file for nfdhcpd.
+    Nfdhcpd,
+    /// Reserved.
+    Masq,
+    /// Records in the domain name system.
+    Dns,
+    /// A bridge port and nothing else.
+    Bridged,
+    /// A public network; selects nothing more.
+    Public,
+}
+
+impl Setup {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 7] =
+        [Self::IpLessRouted, Self::PrivateFiltered, Self::Nfdhcpd, Self::Masq, Self::Dns, Self::Bridged, Self::Public];
+
+    /// The key of the settings file that names this setup's tag.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::IpLessRouted => "IP_LESS_ROUTED_TAG",
+            Self::PrivateFiltered => "MAC_FILTERED_TAG",
+            Self::Nfdhcpd => "NFDHCPD_TAG",
+            Self::Masq => "MASQ_TAG",
+            Self::Dns => "DNS_TAG",
+            Self::Bridged => "BRIDGED_TAG",
+            Self::Public => "PUBLIC_TAG",
+        }
+    }
+
+    /// The tag, unless the settings name another.
+    pub(super) fn default_tag(self) -> &'static str {
+        match self {
+            Self::IpLessRouted => "ip-less-routed",
+            Self::PrivateFiltered => "private-filtered",
+            Self::Nfdhcpd => "nfdhcpd",
+            Self::Masq => "masq",
+            Self::Dns => "dns",
+            Self::Bridged => "bridged",
+            Self::Public => "public",
+        }
+    }
+}
+
+/// A set of setups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Setups(u8);
+
+impl Setups {
+    /// Whether none is in it.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether `setup` is in it.
+    pub fn contains(self, setup: Setup) -> bool {
+        self.0 & (1 << setup as u8) != 0
+    }
+
+    /// Puts `setup` in.
+    pub fn insert(&mut self, setup: Setup) {
+        self.0 |= 1 << setup as u8;
+    }
+
+    /// Those in it, in the order of [`Setup::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Setup> {
+        Setup::ALL.into_iter().filter(move |setup| self.contains(*setup))
+    }
+}

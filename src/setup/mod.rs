@@ -1,0 +1,80 @@
+//! Tags choose setups; each setup adds its part to the Plan of a NIC. Pure: what must be known of the kernel is in Facts.
+
+pub mod base;
+pub mod bridged;
+pub mod nfdhcpd;
+pub mod routed;
+pub mod uplink;
+
+use anyhow::{Result, bail};
+
+use crate::addr::{Family, IfName, Mac};
+use crate::nic::{Mode, Nic};
+use crate::plan::Plan;
+use crate::ruleset::Comment;
+use crate::settings::{Settings, Setup};
+
+/// What was read from the kernel before planning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The number of the TAP.
+    pub index: u32,
+    /// The TAP before this NIC's first ifup, to be put back by ifdown.
+    pub before: Before,
+    /// The devices of the table's default route, IPv4 and IPv6.
+    pub uplinks: [Vec<IfName>; 2],
+    /// The MTU of the bridge, in bytes.
+    pub bridge_mtu: Option<u32>,
+}
+
+/// What a link was like before us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Its address.
+    pub mac: Option<Mac>,
+    /// In bytes.
+    pub mtu: Option<u32>,
+    /// Whether it was up.
+    pub up: bool,
+    /// Settings by family, key and value, such as (IPv4, `proxy_arp`, 0).
+    pub settings: Vec<(Family, &'static str, u32)>,
+}
+
+impl Before {
+    /// The value a setting had.
+    pub fn setting(&self, family: Family, key: &str) -> Option<u32> {
+        self.settings.iter().find(|it| it.0 == family && it.1 == key).map(|it| it.2)
+    }
+}
+
+/// The Plan of a NIC.
+///
+/// # Errors
+/// If what is asked for cannot be done: nothing weaker is set up instead.
+pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
+    if nic.has(Setup::PrivateFiltered) {
+        bail!("NETWORK_TAGS: {:?}: this setup is not built in yet", settings.tag(Setup::PrivateFiltered));
+    }
+    let mut plan = Plan::default();
+    match &nic.mode {
+        Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
+            routed::ip_less(nic, *table, settings, facts, &mut plan);
+        }
+        Mode::Routed { table } => routed::plain(nic, *table, facts, &mut plan),
+        Mode::Bridged { bridge, vlan } => bridged::plain(nic, bridge, vlan.as_ref(), facts, &mut plan)?,
+        Mode::OpenVswitch { .. } => bail!("MODE: \"openvswitch\": this mode is not built in yet"),
+        Mode::Ext => bail!("MODE: \"ext\": this mode is not built in yet"),
+    }
+    if nic.has(Setup::Nfdhcpd) {
+        nfdhcpd::binding(nic, settings, &mut plan);
+    }
+    Ok(plan)
+}
+
+/// Tells an administrator who reads `nft list ruleset` whose an element is.
+fn comment(nic: &Nic) -> Comment {
+    match nic.index {
+        Some(index) => Comment::new(&format!("{} nic{index}", nic.instance)),
+        None => Comment::new(&nic.instance),
+    }
+}

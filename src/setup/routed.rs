@@ -1,0 +1,188 @@
+//! The routed setups: `ip-less-routed`, where the node has no address in the guests' network and answers for its guests on
+//! the uplink, and the plain one that Ganeti's own script makes.
+
+use std::net::IpAddr;
+
+use crate::addr::{Family, IfName, Mac};
+use crate::announce::Announcement;
+use crate::nic::{Endpoint, Nic};
+use crate::plan::{
+    Change, Folder, Hop, Link, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Port, Proxy, Route, Rule, Sysctl,
+    TABLE_MAIN, Up,
+};
+use crate::ruleset::{Element, TableFamily, Value};
+use crate::settings::{Settings, Setup};
+use crate::setup::{self, Facts, base};
+
+/// What the seed's "ip-less-routed" asks for.
+pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &mut Plan) {
+    filters(nic, settings, plan);
+    guard_node(nic, facts, plan);
+    for family in Family::BOTH {
+        if nic.endpoint(family).is_some() {
+            on_uplinks(family, facts, plan);
+        }
+    }
+    forwarding(nic, facts, plan);
+    link(nic, Some(settings.tap_constant_mac), facts, plan);
+    rules(nic, table, plan);
+    plan.objects.push(up(nic));
+    for family in Family::BOTH {
+        let Some(endpoint) = nic.endpoint(family) else { continue };
+        plan.objects.push(host_route(nic, endpoint, table));
+        for device in &facts.uplinks[family as usize] {
+            // IPv4 is answered for by proxy_arp, which asks the routes; IPv6 needs an entry for each address.
+            if family == Family::V6 {
+                let (address, device) = (endpoint.address, device.clone());
+                plan.objects.push(Object::Proxy(Proxy { address, device, protocol: PROTOCOL_NIC }));
+            }
+            plan.announcements.push(Announcement { address: endpoint.address, device: device.clone() });
+        }
+    }
+}
+
+/// What Ganeti's own script does for a routed NIC.
+pub fn plain(nic: &Nic, table: u32, facts: &Facts, plan: &mut Plan) {
+    guard_node(nic, facts, plan);
+    forwarding(nic, facts, plan);
+    link(nic, None, facts, plan);
+    rules(nic, table, plan);
+    plan.objects.push(up(nic));
+    for endpoint in Family::BOTH.into_iter().filter_map(|family| nic.endpoint(family)) {
+        plan.objects.push(host_route(nic, endpoint, table));
+    }
+}
+
+/// ARP requests to the guest come from its gateway; packets from the guest come from its own addresses.
+fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
+    let tap = || Value::IfName(nic.interface.clone());
+    let element = |family, set, key, data| Element { family, set, key, data, comment: Some(setup::comment(nic)) };
+    if let Some(gateway) = nic.endpoint(Family::V4).and_then(|it| it.gateway) {
+        plan.tables.push(base::arp());
+        plan.elements.push(element(TableFamily::Arp, base::ARP_SOURCE, vec![tap()], Some(address(gateway))));
+    }
+    if settings.ipspoof {
+        return;
+    }
+    plan.tables.push(base::inet());
+    plan.elements.push(element(TableFamily::Inet, base::GUARDED, vec![tap()], None));
+    for (family, set) in Family::BOTH.into_iter().zip([base::SOURCES4, base::SOURCES6]) {
+        if let Some(endpoint) = nic.endpoint(family) {
+            let key = vec![tap(), address(endpoint.address)];
+            plan.elements.push(element(TableFamily::Inet, set, key, None));
+        }
+    }
+}
+
+fn address(address: IpAddr) -> Value {
+    match address {
+        IpAddr::V4(it) => Value::V4(it),
+        IpAddr::V6(it) => Value::V6(it),
+    }
+}
+
+fn conf(nic: &Nic, family: Family, key: &'static str, want: u32, facts: &Facts) -> Object {
+    let interface = Some(nic.interface.clone());
+    let value = Change { want, before: facts.before.setting(family, key) };
+    Object::Sysctl(Sysctl { family, folder: Folder::Conf, interface, key, value })
+}
+
+/// A guest must not reconfigure the node: no router advertisement, redirect or denied address of its making counts, and its
+/// packets are checked by source, not by the reverse path, which leads to the uplink.
+fn guard_node(nic: &Nic, facts: &Facts, plan: &mut Plan) {
+    let settings = [
+        (Family::V4, "accept_redirects", 0),
+        (Family::V4, "rp_filter", 0),
+        (Family::V6, "accept_ra", 0),
+        (Family::V6, "accept_redirects", 0),
+        (Family::V6, "accept_dad", 0),
+        (Family::V6, "addr_gen_mode", 0),
+    ];
+    plan.objects.extend(settings.map(|(family, key, want)| conf(nic, family, key, want, facts)));
+}
+
+/// Packets pass between the TAP and the uplink; the TAP answers ARP for everything that is elsewhere, at once.
+fn forwarding(nic: &Nic, facts: &Facts, plan: &mut Plan) {
+    if nic.endpoint(Family::V4).is_some() {
+        plan.objects.push(conf(nic, Family::V4, "forwarding", 1, facts));
+        plan.objects.push(conf(nic, Family::V4, "proxy_arp", 1, facts));
+        let delay = Change { want: 0, before: facts.before.setting(Family::V4, PROXY_DELAY) };
+        plan.objects.push(neigh(Family::V4, nic.interface.clone(), delay));
+    }
+    if nic.endpoint(Family::V6).is_some() {
+        plan.objects.push(conf(nic, Family::V6, "forwarding", 1, facts));
+        // nfdhcpd answers neighbour solicitations of an ip-less-routed guest; otherwise the node does.
+        let proxies = u32::from(!nic.has(Setup::IpLessRouted));
+        plan.objects.push(conf(nic, Family::V6, "proxy_ndp", proxies, facts));
+    }
+}
+
+/// How long an answer for a proxied address is put off (USER_HZ, 0.8 s by default).
+pub const PROXY_DELAY: &str = "proxy_delay";
+
+fn neigh(family: Family, interface: IfName, value: Change<u32>) -> Object {
+    Object::Sysctl(Sysctl { family, folder: Folder::Neigh, interface: Some(interface), key: PROXY_DELAY, value })
+}
+
+/// What proxying needs on the uplinks of a table and on the node. It belongs to the node: it is set where it is missing, and
+/// stays.
+fn on_uplinks(family: Family, facts: &Facts, plan: &mut Plan) {
+    for device in &facts.uplinks[family as usize] {
+        plan.objects.extend(uplink_settings(family, device, |_, want| Change { want, before: None }));
+    }
+}
+
+/// The settings of an uplink: proxying and forwarding, answers not put off. `change` knows what stood there before.
+pub fn uplink_settings(
+    family: Family,
+    device: &IfName,
+    change: impl Fn(&'static str, u32) -> Change<u32>,
+) -> Vec<Object> {
+    let conf = |interface: Option<&IfName>, key, value| {
+        Object::Sysctl(Sysctl { family, folder: Folder::Conf, interface: interface.cloned(), key, value })
+    };
+    let mut objects = match family {
+        Family::V4 => vec![
+            conf(Some(device), "forwarding", change("forwarding", 1)),
+            conf(Some(device), "proxy_arp", change("proxy_arp", 1)),
+        ],
+        // The kernel forwards IPv6 only if all.forwarding is set, and answers unicast probes (NUD) for a proxied address
+        // only if all.proxy_ndp is (ip6_forward of net/ipv6/ip6_output.c).
+        Family::V6 => vec![
+            conf(None, "forwarding", change("all.forwarding", 1)),
+            conf(None, "proxy_ndp", change("all.proxy_ndp", 1)),
+            conf(Some(device), "forwarding", change("forwarding", 1)),
+            conf(Some(device), "proxy_ndp", change("proxy_ndp", 1)),
+        ],
+    };
+    objects.push(neigh(family, device.clone(), change(PROXY_DELAY, 0)));
+    objects
+}
+
+fn link(nic: &Nic, mac: Option<Mac>, facts: &Facts, plan: &mut Plan) {
+    // A NIC whose setup changed to one that leaves the MAC alone gets its own back.
+    let mac = mac.or(facts.before.mac).map(|want| Change { want, before: facts.before.mac });
+    plan.objects.push(Object::Link(Link { name: nic.interface.clone(), mac, mtu: None }));
+    plan.objects.push(Object::Port(Port { name: nic.interface.clone(), bridge: None }));
+}
+
+/// Packets from the TAP are routed by the table; where that is main, they are anyway.
+fn rules(nic: &Nic, table: u32, plan: &mut Plan) {
+    for family in Family::BOTH {
+        if nic.endpoint(family).is_some() && table != TABLE_MAIN {
+            let iif = nic.interface.clone();
+            let rule = Rule { family, iif, table, preference: PREFERENCE_NIC, protocol: PROTOCOL_NIC };
+            plan.objects.push(Object::Rule(rule));
+        }
+    }
+}
+
+fn up(nic: &Nic) -> Object {
+    Object::Up(Up { name: nic.interface.clone(), down_after: true })
+}
+
+fn host_route(nic: &Nic, endpoint: &Endpoint, table: u32) -> Object {
+    let destination = endpoint.address.into();
+    let hop = Hop::Device(nic.interface.clone());
+    Object::Route(Route { destination, hop, table, metric: None, protocol: PROTOCOL_NIC })
+}
