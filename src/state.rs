@@ -132,6 +132,11 @@ impl State {
     }
 }
 
+/// The folder of the lock files.
+pub fn locks(folder: &Path) -> PathBuf {
+    folder.join(LOCKS)
+}
+
 fn uplink_file(device: &IfName, family: Family) -> String {
     format!("{device}.{}", family.sysctl())
 }

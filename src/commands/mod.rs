@@ -1,6 +1,8 @@
 //! The table of commands: which name runs what, and how a run ends.
 
 pub mod announcer;
+pub mod dns;
+pub mod errand;
 pub mod nic;
 pub mod node;
 
@@ -57,6 +59,18 @@ const COMMANDS: &[Command] = &[
         arguments: "up|down [OPTIONS]",
         summary: "set up the node's uplink for routed guests, or undo it (node --help)",
         run: |call| node::run(&call.arguments),
+    },
+    Command {
+        names: &["dns"],
+        arguments: "show|sync|remove [OPTIONS]",
+        summary: "an instance's records at the name server (dns --help)",
+        run: |call| dns::run(&call.arguments),
+    },
+    Command {
+        names: &["dnshook", "snf-network-dnshook"],
+        arguments: "",
+        summary: "bring the name server up to date after an operation of Ganeti",
+        run: dns::hook,
     },
 ];
 
@@ -156,7 +170,8 @@ fn ifup(call: &Call) -> Result<()> {
 }
 
 fn ifdown(call: &Call) -> Result<()> {
-    for_nic(call, nic::ifdown).map(drop)
+    let cleanup = call.arguments.get(1).and_then(|it| it.to_str()).unwrap_or_default();
+    for_nic(call, |raw, settings, log| nic::ifdown(raw, cleanup, settings, log)).map(drop)
 }
 
 fn plan(call: &Call) -> Result<()> {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Error, Result, anyhow, bail};
 
 use crate::addr::{Family, IfName};
-use crate::commands::announcer;
+use crate::commands::{announcer, errand};
 use crate::environment::RawNic;
 use crate::kernel::nftables::Presence;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
@@ -42,6 +42,7 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
         return Err(error);
     }
     finish(kernel);
+    errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
     Ok(())
 }
 
@@ -152,11 +153,12 @@ fn unrecorded(kernel: &mut Kernel, tap: &LinkState, plan: &Plan) -> Result<Vec<E
     Ok(elements)
 }
 
-/// Takes a NIC down: what its record says, and nothing if the TAP has another owner by now.
+/// Takes a NIC down: what its record says, and nothing if the TAP has another owner by now. Its records at the name server
+/// go only if `cleanup`, the second argument, says that more than this node is meant, and it does not live on elsewhere.
 ///
 /// # Errors
 /// What could not be removed; everything else was.
-pub fn ifdown(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
+pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -> Result<()> {
     let interface = Identity::new(raw)?.interface;
     let mut state = State::open(&settings.state_dir, &interface)?;
     if let Some(complaint) = &state.complaint {
@@ -180,6 +182,10 @@ pub fn ifdown(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
         failures.extend(reconcile::remove(&mut kernel, &plan, Some(record.facts.index) == index));
     }
     finish(kernel);
+    if ["false", "no", "0"].contains(&cleanup) && raw.migration_phase.is_none() {
+        let nics: Vec<_> = old.iter().map(|record| (&record.raw, &record.settings)).collect();
+        errand::leave(errand::Verb::Remove, &interface, &nics, settings, log);
+    }
     if failures.is_empty() {
         return state.write(Vec::new());
     }

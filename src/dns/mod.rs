@@ -12,29 +12,23 @@ mod records;
 mod resolve;
 mod server;
 mod summary;
+mod turn;
 mod update;
 mod zone;
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use domain::base::Rtype;
 
 use self::exchange::{Client, Deadline};
-pub use self::key::Key;
+use self::key::Key;
 pub use self::records::{Data, Name, Record, host_name, records};
 pub use self::server::Server;
 pub use self::summary::ZoneSummary;
+pub use self::turn::Turn;
 use self::zone::Place;
-
-/// How the messages to the name server are authenticated.
-pub enum Authentication {
-    /// Not at all.
-    Plain,
-    /// By TSIG (RFC 8945): every message is signed, and every answer must be.
-    Tsig(Key),
-}
+use crate::settings::{Authentication, DnsSettings};
 
 /// A name server that is kept equal to what NICs have. All its work shares one deadline, which begins with it.
 pub struct Dns {
@@ -48,14 +42,27 @@ pub struct Dns {
 }
 
 impl Dns {
-    /// Nothing is sent yet. The first server that answers is kept to; the others are asked when it does not.
-    pub fn new(servers: Vec<Server>, authentication: Authentication, ttl: u32, timeout: Duration) -> Self {
-        let key = match authentication {
+    /// The servers and the key of the settings; `None` if dynamic DNS is off, which it is without SERVER, and without
+    /// AUTHENTICATION_METHOD and KEYFILE. Nothing is sent yet, but the time that the run has begins.
+    ///
+    /// # Errors
+    /// If messages cannot be signed as the settings want it: never is one sent unsigned instead.
+    pub fn new(settings: &DnsSettings) -> Result<Option<Self>> {
+        let method = settings.authentication.or(settings.keyfile.as_ref().map(|_| Authentication::Bind9));
+        let Some(method) = method.filter(|_| !settings.servers.is_empty()) else { return Ok(None) };
+        let key = match method {
             Authentication::Plain => None,
-            Authentication::Tsig(key) => Some(key),
+            Authentication::Bind9 => {
+                let file = settings.keyfile.as_deref();
+                let file = file.context("KEYFILE is not set, expected a TSIG key with AUTHENTICATION_METHOD bind9")?;
+                Some(Key::read(file).context("KEYFILE")?)
+            }
+            Authentication::Kerberos => {
+                bail!("AUTHENTICATION_METHOD \"kerberos\": not built in, expected plain or bind9")
+            }
         };
-        let client = Client::new(servers, key, Deadline::after(timeout));
-        Self { client, ttl, places: HashMap::new(), script: None }
+        let client = Client::new(settings.servers.clone(), key, Deadline::after(settings.timeout));
+        Ok(Some(Self { client, ttl: settings.ttl, places: HashMap::new(), script: None }))
     }
 
     /// Sends questions only from now on; [`Dns::script`] has the updates.

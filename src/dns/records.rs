@@ -6,6 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context, Result, ensure};
 use domain::base::Rtype;
 
+use crate::addr::is_domain_name;
+use crate::printable::quoted;
+
 /// An absolute domain name; compared without regard to case, displayed without a final dot and with `\DDD` for what is
 /// not printable.
 pub type Name = domain::base::Name<Vec<u8>>;
@@ -85,21 +88,12 @@ pub fn host_name(instance: &str, fzone: Option<&str>) -> Result<Name> {
     let full = if instance.contains('.') {
         relative.to_owned()
     } else {
-        let zone = fzone.with_context(|| format!("FZONE is not set, expected the domain of instance {instance:?}"))?;
+        let zone =
+            fzone.with_context(|| format!("FZONE is not set, expected the domain of instance {}", quoted(instance)))?;
         format!("{relative}.{}", zone.strip_suffix('.').unwrap_or(zone))
     };
-    ensure!(is_host_name(&full), "instance name {instance:?} (in full {full:?}): expected a host name");
-    Name::vec_from_str(&full).with_context(|| format!("instance name {instance:?}: expected a host name"))
-}
-
-pub(super) fn is_host_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    text.len() <= 253 && text.split('.').all(is_label)
+    ensure!(is_domain_name(&full), "instance name {}: expected a host name", quoted(instance));
+    Name::vec_from_str(&full).with_context(|| format!("instance name {}: expected a host name", quoted(instance)))
 }
 
 /// The records of a name's addresses: for each, A or AAAA, and PTR.

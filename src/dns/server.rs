@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use super::records::is_host_name;
+use crate::addr::is_domain_name;
+use crate::printable::quoted;
 
 /// The port of DNS (RFC 1035, 4.2).
 const PORT: u16 = 53;
@@ -39,13 +40,13 @@ impl Server {
         let mut words = text.split_ascii_whitespace().peekable();
         let mut servers = Vec::new();
         while let Some(word) = words.next() {
-            let (host, mut port) = Self::split(word).with_context(|| format!("{word:?}: {EXPECTED}"))?;
+            let (host, mut port) = Self::split(word).with_context(|| format!("{}: {EXPECTED}", quoted(word)))?;
             if let Some(number) = words.next_if(|next| port.is_none() && next.bytes().all(|b| b.is_ascii_digit())) {
                 port = Some(number);
             }
             let port = match port {
                 None => PORT,
-                Some(port) => parse_port(port).with_context(|| format!("port {port:?}: {EXPECTED}"))?,
+                Some(port) => parse_port(port).with_context(|| format!("port {}: {EXPECTED}", quoted(port)))?,
             };
             servers.push(Self { host, port });
         }
@@ -71,7 +72,7 @@ impl Server {
             Ok(address) => Host::Address(address),
             // Digits alone are a port without a server, and no name.
             Err(_) if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => return None,
-            Err(_) if is_host_name(host.strip_suffix('.').unwrap_or(host)) => Host::Name(host.to_owned()),
+            Err(_) if is_domain_name(host.strip_suffix('.').unwrap_or(host)) => Host::Name(host.to_owned()),
             Err(_) => return None,
         };
         Some((host, port))

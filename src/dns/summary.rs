@@ -20,6 +20,12 @@ pub struct ZoneSummary {
 }
 
 impl ZoneSummary {
+    /// Whether a zone of the server was not changed as it should be. A name in none of its zones is no failure: not every
+    /// address has a reverse zone.
+    pub fn failed(&self) -> bool {
+        self.zone.is_some() && !self.refused.is_empty()
+    }
+
     /// What was planned was not done.
     pub(super) fn fail(&mut self, why: String) {
         self.added.clear();
