@@ -9,6 +9,7 @@ pub mod announce;
 pub mod commands;
 pub mod dns;
 pub mod environment;
+pub mod frame;
 pub mod kernel;
 pub mod log;
 pub mod nic;
