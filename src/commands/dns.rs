@@ -227,7 +227,7 @@ fn by_hand(verb: &str, asked: &Asked) -> Result<()> {
     }
     let done = change(&mut dns, verb, &name, &addresses).and_then(|summaries| {
         if asked.dry_run {
-            let comments = summaries.iter().filter(|it| !it.refused.is_empty()).map(|it| format!("; {it}\n"));
+            let comments = summaries.iter().filter(|it| it.failed() || it.zone.is_none()).map(|it| format!("; {it}\n"));
             return print(&(comments.collect::<String>() + dns.script()));
         }
         print(&summaries.iter().map(|summary| format!("{summary}\n")).collect::<String>())?;

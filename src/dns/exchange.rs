@@ -83,25 +83,30 @@ impl Client {
         Ok(own)
     }
 
-    /// The verified answer to `request`, of whichever code but SERVFAIL.
+    /// The verified answer to `request`, of whichever code; SERVFAIL only if no other server has another.
     ///
     /// # Errors
     /// If no server gives one before the deadline: each server, and what happened.
     pub(super) fn ask(&mut self, request: &Request) -> Result<Answer> {
         let mut failures = Vec::new();
+        let mut servfail = None;
         if let Some((address, mut stream)) = self.connection.take() {
             let asked = self.deadline.part(self.servers.len());
             match asked.and_then(|deadline| self.exchange(&mut stream, request, deadline)) {
-                Ok(answer) => {
+                Ok(answer) if self.servers.len() == 1 || answer.header().rcode() != Rcode::SERVFAIL => {
                     self.connection = Some((address, stream));
                     return Ok(answer);
                 }
+                Ok(answer) => servfail = Some(answer),
                 // It may have been closed for being idle, so the server has another chance below.
                 Err(error) => failures.push((address.to_string(), error)),
             }
         }
         for n in 0..self.servers.len() {
             match self.ask_server(&self.servers[n], self.servers.len() - n, request) {
+                Ok((_, _, answer)) if n + 1 < self.servers.len() && answer.header().rcode() == Rcode::SERVFAIL => {
+                    servfail = Some(answer);
+                }
                 Ok((address, stream, answer)) => {
                     self.connection = Some((address, stream));
                     self.servers[..=n].rotate_right(1);
@@ -113,6 +118,9 @@ impl Client {
                     failures.push((server, error));
                 }
             }
+        }
+        if let Some(answer) = servfail {
+            return Ok(answer);
         }
         let failures: Vec<_> = failures.iter().map(|(server, error)| format!("{server}: {error:#}")).collect();
         Err(Error::msg(failures.join("; ")))
@@ -167,7 +175,6 @@ impl Client {
             verify(&transaction, &mut answer)?;
         }
         ensure!(!answer.header().tc(), "the answer is truncated, over TCP");
-        ensure!(answer.header().rcode() != Rcode::SERVFAIL, "the server answers SERVFAIL");
         Ok(answer)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use domain::base::Rtype;
 
 use super::Dns;
@@ -114,16 +114,26 @@ impl Dns {
                 planned => planned?,
             };
             let mut outdated = false;
+            // Why the parts that are left are not tried: what is to be removed is found by what they remove.
+            let mut stopped: Option<String> = None;
             let mut done = Vec::new();
             for Part { update, mut summary } in parts {
-                match self.send(&update) {
+                let outcome = match &stopped {
+                    Some(why) if !update.is_empty() => Err(Error::msg(why.clone())),
+                    _ => self.send(&update),
+                };
+                match outcome {
                     Ok(Outcome::Done) => {}
                     Ok(Outcome::Outdated) => {
                         outdated = true;
                         summary.fail(format!("somebody else changed it meanwhile, {TRIES} times"));
+                        stopped = Some("not tried, for another zone comes first".to_owned());
                     }
                     Ok(Outcome::Refused(rcode)) => summary.fail(format!("the server answers {rcode} to the update")),
-                    Err(error) => summary.fail(format!("{error:#}")),
+                    Err(error) => {
+                        summary.fail(format!("{error:#}"));
+                        stopped.get_or_insert_with(|| "not tried, for no server answered before".to_owned());
+                    }
                 }
                 if let Some(before) = earlier.iter().find(|before| before.zone == summary.zone) {
                     summary.include(before);
@@ -147,7 +157,11 @@ impl Dns {
         for (record, present) in all {
             let (owner, zone) = match self.place(&record.owner)? {
                 Place::In { owner, zone } => (owner, zone),
-                Place::Nowhere(why) => {
+                Place::Elsewhere(why) => {
+                    nowhere.elsewhere.push(why);
+                    continue;
+                }
+                Place::Unknown(why) => {
                     nowhere.refused.push(why);
                     continue;
                 }
@@ -187,7 +201,7 @@ impl Dns {
         // come first.
         let removes = parts.iter().any(|part| !part.update.deletes.is_empty());
         parts.sort_by_key(|part| part.is_reverse() != removes);
-        Ok((parts, Some(nowhere).filter(|nowhere| !nowhere.refused.is_empty())))
+        Ok((parts, Some(nowhere).filter(|nowhere| *nowhere != ZoneSummary::default())))
     }
 
     /// Sends an update, or writes it down in a dry run.

@@ -17,13 +17,15 @@ pub struct ZoneSummary {
     pub unchanged: Vec<Record>,
     /// What was refused, and why.
     pub refused: Vec<String>,
+    /// Names that are in no zone of the server, and why.
+    pub elsewhere: Vec<String>,
 }
 
 impl ZoneSummary {
     /// Whether a zone of the server was not changed as it should be. A name in none of its zones is no failure: not every
     /// address has a reverse zone.
     pub fn failed(&self) -> bool {
-        self.zone.is_some() && !self.refused.is_empty()
+        !self.refused.is_empty()
     }
 
     /// What was planned was not done.
@@ -58,8 +60,9 @@ impl fmt::Display for ZoneSummary {
                 .into_iter()
                 .flatten()
                 .collect();
-        if !self.refused.is_empty() {
-            parts.push(format!("refused: {}", self.refused.join(", ")));
+        let refused = [self.refused.as_slice(), &self.elsewhere].concat();
+        if !refused.is_empty() {
+            parts.push(format!("refused: {}", refused.join(", ")));
         }
         if parts.is_empty() {
             parts.push("nothing to do".to_owned());

@@ -20,8 +20,10 @@ pub(super) enum Place {
         owner: Name,
         zone: Name,
     },
-    /// In none; why.
-    Nowhere(String),
+    /// In none of the server; why.
+    Elsewhere(String),
+    /// The server failed to say; why.
+    Unknown(String),
 }
 
 impl Dns {
@@ -47,10 +49,11 @@ impl Dns {
             match self.find_owner(&owner)? {
                 Step::Alias(target) => owner = target,
                 Step::Zone(zone) => return Ok(Place::In { owner, zone }),
-                Step::Nowhere(why) => return Ok(Place::Nowhere(why)),
+                Step::Elsewhere(why) => return Ok(Place::Elsewhere(why)),
+                Step::Unknown(why) => return Ok(Place::Unknown(why)),
             }
         }
-        Ok(Place::Nowhere(format!("{name}: more than {MAX_ALIASES} aliases (CNAME) in a row")))
+        Ok(Place::Unknown(format!("{name}: more than {MAX_ALIASES} aliases (CNAME) in a row")))
     }
 
     /// Asks for the SOA of `owner`, then of each name above: NOERROR and NXDOMAIN both tell it (RFC 2308, 2).
@@ -59,8 +62,11 @@ impl Dns {
             let above = Name::from_octets(above.as_slice().to_vec())?;
             let answer = self.client.ask(&query(&above, Rtype::SOA, false)?)?;
             let header = answer.header();
-            if !matches!(header.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) {
-                return Ok(Step::Nowhere(format!("{above}: the server answers {}", header.rcode())));
+            let told = format!("{above}: the server answers {}", header.rcode());
+            match header.rcode() {
+                Rcode::NOERROR | Rcode::NXDOMAIN => {}
+                Rcode::REFUSED | Rcode::NOTAUTH => return Ok(Step::Elsewhere(told)),
+                _ => return Ok(Step::Unknown(told)),
             }
             let (answers, authority) = (answer_section(&answer)?, authority_section(&answer)?);
             if !header.aa() {
@@ -69,7 +75,7 @@ impl Dns {
                     _ => None,
                 });
                 let why = server.unwrap_or_else(|| "it is not authoritative".to_owned());
-                return Ok(Step::Nowhere(format!("{above}: the server has no such zone: {why}")));
+                return Ok(Step::Elsewhere(format!("{above}: the server has no such zone: {why}")));
             }
             if let Some(target) = alias(&answers, &above).filter(|_| above == *owner) {
                 return Ok(Step::Alias(target));
@@ -79,12 +85,13 @@ impl Dns {
                 return Ok(Step::Zone(top.owner.clone()));
             }
         }
-        Ok(Step::Nowhere(format!("{owner}: the server knows no zone above it")))
+        Ok(Step::Elsewhere(format!("{owner}: the server knows no zone above it")))
     }
 }
 
 enum Step {
     Zone(Name),
     Alias(Name),
-    Nowhere(String),
+    Elsewhere(String),
+    Unknown(String),
 }
