@@ -1,5 +1,6 @@
 //! The exchange with a name server: over TCP, before a deadline, signed and verified.
 
+use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -48,6 +49,18 @@ impl Deadline {
     }
 }
 
+/// The server does not take our key: for nothing, or not for this zone (Knot says so for each zone).
+#[derive(Debug)]
+pub(super) struct KeyRefused(pub(super) String);
+
+impl fmt::Display for KeyRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for KeyRefused {}
+
 /// Asks the servers, the one that answered last first.
 pub(super) struct Client {
     /// Never empty; the one that answered last comes first.
@@ -86,7 +99,7 @@ impl Client {
     /// The verified answer to `request`, of whichever code; SERVFAIL only if no other server has another.
     ///
     /// # Errors
-    /// If no server gives one before the deadline: each server, and what happened.
+    /// If no server gives one before the deadline: each server, and what happened; [`KeyRefused`] if it is that only.
     pub(super) fn ask(&mut self, request: &Request) -> Result<Answer> {
         let mut failures = Vec::new();
         let mut servfail = None;
@@ -122,8 +135,10 @@ impl Client {
         if let Some(answer) = servfail {
             return Ok(answer);
         }
+        let refused = failures.iter().all(|(_, error)| error.is::<KeyRefused>());
         let failures: Vec<_> = failures.iter().map(|(server, error)| format!("{server}: {error:#}")).collect();
-        Err(Error::msg(failures.join("; ")))
+        let failures = failures.join("; ");
+        Err(if refused { KeyRefused(failures).into() } else { Error::msg(failures) })
     }
 
     /// Asks one server at each of its addresses, within its share of the time.
@@ -193,9 +208,11 @@ fn verify(transaction: &ClientTransaction<&domain::tsig::Key>, answer: &mut Answ
         Ok(()) => Ok(()),
         Err(ValidationError::ServerUnsigned) => bail!("the answer ({}) is not signed", answer.header().rcode()),
         Err(ValidationError::ServerBadKey) => {
-            bail!("the server answers BADKEY: it has no key {key:?} of this algorithm")
+            Err(KeyRefused(format!("the server answers BADKEY: it has no key {key:?} of this algorithm")).into())
         }
-        Err(ValidationError::ServerBadSig) => bail!("the server answers BADSIG: its key {key:?} has another secret"),
+        Err(ValidationError::ServerBadSig) => {
+            Err(KeyRefused(format!("the server answers BADSIG: its key {key:?} has another secret")).into())
+        }
         Err(ValidationError::BadTime) => {
             bail!("the answer is signed at another time: {}", told.map_or_else(String::new, |(_, at)| clocks(at, now)))
         }

@@ -121,7 +121,7 @@ impl Key {
     /// `bits` is how much of a signature is sent and expected (RFC 8945, 5.2.2.1); 0 means all.
     fn new(name: &str, algorithm: Algorithm, bits: u16, secret: &[u8]) -> Result<Self> {
         let name: KeyName = name.parse().ok().with_context(|| format!("key name {name:?}: expected a domain name"))?;
-        ensure!(bits % 8 == 0, "signatures of {bits} bits: expected whole bytes");
+        ensure!(bits.is_multiple_of(8), "signatures of {bits} bits: expected whole bytes");
         let length = (bits != 0).then_some(usize::from(bits / 8));
         let key = tsig::Key::new(algorithm, secret, name, length, length);
         key.map(Self)

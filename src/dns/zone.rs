@@ -5,6 +5,7 @@ use domain::base::Rtype;
 use domain::base::iana::Rcode;
 
 use super::Dns;
+use super::exchange::KeyRefused;
 use super::message::{Content, alias, answer_section, authority_section, query};
 use super::records::Name;
 
@@ -60,7 +61,10 @@ impl Dns {
     fn find_owner(&mut self, owner: &Name) -> Result<Step> {
         for above in owner.iter_suffixes() {
             let above = Name::from_octets(above.as_slice().to_vec())?;
-            let answer = self.client.ask(&query(&above, Rtype::SOA, false)?)?;
+            let answer = match self.client.ask(&query(&above, Rtype::SOA, false)?) {
+                Err(error) if error.is::<KeyRefused>() => return Ok(Step::Unknown(format!("{above}: {error}"))),
+                answer => answer?,
+            };
             let header = answer.header();
             let told = format!("{above}: the server answers {}", header.rcode());
             match header.rcode() {
