@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
-use crate::ruleset::{Element, Table};
+use crate::ruleset::{Element, TABLE, Table};
 
 /// Protocol number (RTA_PROTOCOL, FRA_PROTOCOL, NDA_PROTOCOL) of what belongs to a NIC: `ip route show proto 217`.
 pub const PROTOCOL_NIC: u8 = 217;
@@ -308,6 +308,8 @@ impl fmt::Display for Plan {
         if !self.tables.is_empty() || !self.elements.is_empty() {
             writeln!(f, "nft -f - <<'EOF'")?;
             for table in &self.tables {
+                // Where the table stands already, its rules would otherwise stand twice; its sets keep their elements.
+                writeln!(f, "add table {} {TABLE}\nflush table {0} {TABLE}", table.family)?;
                 writeln!(f, "{}", table.to_string().trim_end())?;
             }
             for element in &self.elements {

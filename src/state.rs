@@ -11,7 +11,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use crate::addr::{Family, IfName};
@@ -43,7 +42,7 @@ pub struct State {
     pub records: Vec<Variables>,
     /// What was wrong with the file, if it could not be read.
     pub complaint: Option<String>,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl State {
@@ -96,9 +95,7 @@ impl State {
         for record in &records {
             let _infallible = writeln!(text, "{HEAD}\nSNF_NETWORK_STATE={}", shell_quoted(VERSION));
             for (key, value) in record {
-                // Line breaks could forge variables of their own.
-                let value = value.replace(|c: char| c.is_control(), " ");
-                let _infallible = writeln!(text, "{key}={}", shell_quoted(&value));
+                let _infallible = writeln!(text, "{key}={}", shell_quoted(&one_line(value)));
             }
         }
         if text != self.text {
@@ -135,6 +132,11 @@ impl State {
 /// The folder of the lock files.
 pub fn locks(folder: &Path) -> PathBuf {
     folder.join(LOCKS)
+}
+
+/// A value as it is recorded: a line break could forge a variable of its own, so control characters become spaces.
+pub fn one_line(value: &str) -> String {
+    value.replace(|c: char| c.is_control(), " ")
 }
 
 fn uplink_file(device: &IfName, family: Family) -> String {
@@ -179,18 +181,19 @@ pub fn uplink_of_table(folder: &Path, table: u32) -> Option<IfName> {
 }
 
 /// Takes the lock; the file stays, as removing it would let two runs hold two locks of one name.
-fn lock(path: &Path) -> Result<Flock<File>> {
+fn lock(path: &Path) -> Result<File> {
     let open = || {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
         options.open(path)
     };
-    let mut file = open().with_context(|| format!("STATE_DIR: {}", path.display()))?;
+    let file = open().with_context(|| format!("STATE_DIR: {}", path.display()))?;
     loop {
-        match Flock::lock(file, FlockArg::LockExclusive) {
-            Ok(lock) => return Ok(lock),
-            Err((again, nix::errno::Errno::EINTR)) => file = again,
-            Err((_, errno)) => bail!("STATE_DIR: {}: flock: {errno}", path.display()),
+        match file.lock() {
+            // The lock goes when the file is closed.
+            Ok(()) => return Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => bail!("STATE_DIR: {}: flock: {error}", path.display()),
         }
     }
 }

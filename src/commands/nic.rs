@@ -3,13 +3,14 @@
 use anyhow::{Context, Error, Result, anyhow, bail};
 
 use crate::addr::{Family, IfName};
-use crate::commands::{announcer, errand};
+use crate::commands::announcer::{self, Announcer, Owner};
+use crate::commands::errand;
 use crate::environment::RawNic;
 use crate::kernel::nftables::Presence;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
-use crate::nic::{Identity, Mode, Nic};
+use crate::nic::{Identity, MigrationPhase, Mode, Nic};
 use crate::plan::{Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
@@ -17,7 +18,7 @@ use crate::routing_tables;
 use crate::ruleset::Element;
 use crate::settings::{Settings, Setup};
 use crate::setup::{self, Before, Facts, base, routed};
-use crate::state::{self, State};
+use crate::state::{self, State, Variables};
 
 /// Sets a NIC up.
 ///
@@ -32,16 +33,25 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
     let mut kernel = Kernel::open()?;
     let (tap, old) = (the_tap(&mut kernel, &nic)?, records(&state, log));
     let current = old.last().filter(|it| it.is_of(&nic, tap.index));
-    let before = current.map_or_else(|| before(&tap), |it| it.facts.before.clone());
+    let before = current.map_or_else(|| before(&tap), |it| Ok(it.facts.before.clone()))?;
     let facts = facts(&mut kernel, &nic, settings, &tap, before)?;
     let plan = setup::plan(&nic, settings, &facts)?;
     let record = Record::new(raw, &nic, settings, facts);
     let made = change(&mut kernel, &mut state, &old, &tap, &plan, &record, current.is_some(), log);
     if let Err(error) = made {
-        finish(kernel);
+        announcer::detach(kernel.into_lingering(), None);
         return Err(error);
     }
-    finish(kernel);
+    // Before a migration the guest still runs elsewhere: to announce it here would lead its packets astray.
+    let announcements = if nic.migration_phase == Some(MigrationPhase::Pre) { &[][..] } else { &plan.announcements };
+    let owner = Owner {
+        folder: settings.state_dir.clone(),
+        interface: nic.interface.clone(),
+        index: tap.index,
+        record: record.variables(),
+    };
+    let announcer = Announcer::first_round(&mut kernel, announcements, owner, log);
+    announcer::detach(kernel.into_lingering(), Some(announcer));
     errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
     Ok(())
 }
@@ -88,7 +98,10 @@ fn change(
             for failure in failures {
                 log.line(format!("warning: left over: {failure:#}"));
             }
-            if clean { state.write(vec![variables]) } else { Ok(()) }
+            if clean {
+                settle(state, vec![variables], log);
+            }
+            Ok(())
         }
         Err(error) => {
             let undone = if let (true, Some(current)) = (same_owner, old.last()) {
@@ -101,10 +114,18 @@ fn change(
                 log.line(format!("error: undoing: {failure:#}"));
             }
             if clean {
-                state.write(if same_owner { recorded } else { Vec::new() })?;
+                settle(state, if same_owner { recorded } else { Vec::new() }, log);
             }
             Err(error)
         }
+    }
+}
+
+/// Records that nothing but this is left. Where that cannot be written, what was recorded before names it too, and more: the
+/// next run clears the rest away.
+fn settle(state: &mut State, records: Vec<Variables>, log: &mut Log) {
+    if let Err(error) = state.write(records) {
+        log.line(format!("warning: {error:#}"));
     }
 }
 
@@ -181,7 +202,7 @@ pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -
         log_plan(&plan, Verb::Remove, log);
         failures.extend(reconcile::remove(&mut kernel, &plan, Some(record.facts.index) == index));
     }
-    finish(kernel);
+    announcer::detach(kernel.into_lingering(), None);
     if ["false", "no", "0"].contains(&cleanup) && raw.migration_phase.is_none() {
         let nics: Vec<_> = old.iter().map(|record| (&record.raw, &record.settings)).collect();
         errand::leave(errand::Verb::Remove, &interface, &nics, settings, log);
@@ -202,7 +223,7 @@ pub fn plan(raw: &RawNic, settings: &Settings) -> Result<Plan> {
     let tap = the_tap(&mut kernel, &nic)?;
     let old = State::peek(&settings.state_dir, &nic.interface).unwrap_or_default();
     let current = old.last().and_then(|it| Record::from_variables(it).ok()).filter(|it| it.is_of(&nic, tap.index));
-    let before = current.map_or_else(|| before(&tap), |it| it.facts.before);
+    let before = current.map_or_else(|| before(&tap), |it| Ok(it.facts.before))?;
     let facts = facts(&mut kernel, &nic, settings, &tap, before)?;
     setup::plan(&nic, settings, &facts)
 }
@@ -224,12 +245,13 @@ fn records(state: &State, log: &mut Log) -> Vec<Record> {
 }
 
 /// What a link is like before we touch it.
-fn before(tap: &LinkState) -> Before {
+fn before(tap: &LinkState) -> Result<Before> {
     let mut settings: Vec<_> =
         DEVCONF.iter().zip(tap.devconf).filter_map(|(&(family, key, _), value)| Some((family, key, value?))).collect();
     let delay = format!("/proc/sys/net/ipv4/neigh/{}/{}", tap.name, routed::PROXY_DELAY);
-    settings.extend(read_sysctl(&delay).map(|value| (Family::V4, routed::PROXY_DELAY, value)));
-    Before { mac: tap.mac, mtu: Some(tap.mtu), up: tap.up, settings }
+    let delay = read_sysctl(&delay).context(delay)?;
+    settings.extend(delay.map(|value| (Family::V4, routed::PROXY_DELAY, value)));
+    Ok(Before { mac: tap.mac, mtu: Some(tap.mtu), up: tap.up, settings })
 }
 
 fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, before: Before) -> Result<Facts> {
@@ -271,9 +293,4 @@ fn log_plan(plan: &Plan, verb: Verb, log: &mut Log) {
         reconcile::removal_order(plan).concat().iter().for_each(|it| log.line(it.line(verb)));
         plan.elements.iter().for_each(|it| log.line(format!("nft {}", it.deletion())));
     }
-}
-
-/// Leaves what makes wait to a process that nobody waits for.
-fn finish(kernel: Kernel) {
-    announcer::detach(kernel.into_lingering());
 }

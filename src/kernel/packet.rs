@@ -113,6 +113,13 @@ impl PacketSocket {
     }
 }
 
+impl From<OwnedFd> for PacketSocket {
+    /// Takes back what [`PacketSocket::into_fd`] gave away.
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd.into())
+    }
+}
+
 /// `struct sockaddr_ll` (linux/if_packet.h); the protocol is in network byte order.
 fn link_layer_address(index: u32, protocol: u16, mac: Mac) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
