@@ -85,7 +85,9 @@ impl Lab {
             let ns = if zone == FORWARD { "ns A 127.0.0.1\n" } else { "" };
             let upper = (128..=255).filter(|_| zone == REVERSE);
             let aliases = upper.map(|n| format!("{n} CNAME {n}.128/25\n")).collect::<String>();
-            let text = top + ns + records + &aliases;
+            // More than fit in a datagram; the last one is where the server is.
+            let many = (1..=40).rev().filter(|_| zone == FORWARD).map(|n| format!("many A 127.0.0.{n}\n"));
+            let text = top + ns + records + &aliases + &many.collect::<String>();
             fs::write(lab.zone_file(zone), &text)?;
             // A server may write its own down in its own words.
             fs::write(lab.zone_file(zone).with_extension("initial"), text)?;

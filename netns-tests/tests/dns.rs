@@ -79,6 +79,11 @@ fn life(lab: &Lab) -> Result<()> {
     lab.run(&["dns", "remove"], "--instance vm1 --ip 192.0.2.200")?.succeeds()?;
     ensure!(lab.dig("vm1.example.org A")?.is_empty() && lab.dig("vm1.example.org AAAA")? == ADDRESS6);
     lab.run(&["dns", "remove"], "--instance vm1")?.succeeds()?;
+    ensure!(lab.run(&["dns", "show"], "--instance vm1")?.succeeds()?.stdout.is_empty());
+    lab.run(&["dns", "show"], "--instance alias")?
+        .fails(&["alias.example.org is an alias (CNAME) of ns.example.org"])?;
+    lab.run(&["dns", "show"], "--instance vm.elsewhere.test")?
+        .fails(&["vm.elsewhere.test: ", "the server answers REFUSED"])?;
     for zone in [FORWARD, REVERSE, CLASSLESS, REVERSE6] {
         ensure!(lab.changes(zone)?.is_empty(), "{zone}: {:?}", lab.changes(zone)?);
     }
@@ -258,8 +263,9 @@ fn a_dry_run_is_a_script_for_nsupdate() -> Result<()> {
 fn the_server_by_name() -> Result<()> {
     own_resolver()?;
     let lab = Lab::new()?;
-    // From /etc/hosts; by the search list and the second name server, the first being down; in full.
-    for server in ["ns.hosts.test", "ns", "ns.example.org", "ns.example.org. 53"] {
+    // From /etc/hosts; by the search list and the second name server, the first being down; in full; an alias; by an answer
+    // that fits in no datagram.
+    for server in ["ns.hosts.test", "ns", "ns.example.org", "ns.example.org. 53", "alias.example.org", "many"] {
         lab.files.set(&format!("SERVER='{server}'"))?;
         lab.run(&["dns", "sync"], VM)?.succeeds()?;
         lab.run(&["dns", "remove"], "--instance vm1")?.succeeds()?;

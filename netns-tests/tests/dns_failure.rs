@@ -1,17 +1,20 @@
 //! Name servers that are down, silent, garbled or false, and input that means harm.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 
 use crate::Test;
 use crate::harness::nameserver::{
-    Answer, CLASSLESS, FORWARD, Lab, REVERSE, REVERSE6, answer_with, clock_shift, framed,
+    Answer, CLASSLESS, FORWARD, Lab, REVERSE, REVERSE6, answer_with, clock_shift, framed, own_resolver,
 };
 
 pub const TESTS: &[Test] = &[
     ("dns_failure::a_server_that_is_down", a_server_that_is_down),
     ("dns_failure::a_server_that_says_nothing", a_server_that_says_nothing),
+    ("dns_failure::a_resolver_that_says_nothing", a_resolver_that_says_nothing),
     ("dns_failure::a_server_with_another_time", a_server_with_another_time),
     ("dns_failure::answers_that_are_none", answers_that_are_none),
     ("dns_failure::answers_that_are_false", answers_that_are_false),
@@ -51,6 +54,23 @@ fn a_server_that_says_nothing() -> Result<()> {
     let start = Instant::now();
     lab.run(&["dns", "sync"], VM)?.fails(&["no answer within 2.0 s"])?;
     ensure!(start.elapsed().as_secs() < 4, "{:?}", start.elapsed());
+    Ok(())
+}
+
+fn a_resolver_that_says_nothing() -> Result<()> {
+    own_resolver()?;
+    let lab = Lab::new()?;
+    // The first of resolv.conf takes questions and is silent; then the second one is, too.
+    let _first = lab.netns.run(|| UdpSocket::bind("127.0.0.9:53"))?;
+    lab.files.set("SERVER=ns\nDNS_TIMEOUT=4")?;
+    lab.run(&["dns", "sync"], VM)?.succeeds()?;
+    lab.signal(Signal::SIGSTOP)?;
+    let start = Instant::now();
+    let outcome = lab.run(&["dns", "sync"], VM);
+    let taken = start.elapsed();
+    lab.signal(Signal::SIGCONT)?;
+    outcome?.fails(&["ns:53: address of ns: name server 127.0.0.1:53: no answer within"])?;
+    ensure!(taken.as_secs() < 6, "{taken:?}");
     Ok(())
 }
 

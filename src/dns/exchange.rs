@@ -49,17 +49,18 @@ impl Deadline {
     }
 }
 
-/// The server does not take our key: for nothing, or not for this zone (Knot says so for each zone).
+/// The server does not take our key, or refuses without a signature; Knot does both for single zones, where its access lists
+/// do not name the key or it has no such zone. Nobody vouches for such an answer, so it counts as a failure.
 #[derive(Debug)]
-pub(super) struct KeyRefused(pub(super) String);
+pub(super) struct Denied(pub(super) String);
 
-impl fmt::Display for KeyRefused {
+impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for KeyRefused {}
+impl std::error::Error for Denied {}
 
 /// Asks the servers, the one that answered last first.
 pub(super) struct Client {
@@ -99,7 +100,7 @@ impl Client {
     /// The verified answer to `request`, of whichever code; SERVFAIL only if no other server has another.
     ///
     /// # Errors
-    /// If no server gives one before the deadline: each server, and what happened; [`KeyRefused`] if it is that only.
+    /// If no server gives one before the deadline: each server, and what happened; [`Denied`] if it is that only.
     pub(super) fn ask(&mut self, request: &Request) -> Result<Answer> {
         let mut failures = Vec::new();
         let mut servfail = None;
@@ -135,10 +136,10 @@ impl Client {
         if let Some(answer) = servfail {
             return Ok(answer);
         }
-        let refused = failures.iter().all(|(_, error)| error.is::<KeyRefused>());
+        let refused = failures.iter().all(|(_, error)| error.is::<Denied>());
         let failures: Vec<_> = failures.iter().map(|(server, error)| format!("{server}: {error:#}")).collect();
         let failures = failures.join("; ");
-        Err(if refused { KeyRefused(failures).into() } else { Error::msg(failures) })
+        Err(if refused { Denied(failures).into() } else { Error::msg(failures) })
     }
 
     /// Asks one server at each of its addresses, within its share of the time.
@@ -206,12 +207,15 @@ fn verify(transaction: &ClientTransaction<&domain::tsig::Key>, answer: &mut Answ
     }
     match transaction.answer(answer, now) {
         Ok(()) => Ok(()),
+        Err(ValidationError::ServerUnsigned) if matches!(answer.header().rcode(), Rcode::REFUSED | Rcode::NOTAUTH) => {
+            Err(Denied(format!("the server answers {}, unsigned", answer.header().rcode())).into())
+        }
         Err(ValidationError::ServerUnsigned) => bail!("the answer ({}) is not signed", answer.header().rcode()),
         Err(ValidationError::ServerBadKey) => {
-            Err(KeyRefused(format!("the server answers BADKEY: it has no key {key:?} of this algorithm")).into())
+            Err(Denied(format!("the server answers BADKEY: it has no key {key:?} of this algorithm")).into())
         }
         Err(ValidationError::ServerBadSig) => {
-            Err(KeyRefused(format!("the server answers BADSIG: its key {key:?} has another secret")).into())
+            Err(Denied(format!("the server answers BADSIG: its key {key:?} has another secret")).into())
         }
         Err(ValidationError::BadTime) => {
             bail!("the answer is signed at another time: {}", told.map_or_else(String::new, |(_, at)| clocks(at, now)))

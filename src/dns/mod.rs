@@ -18,7 +18,7 @@ mod zone;
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use domain::base::Rtype;
 
 use self::exchange::{Client, Deadline};
@@ -79,8 +79,12 @@ impl Dns {
     /// The addresses of `name` at the server, and all names that their reverse names point to.
     ///
     /// # Errors
-    /// If no server answers.
+    /// If no server answers, or the name is an alias or in no zone of the server.
     pub fn show(&mut self, name: &Name) -> Result<Vec<Record>> {
+        match self.place(name)? {
+            Place::In { owner, .. } => ensure!(owner == *name, "{name} is an alias (CNAME) of {owner}"),
+            Place::Elsewhere(why) | Place::Unknown(why) => bail!(why),
+        }
         let mut found = Vec::new();
         for address in self.read_addresses(name, &mut HashMap::new())? {
             found.push(Record { owner: name.clone(), data: address.into() });

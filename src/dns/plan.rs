@@ -7,7 +7,7 @@ use anyhow::{Error, Result};
 use domain::base::Rtype;
 
 use super::Dns;
-use super::exchange::KeyRefused;
+use super::exchange::Denied;
 use super::records::{Data, Name, Record, records};
 use super::summary::ZoneSummary;
 use super::update::{Outcome, Prerequisite, Update};
@@ -131,7 +131,7 @@ impl Dns {
                         stopped = Some("not tried, for another zone comes first".to_owned());
                     }
                     Ok(Outcome::Refused(rcode)) => summary.fail(format!("the server answers {rcode} to the update")),
-                    Err(error) if error.is::<KeyRefused>() => summary.fail(error.to_string()),
+                    Err(error) if error.is::<Denied>() => summary.fail(error.to_string()),
                     Err(error) => {
                         summary.fail(format!("{error:#}"));
                         stopped.get_or_insert_with(|| "not tried, for no server answered before".to_owned());

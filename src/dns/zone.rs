@@ -5,7 +5,7 @@ use domain::base::Rtype;
 use domain::base::iana::Rcode;
 
 use super::Dns;
-use super::exchange::KeyRefused;
+use super::exchange::Denied;
 use super::message::{Content, alias, answer_section, authority_section, query};
 use super::records::Name;
 
@@ -62,7 +62,7 @@ impl Dns {
         for above in owner.iter_suffixes() {
             let above = Name::from_octets(above.as_slice().to_vec())?;
             let answer = match self.client.ask(&query(&above, Rtype::SOA, false)?) {
-                Err(error) if error.is::<KeyRefused>() => return Ok(Step::Unknown(format!("{above}: {error}"))),
+                Err(error) if error.is::<Denied>() => return Ok(Step::Unknown(format!("{above}: {error}"))),
                 answer => answer?,
             };
             let header = answer.header();
