@@ -3,10 +3,14 @@
 mod field;
 mod value;
 
+use std::borrow::Cow;
 use std::fmt;
 
-pub use field::{Field, Selector};
+pub use field::{Field, Raw, RawHeader, Selector};
 pub use value::{Comment, Datatype, Value};
+
+/// The name of a set or a chain: fixed, or made of what it depends on.
+pub type Name = Cow<'static, str>;
 
 /// The name of all our tables, one in each family that is needed.
 pub const TABLE: &str = "snf-network";
@@ -50,6 +54,19 @@ impl Table {
         let statements = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.0);
         chain.rules.len() + statements.filter(leads_here).count()
     }
+
+    /// The lines that empty the table's chains where they stand already: without them, what adds the table would add its
+    /// rules once more.
+    pub fn emptying(&self) -> String {
+        let mut lines = format!("add table {} {TABLE}\n", self.family);
+        for chain in &self.chains {
+            let hook = chain.hook.map(|it| format!(" {it}")).unwrap_or_default();
+            lines +=
+                &format!("add chain {} {TABLE} {} {{ {};{hook} }}\n", self.family, chain.name, chain.fingerprint());
+            lines += &format!("flush chain {} {TABLE} {}\n", self.family, chain.name);
+        }
+        lines
+    }
 }
 
 impl fmt::Display for Table {
@@ -69,7 +86,7 @@ impl fmt::Display for Table {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
     /// Its name.
-    pub name: &'static str,
+    pub name: Name,
     /// The parts of its key.
     pub key: Vec<Datatype>,
     /// What a key maps to.
@@ -80,15 +97,25 @@ pub struct Set {
 
 impl Set {
     /// A set of keys of these parts.
-    pub fn new<const PARTS: usize>(name: &'static str, key: [Datatype; PARTS]) -> Self {
-        Self { name, key: key.into(), data: None, comment: None }
+    pub fn new<const PARTS: usize>(name: impl Into<Name>, key: [Datatype; PARTS]) -> Self {
+        Self { name: name.into(), key: key.into(), data: None, comment: None }
     }
 
-    /// What its elements are: `type ifname : ipv4_addr`.
+    /// Whether the key holds raw bits, which have no name as a type: nft takes an example of each part then.
+    pub fn is_by_example(&self) -> bool {
+        self.key.iter().any(|part| matches!(part, Datatype::Raw(_)))
+    }
+
+    /// What its elements are: `type ifname : ipv4_addr`, or `typeof iifname . @th,64,128`.
     pub fn datatypes(&self) -> String {
-        let key: Vec<_> = self.key.iter().map(Datatype::to_string).collect();
+        let by_example = self.is_by_example();
+        let part = |part: &Datatype| match part {
+            Datatype::IfName if by_example => Field::IifName.to_string(),
+            part => part.to_string(),
+        };
+        let key: Vec<_> = self.key.iter().map(part).collect();
         let data = self.data.map(|data| format!(" : {data}")).unwrap_or_default();
-        format!("type {}{data}", key.join(" . "))
+        format!("{} {}{data}", if by_example { "typeof" } else { "type" }, key.join(" . "))
     }
 }
 
@@ -143,7 +170,7 @@ pub struct Hook {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// Its name.
-    pub name: &'static str,
+    pub name: Name,
     /// Where packets enter it.
     pub hook: Option<Hook>,
     /// Its rules, in order.
@@ -162,10 +189,16 @@ impl Chain {
     }
 }
 
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "type filter hook {} priority {}; policy accept;", self.point, self.priority)
+    }
+}
+
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Hook { point, priority }) = self.hook {
-            writeln!(f, "\t\ttype filter hook {point} priority {priority}; policy accept;")?;
+        if let Some(hook) = self.hook {
+            writeln!(f, "\t\t{hook}")?;
         }
         self.rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))
     }
@@ -215,7 +248,7 @@ pub enum Statement {
         /// Wanted: in the set, or not.
         equality: Equality,
         /// Name of the set, of the same table.
-        set: &'static str,
+        set: Name,
     },
     /// Writes into the packet what a map holds for fields; a packet without an entry goes on to the next rule:
     /// `arp saddr ip set oifname map @arp_source`.
@@ -225,7 +258,7 @@ pub enum Statement {
         /// Looked up together, in the order of the map's key.
         selectors: Vec<Selector>,
         /// Name of the map, of the same table.
-        map: &'static str,
+        map: Name,
     },
     /// Counts packets and bytes.
     Counter,
@@ -236,9 +269,9 @@ pub enum Statement {
     /// Goes back to the chain that jumped here.
     Return,
     /// Goes on in another chain, and here again after it.
-    Jump(&'static str),
+    Jump(Name),
     /// Goes on in another chain for good.
-    Goto(&'static str),
+    Goto(Name),
 }
 
 impl Statement {
@@ -253,13 +286,13 @@ impl Statement {
     }
 
     /// Matches where `selectors` together stand in `set`.
-    pub fn contained<const PARTS: usize>(selectors: [Selector; PARTS], set: &'static str) -> Self {
-        Self::Lookup { selectors: selectors.into(), equality: Equality::Equal, set }
+    pub fn contained<const PARTS: usize>(selectors: [Selector; PARTS], set: impl Into<Name>) -> Self {
+        Self::Lookup { selectors: selectors.into(), equality: Equality::Equal, set: set.into() }
     }
 
     /// Matches where `selectors` together do not stand in `set`.
-    pub fn not_contained<const PARTS: usize>(selectors: [Selector; PARTS], set: &'static str) -> Self {
-        Self::Lookup { selectors: selectors.into(), equality: Equality::NotEqual, set }
+    pub fn not_contained<const PARTS: usize>(selectors: [Selector; PARTS], set: impl Into<Name>) -> Self {
+        Self::Lookup { selectors: selectors.into(), equality: Equality::NotEqual, set: set.into() }
     }
 }
 
@@ -309,7 +342,7 @@ pub struct Element {
     /// The family of the table.
     pub family: TableFamily,
     /// The name of the set.
-    pub set: &'static str,
+    pub set: Name,
     /// Its key, part by part.
     pub key: Vec<Value>,
     /// What the key maps to.
