@@ -8,6 +8,7 @@ pub mod addr;
 pub mod announce;
 pub mod commands;
 pub mod demo;
+pub mod dns;
 pub mod environment;
 pub mod frame;
 pub mod kernel;

@@ -17,9 +17,11 @@ pub struct Log {
 }
 
 impl Log {
-    /// `speaker`: the hook's path and phase (empty where there is none), command, interface, instance.
+    /// `speaker`: the hook's path and phase (empty where there is none), command, interface, instance. Nobody has checked
+    /// them yet: line breaks in them become spaces too.
     pub fn new(speaker: [&str; 4]) -> Self {
         let speaker = speaker.into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ");
+        let speaker = speaker.replace(|c: char| c.is_control(), " ");
         Self { speaker, ..Self::default() }
     }
 
@@ -64,14 +66,14 @@ mod tests {
 
     #[test]
     fn nobody_forges_a_line() {
-        let mut log = Log::new(["", "ifup", "tap0", "web1"]);
+        let mut log = Log::new(["", "ifup", "tap0", "web1\n"]);
         log.line("a\n2026-01-01T00:00:00Z ifdown tap1: forged");
         let path = std::env::temp_dir().join(format!("snf-network-log-{}", std::process::id()));
         log.append_to(&path);
         let text = std::fs::read_to_string(&path).expect("the log");
         std::fs::remove_file(&path).expect("the log");
         assert_eq!(text.lines().count(), 1);
-        assert!(text.contains(" ifup tap0 web1: a 2026"), "{text}");
+        assert!(text.contains(" ifup tap0 web1 : a 2026"), "{text}");
     }
 
     #[test]

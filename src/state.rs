@@ -129,6 +129,11 @@ impl State {
     }
 }
 
+/// The folder of the lock files.
+pub fn locks(folder: &Path) -> PathBuf {
+    folder.join(LOCKS)
+}
+
 /// A value as it is recorded: a line break could forge a variable of its own, so control characters become spaces.
 pub fn one_line(value: &str) -> String {
     value.replace(|c: char| c.is_control(), " ")

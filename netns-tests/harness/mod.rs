@@ -4,6 +4,7 @@
 pub mod frame;
 pub mod guest;
 pub mod monitor;
+pub mod nameserver;
 pub mod netns;
 pub mod nfqueue;
 pub mod nic;

@@ -59,6 +59,11 @@ impl Netns {
         Ok(netns)
     }
 
+    /// Another handle of the same namespace.
+    pub fn again(&self) -> Result<Self> {
+        Ok(Self { handle: self.handle.try_clone()? })
+    }
+
     /// Runs `inside` on a thread of its own that is in this namespace: setns is per thread, and children and
     /// /proc/sys/net follow the thread that makes or opens them.
     pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {

@@ -87,6 +87,11 @@ impl<'a> Nic<'a> {
         self.run("ifdown")
     }
 
+    /// `ifdown TAP` with more arguments.
+    pub fn down_with(&self, arguments: &[&str]) -> Result<Outcome> {
+        self.finish(Command::new(PROGRAM).args(["ifdown", &self.tap]).args(arguments))
+    }
+
     /// Another verb, or another name of the program.
     pub fn run(&self, verb: &str) -> Result<Outcome> {
         self.run_under(&[], verb)

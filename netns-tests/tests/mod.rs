@@ -1,6 +1,9 @@
 //! The tests, by theme.
 
 mod announce;
+mod dns;
+mod dns_failure;
+mod dns_hook;
 mod failure;
 mod faults;
 mod ganeti;
@@ -33,6 +36,9 @@ pub fn all() -> impl Iterator<Item = Test> {
         failure::TESTS,
         faults::TESTS,
         process::TESTS,
+        dns::TESTS,
+        dns_failure::TESTS,
+        dns_hook::TESTS,
     ];
     themes.into_iter().flatten().copied()
 }

@@ -2,6 +2,8 @@
 
 pub mod announce;
 pub mod announcer;
+pub mod dns;
+pub mod errand;
 pub mod nic;
 pub mod node;
 
@@ -59,6 +61,18 @@ const COMMANDS: &[Command] = &[
         arguments: "up|down [OPTIONS]",
         summary: "set up the node's uplink for routed guests, or undo it (node --help)",
         run: |call| node::run(&call.arguments),
+    },
+    Command {
+        names: &["dns"],
+        arguments: "show|sync|remove [OPTIONS]",
+        summary: "an instance's records at the name server (dns --help)",
+        run: |call| dns::run(&call.arguments),
+    },
+    Command {
+        names: &["dnshook", "snf-network-dnshook"],
+        arguments: "",
+        summary: "bring the name server up to date after an operation of Ganeti",
+        run: dns::hook,
     },
     Command {
         names: &["arpsend"],
@@ -187,7 +201,8 @@ fn ifup(call: &Call) -> Result<()> {
 }
 
 fn ifdown(call: &Call) -> Result<()> {
-    for_nic(call, nic::ifdown).map(drop)
+    let cleanup = call.arguments.get(1).and_then(|it| it.to_str()).unwrap_or_default();
+    for_nic(call, |raw, settings, log| nic::ifdown(raw, cleanup, settings, log)).map(drop)
 }
 
 fn demo(call: &Call) -> Result<()> {

@@ -4,6 +4,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 
 use crate::addr::{Family, IfName};
 use crate::commands::announcer::{self, Announcer, Owner};
+use crate::commands::errand;
 use crate::environment::RawNic;
 use crate::kernel::nftables::Presence;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
@@ -51,6 +52,7 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
     };
     let announcer = Announcer::first_round(&mut kernel, announcements, owner, log);
     announcer::detach(kernel.into_lingering(), Some(announcer));
+    errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
     Ok(())
 }
 
@@ -172,11 +174,12 @@ fn unrecorded(kernel: &mut Kernel, tap: &LinkState, plan: &Plan, settings: &Sett
     Ok(elements)
 }
 
-/// Takes a NIC down: what its record says, and nothing if the TAP has another owner by now.
+/// Takes a NIC down: what its record says, and nothing if the TAP has another owner by now. Its records at the name server
+/// go only if `cleanup`, the second argument, says that more than this node is meant, and it does not live on elsewhere.
 ///
 /// # Errors
 /// What could not be removed; everything else was.
-pub fn ifdown(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
+pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -> Result<()> {
     let interface = Identity::new(raw)?.interface;
     let mut state = State::open(&settings.state_dir, &interface)?;
     if let Some(complaint) = &state.complaint {
@@ -200,6 +203,10 @@ pub fn ifdown(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
         failures.extend(reconcile::remove(&mut kernel, &plan, Some(record.facts.index) == index));
     }
     announcer::detach(kernel.into_lingering(), None);
+    if ["false", "no", "0"].contains(&cleanup) && raw.migration_phase.is_none() {
+        let nics: Vec<_> = old.iter().map(|record| (&record.raw, &record.settings)).collect();
+        errand::leave(errand::Verb::Remove, &interface, &nics, settings, log);
+    }
     if failures.is_empty() {
         return state.write(Vec::new());
     }

@@ -149,6 +149,21 @@ impl Nic {
     }
 }
 
+/// The addresses of a NIC that belong in the DNS, which is none without the network's tag for it. A hook's NIC has no TAP,
+/// so it makes no [`Nic`].
+///
+/// # Errors
+/// As [`Nic::new`], for the variables that addresses are made of.
+pub fn dns_addresses(raw: &RawNic, settings: &Settings) -> Result<Vec<IpAddr>> {
+    if !tags::setups(raw.network_tags.as_deref().unwrap_or_default(), settings).contains(Setup::Dns) {
+        return Ok(Vec::new());
+    }
+    let needs_mac = raw.mac.is_some() || raw.network_subnet6.is_some();
+    let mac = if needs_mac { Some(mac(raw)?) } else { None };
+    let endpoints = endpoint::endpoints(raw, mac, &InstanceTags::new(raw).disabled)?;
+    Ok(endpoints.into_iter().flatten().map(|endpoint| endpoint.address).collect())
+}
+
 /// Whether the mode can do what the network's tags promise.
 fn check_setups(setups: Setups, mode: &Mode, raw: &RawNic, settings: &Settings) -> Result<()> {
     let routed = matches!(mode, Mode::Routed { .. });

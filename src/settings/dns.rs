@@ -1,13 +1,17 @@
 //! The settings of dynamic DNS.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::shell::Assignment;
 use super::{path, text};
 use crate::addr::is_domain_name;
+use crate::dns::Server;
+
+/// The longest DNS_TIMEOUT, in seconds: an hour.
+const MAX_TIMEOUT: u64 = 3600;
 
 /// How updates are authenticated (AUTHENTICATION_METHOD).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +27,18 @@ pub enum Authentication {
 /// Where records go, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsSettings {
-    /// AUTHENTICATION_METHOD.
-    pub authentication: Authentication,
-    /// SERVER: an address or a host name, and a port after a blank if it is not 53.
-    pub server: Option<String>,
+    /// AUTHENTICATION_METHOD; unset, it is bind9 with a KEYFILE, and without one dynamic DNS is off.
+    pub authentication: Option<Authentication>,
+    /// SERVER, in the order in which they are tried; without any, dynamic DNS is off.
+    pub servers: Vec<Server>,
     /// FZONE: the domain that host names without a dot are completed with; without a final dot.
     pub fzone: Option<String>,
     /// TTL of the records, in seconds.
     pub ttl: u32,
     /// KEYFILE: the TSIG key.
     pub keyfile: Option<PathBuf>,
+    /// DNS_TIMEOUT: what all exchanges of one run together may take, name resolution included.
+    pub timeout: Duration,
     /// KERBEROS_PRINCIPAL: whom the keytab speaks for.
     pub kerberos_principal: Option<String>,
     /// KERBEROS_KEYTAB: the file with the principal's keys.
@@ -46,11 +52,12 @@ pub struct DnsSettings {
 impl Default for DnsSettings {
     fn default() -> Self {
         Self {
-            authentication: Authentication::Bind9,
-            server: None,
+            authentication: None,
+            servers: Vec::new(),
             fzone: None,
             ttl: 300,
             keyfile: None,
+            timeout: Duration::from_secs(10),
             kerberos_principal: None,
             kerberos_keytab: "/etc/krb5.keytab".into(),
             kerberos_ticket: None,
@@ -64,11 +71,12 @@ impl DnsSettings {
     pub(super) fn set(&mut self, Assignment { key, value, .. }: &Assignment) -> Result<bool> {
         let given = !value.is_empty();
         match key.as_str() {
-            "AUTHENTICATION_METHOD" if given => self.authentication = authentication(value)?,
-            "SERVER" if given => self.server = Some(server(value)?),
+            "AUTHENTICATION_METHOD" if given => self.authentication = Some(authentication(value)?),
+            "SERVER" if given => self.servers = Server::parse_list(value)?,
             "FZONE" if given => self.fzone = Some(zone(value)?),
             "TTL" if given => self.ttl = ttl(value)?,
             "KEYFILE" if given => self.keyfile = Some(path(value)?),
+            "DNS_TIMEOUT" if given => self.timeout = timeout(value)?,
             "KERBEROS_PRINCIPAL" if given => self.kerberos_principal = Some(text(value)?),
             "KERBEROS_KEYTAB" if given => self.kerberos_keytab = path(value)?,
             "KERBEROS_TICKET" if given => self.kerberos_ticket = Some(path(value)?),
@@ -78,6 +86,7 @@ impl DnsSettings {
             | "FZONE"
             | "TTL"
             | "KEYFILE"
+            | "DNS_TIMEOUT"
             | "KERBEROS_PRINCIPAL"
             | "KERBEROS_KEYTAB"
             | "KERBEROS_TICKET"
@@ -97,18 +106,6 @@ fn authentication(value: &str) -> Result<Authentication> {
     })
 }
 
-fn server(value: &str) -> Result<String> {
-    let mut words = value.split(' ').filter(|word| !word.is_empty());
-    let (host, port, rest) = (words.next().unwrap_or_default(), words.next(), words.next());
-    let host_fits = host.parse::<IpAddr>().is_ok() || is_domain_name(host.strip_suffix('.').unwrap_or(host));
-    let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
-    ensure!(
-        host_fits && port_fits && rest.is_none(),
-        "expected an address or a host name, and perhaps a port after it"
-    );
-    Ok(value.to_owned())
-}
-
 fn zone(value: &str) -> Result<String> {
     let zone = value.strip_suffix('.').unwrap_or(value);
     ensure!(is_domain_name(zone), "expected a domain such as vm.example.org");
@@ -119,4 +116,9 @@ fn zone(value: &str) -> Result<String> {
 fn ttl(value: &str) -> Result<u32> {
     let seconds = value.parse::<i32>().ok().and_then(|seconds| u32::try_from(seconds).ok());
     seconds.context("expected seconds, 0 to 2147483647")
+}
+
+fn timeout(value: &str) -> Result<Duration> {
+    let seconds = value.parse().ok().filter(|seconds| (1..=MAX_TIMEOUT).contains(seconds) && !value.starts_with('+'));
+    seconds.map(Duration::from_secs).with_context(|| format!("expected seconds, 1 to {MAX_TIMEOUT}"))
 }

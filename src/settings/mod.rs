@@ -173,6 +173,7 @@ impl Settings {
             ("TAP_CONSTANT_MAC", self.tap_constant_mac.to_string()),
             ("NFDHCPD_STATE_DIR", self.nfdhcpd_state_dir.display().to_string()),
             ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
+            ("FZONE", self.dns.fzone.clone().unwrap_or_default()),
         ];
         assignments.extend(Setup::ALL.map(|setup| (setup.key(), self.tag(setup).to_owned())));
         assignments

@@ -1,6 +1,9 @@
 //! Settings files and what they become.
 
+use std::time::Duration;
+
 use super::*;
+use crate::dns::Server;
 
 fn parse(text: &str) -> Result<(Settings, Vec<String>)> {
     Settings::parse(text.as_bytes(), "FILE")
@@ -27,7 +30,7 @@ fn an_empty_file_means_the_documented_defaults() {
     let tags = Setup::ALL.map(|setup| found.tag(setup));
     let defaults = ["ip-less-routed", "private-filtered", "nfdhcpd", "masq", "dns", "bridged", "public"];
     assert_eq!((&tags[..7], tags[7]), (&defaults[..], "strict-filtered"));
-    assert_eq!(found.dns.authentication, Authentication::Bind9);
+    assert_eq!((found.dns.authentication, found.dns.servers.len(), found.dns.timeout.as_secs()), (None, 0, 10));
     assert_eq!(found.dns.ttl, 300);
     assert_eq!(found.dns.kerberos_keytab, Path::new("/etc/krb5.keytab"));
 }
@@ -59,22 +62,23 @@ fn every_key_is_taken_over() {
 #[test]
 fn every_dns_key_is_taken_over() {
     let found = settings(
-        "AUTHENTICATION_METHOD=kerberos\nSERVER='ns.example.org 5353'\nFZONE=vm.example.org.\nTTL=0\nKEYFILE=/k\n\
+        "AUTHENTICATION_METHOD=kerberos\nSERVER='ns.example.org 5353'\nFZONE=vm.example.org.\nTTL=0\nKEYFILE=/k\nDNS_TIMEOUT=3\n\
          KERBEROS_PRINCIPAL=host/a@B\nKERBEROS_KEYTAB=/t\nKERBEROS_TICKET=/c\nKERBEROS_KSTART_ARGS='-H 1'\n",
     );
     let expected = DnsSettings {
-        authentication: Authentication::Kerberos,
-        server: Some("ns.example.org 5353".into()),
+        authentication: Some(Authentication::Kerberos),
+        servers: Server::parse_list("ns.example.org:5353").expect("a server"),
         fzone: Some("vm.example.org".into()),
         ttl: 0,
         keyfile: Some("/k".into()),
+        timeout: Duration::from_secs(3),
         kerberos_principal: Some("host/a@B".into()),
         kerberos_keytab: "/t".into(),
         kerberos_ticket: Some("/c".into()),
         kerberos_kstart_args: Some("-H 1".into()),
     };
     assert_eq!(found.dns, expected);
-    assert_eq!(settings("SERVER=2001:db8::1").dns.server.as_deref(), Some("2001:db8::1"));
+    assert_eq!(settings("SERVER='2001:db8::1 a'").dns.servers, Server::parse_list("2001:db8::1 a").expect("two"));
 }
 
 #[test]
@@ -90,7 +94,7 @@ fn the_dns_file_overrides_dns_settings_only() {
     let main = (b"SERVER=a\nFZONE=b\nTTL=5\nSTATE_DIR=/s\n", "MAIN");
     let dns = b"SERVER=c\nFZONE=\n: ${TTL:=9} ${KEYFILE:=$STATE_DIR/k}\nLOGFILE=/l\nSTATE_DIR=/other\n";
     let (found, warnings) = Settings::merge(main, Some((dns, "DNS"))).expect("settings");
-    assert_eq!((found.dns.server.as_deref(), found.dns.fzone, found.dns.ttl), (Some("c"), None, 5));
+    assert_eq!((found.dns.servers[0].to_string().as_str(), found.dns.fzone, found.dns.ttl), ("c:53", None, 5));
     assert_eq!(found.dns.keyfile.as_deref(), Some(Path::new("/s/k")));
     assert_eq!(found.state_dir, Path::new("/s"));
     assert_eq!(found.logfile, Settings::default().logfile);
@@ -102,8 +106,9 @@ fn bad_values_are_named_with_their_place_and_what_was_expected() {
     const MASK: &str = "expected a MAC's leading bits as a mask, such as ff:ff:f0:00:00:00";
     const PATH: &str = "expected an absolute path";
     const TAG: &str = "expected a tag: letters, digits, or any of _ . + * / : @ -";
+    const SERVER: &str = "expected addresses or host names between spaces, each with a port where it is not 53, such as \
+                          192.0.2.53 ns2.example.org:5353 [2001:db8::53]:5353";
     const LINES: &str = "expected lines KEY=value with one = each";
-    const SERVER: &str = "expected an address or a host name, and perhaps a port after it";
     for (text, expected) in [
         ("STATE_DIR=var", format!("FILE:1: STATE_DIR \"var\": {PATH}")),
         ("LOGFILE='/a\nb'", format!("FILE:1: LOGFILE \"/a\\nb\": {PATH}")),
@@ -127,12 +132,13 @@ fn bad_values_are_named_with_their_place_and_what_was_expected() {
             "AUTHENTICATION_METHOD=md5",
             "FILE:1: AUTHENTICATION_METHOD \"md5\": expected plain, bind9 or kerberos".into(),
         ),
-        ("SERVER='a b'", format!("FILE:1: SERVER \"a b\": {SERVER}")),
-        ("SERVER='a 0'", format!("FILE:1: SERVER \"a 0\": {SERVER}")),
-        ("SERVER='a 1 2'", format!("FILE:1: SERVER \"a 1 2\": {SERVER}")),
+        ("SERVER='a b;c'", format!("FILE:1: SERVER \"a b;c\": \"b;c\": {SERVER}")),
+        ("SERVER='a 0'", format!("FILE:1: SERVER \"a 0\": port \"0\": {SERVER}")),
+        ("SERVER='a 1 2'", format!("FILE:1: SERVER \"a 1 2\": \"2\": {SERVER}")),
         ("FZONE=a..b", "FILE:1: FZONE \"a..b\": expected a domain such as vm.example.org".into()),
         ("TTL=-1", "FILE:1: TTL \"-1\": expected seconds, 0 to 2147483647".into()),
         ("TTL=2147483648", "FILE:1: TTL \"2147483648\": expected seconds, 0 to 2147483647".into()),
+        ("DNS_TIMEOUT=0", "FILE:1: DNS_TIMEOUT \"0\": expected seconds, 1 to 3600".into()),
         ("KEYFILE=k", format!("FILE:1: KEYFILE \"k\": {PATH}")),
         ("KERBEROS_KEYTAB=k", format!("FILE:1: KERBEROS_KEYTAB \"k\": {PATH}")),
         ("KERBEROS_TICKET=k", format!("FILE:1: KERBEROS_TICKET \"k\": {PATH}")),
