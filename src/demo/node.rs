@@ -145,7 +145,7 @@ impl Node {
     /// # Errors
     /// Those of the command.
     pub fn ifdown(&self, raw: &RawNic) -> Result<()> {
-        self.namespace.run(|| nic::ifdown(raw, &self.settings, &mut Log::default()))
+        self.namespace.run(|| nic::ifdown(raw, "", &self.settings, &mut Log::default()))
     }
 
     /// Whether an address answers the node itself, until the deadline.
@@ -188,7 +188,7 @@ impl Node {
             let mut lines = inventory::lines()?;
             let mut nftables = Nftables::open()?;
             for interface in [&self.device, &name("tap0")?, &name("tap1")?] {
-                for table in base::tables() {
+                for table in base::tables(&self.settings) {
                     for set in &table.sets {
                         let elements = nftables.elements_of(table.family, set, interface)?;
                         lines.extend(elements.iter().map(|it| format!("nft {it}")));

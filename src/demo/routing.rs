@@ -12,7 +12,7 @@ use super::world::{Hosted, World, outside, soon, while_serving};
 use crate::addr::Family;
 use crate::plan::TABLE_MAIN;
 use crate::ruleset::TableFamily;
-use crate::setup::base;
+use crate::setup::{neighbours, routed_sources};
 
 /// How long an answer may stay out before it counts as none. What proves it is where the question went.
 const SILENCE: Duration = Duration::from_millis(250);
@@ -149,8 +149,8 @@ fn forged(report: &mut Report<'_>, world: &mut World, family: Family) -> Result<
     let [node, _] = &mut world.nodes;
     let [hosted, other] = &mut world.guests;
     let (own, forged, outside) = (hosted.address(family)?, other.address(family)?, outside(family)?);
-    let set = [base::SOURCES4, base::SOURCES6][family as usize];
-    report.commands(shown::filters(&hosted.plan, TableFamily::Inet, &[base::GUARDED, set]));
+    let set = [neighbours::SOURCES4, neighbours::SOURCES6][family as usize];
+    report.commands(shown::filters(&hosted.plan, TableFamily::Inet, &[routed_sources::GUARDED, set]));
     let (tap, uplink) = (format!("{} {}", node.name, hosted.tap), format!("{} {}", node.name, node.device));
     node.wire.clear()?;
     trace(hosted);

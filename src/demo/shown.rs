@@ -56,19 +56,25 @@ pub fn device_route(family: Family, table: Option<u32>) -> impl Fn(&Object) -> b
     }
 }
 
-/// The elements of a set, and the rules that look it up or drop what was not found in it.
+/// The elements of sets, and the rules that look them up, or drop what was not found there.
 pub fn filters(plan: &Plan, family: TableFamily, sets: &[&str]) -> Vec<String> {
     let tables = plan.tables.iter().filter(|it| it.family == family);
     let mut lines: Vec<String> = tables.flat_map(|it| rules(it, sets)).collect();
-    lines.extend(plan.elements.iter().filter(|it| sets.contains(&it.set)).map(|it| format!("nft {it}")));
+    lines.extend(plan.elements.iter().filter(|it| sets.contains(&it.set.as_ref())).map(|it| format!("nft {it}")));
     lines
 }
 
 fn rules(table: &Table, sets: &[&str]) -> Vec<String> {
     let mut lines = Vec::new();
     for chain in &table.chains {
-        for rule in chain.rules.iter().map(ToString::to_string) {
-            if sets.iter().any(|set| rule.contains(&format!("@{set}"))) || rule.ends_with("drop") {
+        let rules: Vec<_> = chain.rules.iter().map(ToString::to_string).collect();
+        let looks_up =
+            |rule: &String| rule.split(' ').any(|word| sets.iter().any(|set| word.strip_prefix('@') == Some(*set)));
+        if !rules.iter().any(looks_up) {
+            continue;
+        }
+        for rule in rules {
+            if looks_up(&rule) || rule == "counter drop" {
                 lines.push(format!("nft add rule {} {} {} {rule}", table.family, crate::ruleset::TABLE, chain.name));
             }
         }
@@ -79,22 +85,22 @@ fn rules(table: &Table, sets: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::setup::base;
+    use crate::setup::{base, neighbours, routed_sources};
 
     #[test]
     fn rules_are_shown_with_the_sets_they_look_up() {
-        let plan = Plan { tables: base::tables().into(), ..Plan::default() };
+        let plan = Plan { tables: vec![base::arp(), routed_sources::inet()], ..Plan::default() };
         let lines = filters(&plan, TableFamily::Arp, &[base::ARP_SOURCE]);
         assert_eq!(
             lines,
             ["nft add rule arp snf-network output arp operation request arp saddr ip set oifname map @arp_source"]
         );
-        let lines = filters(&plan, TableFamily::Inet, &[base::GUARDED, base::SOURCES6]);
+        let lines = filters(&plan, TableFamily::Inet, &[routed_sources::GUARDED, neighbours::SOURCES6]);
         assert_eq!(
             lines,
             [
                 "nft add rule inet snf-network prerouting iifname @guarded jump sources",
-                "nft add rule inet snf-network sources iifname . ip6 saddr @sources6 return",
+                "nft add rule inet snf-network sources iifname . ip6 saddr @sources6 goto advertised",
                 "nft add rule inet snf-network sources counter drop",
             ]
         );

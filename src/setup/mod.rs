@@ -5,7 +5,7 @@ pub mod base;
 pub mod bridged;
 pub mod filtered;
 pub mod firewall;
-mod neighbours;
+pub mod neighbours;
 pub mod nfdhcpd;
 pub mod routed;
 pub mod routed_sources;
