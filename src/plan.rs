@@ -3,12 +3,15 @@
 //! apply, verify and remove (src/reconcile.rs) are walks over the same list; displayed, a Plan is the `ip`, `nft` and
 //! `echo` commands that would do the same.
 
+mod vlans;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use self::vlans::{PortVlan, PortVlans, Towards};
 use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
 use crate::ruleset::{Element, Table};
@@ -48,6 +51,8 @@ pub enum Object {
     Rule(Rule),
     /// Membership in a bridge; without one, in none.
     Port(Port),
+    /// The VLANs of a bridge's port.
+    PortVlans(PortVlans),
     /// The link is administratively up.
     Up(Up),
     /// A route.
@@ -246,6 +251,7 @@ impl Object {
                 Some(bridge) if !remove => format!("ip link set dev {} master {bridge}", it.name),
                 _ => format!("ip link set dev {} nomaster", it.name),
             },
+            Self::PortVlans(it) => it.command(verb),
             Self::Up(it) if remove && !it.down_after => String::new(),
             Self::Up(it) => format!("ip link set dev {} {}", it.name, either("up", "down")),
             Self::Route(it) => {
@@ -289,11 +295,11 @@ impl Object {
 }
 
 impl Object {
-    /// One line for logs and errors: the command that makes or removes it, or of a file its path.
+    /// One line for logs and errors: the commands that make or remove it, or of a file its path.
     pub fn line(&self, verb: Verb) -> String {
         match self {
             Self::Binding(it) if verb == Verb::Add => format!("binding {}", it.path.display()),
-            _ => self.command(verb),
+            _ => self.command(verb).replace('\n', "; "),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The table of commands: which name runs what, and how a run ends.
 
 pub mod announcer;
+pub mod bridge;
 pub mod nic;
 pub mod node;
 
