@@ -1,8 +1,10 @@
 //! What the tests stand on: namespaces, a topology, guests, the wire, the runner of our program, kernel snapshots.
 //! Nothing in here uses the program's own code: it is the independent witness.
 
+pub mod card;
 pub mod frame;
 pub mod guest;
+pub mod links;
 pub mod monitor;
 pub mod netns;
 pub mod nfqueue;

@@ -1,11 +1,17 @@
 //! The tests, by theme.
 
 mod selftest;
+mod vlan;
 mod walk;
 
 use super::Test;
 
-/// All of them.
+/// Those that run in namespaces on this machine's kernel.
 pub fn all() -> impl Iterator<Item = Test> {
     [selftest::TESTS].into_iter().flatten().copied()
+}
+
+/// Those that run on Debian's own kernel.
+pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
+    [vlan::TESTS].into_iter().flatten().copied()
 }
