@@ -46,7 +46,7 @@ pub fn until(what: &str, mut cond: impl FnMut() -> Result<bool>) -> Result<()> {
         if Instant::now() > deadline {
             bail!("waited {} s in vain: {what}", PATIENCE.as_secs());
         }
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(2));
     }
     Ok(())
 }

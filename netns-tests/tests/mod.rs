@@ -1,5 +1,6 @@
 //! The tests, by theme.
 
+mod bridged;
 mod selftest;
 mod vlan;
 mod walk;
@@ -8,7 +9,7 @@ use super::Test;
 
 /// Those that run in namespaces on this machine's kernel.
 pub fn all() -> impl Iterator<Item = Test> {
-    [selftest::TESTS].into_iter().flatten().copied()
+    [bridged::TESTS, selftest::TESTS].into_iter().flatten().copied()
 }
 
 /// Those that run on Debian's own kernel.

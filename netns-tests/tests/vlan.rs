@@ -171,8 +171,8 @@ fn every_notation_gives_exactly_its_vlans() -> Result<()> {
 }
 
 fn plan_prints_what_ifup_does() -> Result<()> {
-    for notation in ["10", ":10:20", ".10:20:30", ".1", ":1", ""] {
-        let (ours, theirs) = (Site::new()?, Site::new()?);
+    let (ours, theirs) = (Site::new()?, Site::new()?);
+    for notation in ["10", ":10:20", ".10:20:30", ".1", ""] {
         let _cards = [Card::plug(&ours.node.netns, "tap0")?, Card::plug(&theirs.node.netns, "tap0")?];
         let mac = ours.node.netns.mac_of("tap0")?;
         theirs.node.netns.ip(&format!("link set dev tap0 address {mac}"))?;
@@ -183,14 +183,13 @@ fn plan_prints_what_ifup_does() -> Result<()> {
             theirs.node.netns.output(Command::new(words.next().unwrap_or_default()).args(words))?;
         }
         ours.nic(notation).ifup()?.succeeds()?;
-        for port in ["tap0", "bond0", "dummy0", "veth0", "p10", "br0"] {
-            let [ours, theirs] = [&ours, &theirs].map(|site| vlans(&site.node.netns, port));
-            let (ours, theirs) = (ours?, theirs?);
-            ensure!(ours == theirs, "VLAN={notation}, {port}: {ours:?}, but {theirs:?} by\n{plan}");
-        }
-        let [ours, theirs] = [&ours, &theirs].map(|site| site.node.netns.ip("-br link show dev tap0"));
-        let (ours, theirs) = (ours?, theirs?);
-        ensure!(ours == theirs, "{ours:?}, but {theirs:?} by\n{plan}");
+        let [found, by_plan] = [&ours, &theirs].map(|site| bridge(&site.node.netns, "vlan show"));
+        let (found, by_plan) = (found?, by_plan?);
+        ensure!(found.contains("tap0") && found == by_plan, "VLAN={notation}: {found}, but {by_plan} by\n{plan}");
+        let [link, by_plan] = [&ours, &theirs].map(|site| site.node.netns.ip("-br link show dev tap0"));
+        let (link, by_plan) = (link?, by_plan?);
+        ensure!(link == by_plan, "{link:?}, but {by_plan:?} by\n{plan}");
+        ours.nic(notation).ifdown()?.succeeds()?;
     }
     Ok(())
 }
@@ -345,8 +344,8 @@ fn no_frame_slips_into_the_default_vlan() -> Result<()> {
     [first, ten, &site.wire].into_iter().for_each(Card::clear);
     let links = Links::of(netns)?;
     {
-        let _pouring = guest.pour(&[None, Some(1)]);
-        for _ in 0..20 {
+        let _pouring = guest.pour(&[None, Some(1)], &[]);
+        for _ in 0..8 {
             site.nic(".10").ifup()?.succeeds()?;
             site.nic(".10").ifup()?.succeeds()?;
             site.nic(".20").ifup()?.succeeds()?;

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::libc;
@@ -45,6 +46,7 @@ fn run(tests: &[Test]) -> Result<()> {
     }
     let mut report = OpenOptions::new().write(true).open(REPORT).context(REPORT)?;
     for (name, test) in tests {
+        let start = Instant::now();
         let verdict = match panic::catch_unwind(AssertUnwindSafe(test)) {
             Ok(Ok(())) => Verdict::Passed,
             Ok(Err(error)) => match error.downcast_ref::<Skip>() {
@@ -57,6 +59,7 @@ fn run(tests: &[Test]) -> Result<()> {
                 Verdict::Failed(format!("panicked: {}", said.unwrap_or_default()))
             }
         };
+        eprintln!("{name}: {:.1} s", start.elapsed().as_secs_f32());
         writeln!(report, "{}", verdict.line(Some(name)))?;
     }
     writeln!(report, "{END}")?;
