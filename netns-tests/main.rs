@@ -1,12 +1,15 @@
 //! End to end: the program, as Ganeti runs it, in network namespaces, judged by what passes on the wire and by what
 //! the real `ip` and `nft` say of the kernel.
 //!
+//! Some run on Debian's own kernel in a virtual machine (vm/mod.rs).
+//!
 //! Takes the arguments of any Rust test binary. Needs root or user namespaces, and ip, nft, iptables, strace. A test
 //! that cannot run says SKIP and why; with CI=true in the environment that is a failure.
 #![expect(clippy::print_stderr, reason = "a test runner speaks to whoever runs it")]
 
 mod harness;
 mod tests;
+mod vm;
 
 use std::env;
 use std::process::ExitCode;
@@ -21,11 +24,16 @@ use harness::{Skip, netns};
 type Test = (&'static str, fn() -> Result<()>);
 
 fn main() -> ExitCode {
+    let in_vm: Vec<Test> = tests::in_virtual_machine().collect();
+    if let Some(code) = vm::other_process(&in_vm) {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     // Tests mostly wait, for frames and for the kernel.
     arguments.test_threads.get_or_insert(4);
     // Ganeti's node daemon has this umask, and whoever has it must chmod what others read.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let machine = Arc::new(vm::Machine::new());
     let entered = if arguments.list { Ok(()) } else { netns::enter() };
     let refused: Option<Arc<str>> = entered.err().map(|error| format!("{error:#}").into());
     let trials = tests::all().map(|(name, test)| {
@@ -35,6 +43,10 @@ fn main() -> ExitCode {
             None => verdict(name, test()),
         })
     });
+    let trials = trials.chain(in_vm.into_iter().map(|(name, _)| {
+        let machine = Arc::clone(&machine);
+        Trial::ignorable_test(name, move || verdict(name, machine.verdict(name)))
+    }));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 

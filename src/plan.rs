@@ -3,12 +3,15 @@
 //! apply, verify and remove (src/reconcile.rs) are walks over the same list; displayed, a Plan is the `ip`, `nft` and
 //! `echo` commands that would do the same.
 
+mod vlans;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use self::vlans::{PortVlan, PortVlans, Towards};
 use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
 use crate::ruleset::{Element, Table};
@@ -50,6 +53,8 @@ pub enum Object {
     Port(Port),
     /// Which link-local groups a bridge's port does not treat apart.
     GroupForwarding(GroupForwarding),
+    /// The VLANs of a bridge's port.
+    PortVlans(PortVlans),
     /// The link is administratively up.
     Up(Up),
     /// A route.
@@ -269,6 +274,7 @@ impl Object {
                 let groups = if remove { 0 } else { it.groups };
                 format!("ip link set dev {} type bridge_slave group_fwd_mask {groups:#x}", it.name)
             }
+            Self::PortVlans(it) => it.command(verb),
             Self::Up(it) if remove && !it.down_after => String::new(),
             Self::Up(it) => format!("ip link set dev {} {}", it.name, either("up", "down")),
             Self::Route(it) => {
@@ -312,11 +318,11 @@ impl Object {
 }
 
 impl Object {
-    /// One line for logs and errors: the command that makes or removes it, or of a file its path.
+    /// One line for logs and errors: the commands that make or remove it, or of a file its path.
     pub fn line(&self, verb: Verb) -> String {
         match self {
             Self::Binding(it) if verb == Verb::Add => format!("binding {}", it.path.display()),
-            _ => self.command(verb),
+            _ => self.command(verb).replace('\n', "; "),
         }
     }
 }

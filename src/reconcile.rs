@@ -13,8 +13,11 @@ use crate::kernel::netlink::Request;
 use crate::kernel::nftables::Change;
 use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
 use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
-use crate::plan::{Binding, Folder, Hop, Object, Plan, Route, Sysctl, Verb};
+use crate::plan::{Binding, Folder, Hop, Object, Plan, PortVlans, Route, Sysctl, Towards, Verb};
 use crate::ruleset::Element;
+
+/// What EXFULL means when a port joins (BR_MAX_PORTS of net/bridge/br_private.h).
+const FULL_BRIDGE: &str = "the bridge is full: it has as many ports as a bridge can have (1023)";
 
 /// Makes what the Plan says and is not there yet, filters first; `stale` elements go in the same transaction.
 ///
@@ -23,6 +26,7 @@ use crate::ruleset::Element;
 pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> {
     let change = Change { tables: &plan.tables, add: &plan.elements, remove: stale };
     kernel.commit(&change).context("nf_tables")?;
+    leave_bridges(kernel, plan)?;
     let mut batch = Batch::new(kernel, Verb::Add);
     for object in &plan.objects {
         // Nobody may come up before everything that restrains it stands.
@@ -36,6 +40,23 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
     Ok(())
 }
 
+/// Takes ports that go elsewhere out of the bridge they are in. They go down, and up again at the end of apply: no frame may
+/// pass before everything stands in the new place. Nor may their new MAC and MTU show in the old one, as a bridge follows its ports'.
+fn leave_bridges(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
+    for object in &plan.objects {
+        let Object::Port(port) = object else { continue };
+        let Some(link) = kernel.link(&port.name)?.cloned() else { continue };
+        let bridge = match &port.bridge {
+            Some(bridge) => kernel.link(bridge)?.map_or(0, |it| it.index),
+            None => 0,
+        };
+        if link.controller != 0 && link.controller != bridge {
+            kernel.take_out(link.index).with_context(|| object.line(Verb::Remove))?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts back what was before the Plan: the link goes down first, the filters go last. Goes on after a refusal.
 ///
 /// `live` says that the TAP is still the one that the Plan was made for: only then its link is touched.
@@ -46,7 +67,7 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
     for stage in removal_order(plan) {
         // A link that would not go down keeps what restrains it: its settings are not put back.
         let live = live && failures.is_empty();
-        for object in stage.into_iter().filter(|it| live || !touches_link(it)) {
+        for object in stage.into_iter().filter(|it| live || !touches_link(it)).filter(|it| !goes_with_port(it, plan)) {
             failures.extend(batch.add(object).err());
         }
         failures.extend(batch.flush_all());
@@ -64,7 +85,14 @@ pub fn removal_order(plan: &Plan) -> [Vec<&Object>; 2] {
 
 /// Whether an object belongs to the link itself, and so is gone with it.
 fn touches_link(object: &Object) -> bool {
-    matches!(object, Object::Link(_) | Object::Port(_) | Object::GroupForwarding(_) | Object::Up(_) | Object::Sysctl(_))
+    let own = matches!(object, Object::Link(_) | Object::Up(_) | Object::Sysctl(_));
+    own || matches!(object, Object::Port(_) | Object::PortVlans(_) | Object::GroupForwarding(_))
+}
+
+/// Whether an object is the VLANs of a port that leaves its bridge when `gone` is removed: they go with it.
+fn goes_with_port(object: &Object, gone: &Plan) -> bool {
+    let Object::PortVlans(vlans) = object else { return false };
+    gone.objects.iter().any(|it| matches!(it, Object::Port(port) if port.name == vlans.port))
 }
 
 /// Requests on their way into one send, each with the object it is for.
@@ -87,6 +115,11 @@ impl<'k> Batch<'k> {
     fn add(&mut self, object: &Object) -> Result<()> {
         if object.command(self.verb).is_empty() {
             return Ok(());
+        }
+        if matches!(object, Object::PortVlans(_)) {
+            // The port must be in its bridge, which gives it the default VLAN then.
+            self.flush()?;
+            self.kernel.forget_links();
         }
         self.add_unexplained(object).with_context(|| object.line(self.verb))
     }
@@ -124,6 +157,10 @@ impl<'k> Batch<'k> {
                 if bridge != current.controller {
                     self.link_change(&it.name, object)?.controller = Some(bridge);
                 }
+                if !add {
+                    // A message of its own: the kernel would change MAC and MTU first, and a bridge follows its ports'.
+                    self.queue_link()?;
+                }
             }
             Object::GroupForwarding(it) => {
                 let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
@@ -133,6 +170,7 @@ impl<'k> Batch<'k> {
                     self.queue(rtnetlink::set_group_forwarding(current.index, groups), object);
                 }
             }
+            Object::PortVlans(it) => self.port_vlans(it, object)?,
             Object::Up(it) => {
                 let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
                 if current.up != add {
@@ -173,7 +211,26 @@ impl<'k> Batch<'k> {
 
     fn queue(&mut self, request: Request, object: &Object) {
         self.kernel.netlink.queue(request);
-        self.described.push(object.command(self.verb));
+        self.described.push(object.line(self.verb));
+    }
+
+    fn port_vlans(&mut self, vlans: &PortVlans, object: &Object) -> Result<()> {
+        let add = self.verb == Verb::Add;
+        let outside = vlans.towards == Towards::Outside;
+        let index = match self.kernel.link(&vlans.port)? {
+            Some(port) if port.controller != 0 => port.index,
+            // An uplink that left the bridge meanwhile needs nothing.
+            _ if outside || !add => return Ok(()),
+            _ => return Err(anyhow!("{} is no port of a bridge", vlans.port)),
+        };
+        let present = rtnetlink::vlans(&mut self.kernel.netlink, index)?;
+        let [gone, new] = vlans.changes(&present, self.verb);
+        for (changed, add) in [(gone, false), (new, true)] {
+            if !changed.is_empty() {
+                self.queue(rtnetlink::change_vlans(index, &changed, add), object);
+            }
+        }
+        Ok(())
     }
 
     /// The change of a link that is being gathered; changes of one link go into one message.
@@ -260,7 +317,9 @@ impl<'k> Batch<'k> {
             };
             if let Err(error) = done {
                 let command = described.get(place).cloned().unwrap_or_default();
-                failures.push(Error::new(error).context(command));
+                let full = error.errno == Errno::EXFULL as i32;
+                let error = Error::new(error);
+                failures.push(if full { error.context(FULL_BRIDGE) } else { error }.context(command));
             }
         }
         if replaced {
@@ -325,15 +384,24 @@ fn write_binding(binding: &Binding) -> Result<()> {
     Ok(())
 }
 
-/// The objects and elements of `old` that `new` has not.
+/// The objects and elements of `old` that `new` has not. VLANs of a port that moves are none: they go when it leaves.
 pub fn difference(old: &Plan, new: &Plan) -> Plan {
+    let moves = Plan {
+        objects: old
+            .objects
+            .iter()
+            .filter(|it| matches!(it, Object::Port(_)) && !new.objects.contains(it))
+            .cloned()
+            .collect(),
+        ..Plan::default()
+    };
     Plan {
         tables: Vec::new(),
         elements: old.elements.iter().filter(|it| !new.elements.contains(it)).cloned().collect(),
         objects: old
             .objects
             .iter()
-            .filter(|it| !new.objects.iter().any(|other| same_place(it, other)))
+            .filter(|it| !new.objects.iter().any(|other| same_place(it, other)) && !goes_with_port(it, &moves))
             .cloned()
             .collect(),
         announcements: Vec::new(),
@@ -347,6 +415,7 @@ fn same_place(one: &Object, other: &Object) -> bool {
         (Object::Link(a), Object::Link(b)) => a.name == b.name,
         (Object::Port(a), Object::Port(b)) => a.name == b.name,
         (Object::GroupForwarding(a), Object::GroupForwarding(b)) => a.name == b.name,
+        (Object::PortVlans(a), Object::PortVlans(b)) => a.port == b.port,
         (Object::Up(a), Object::Up(b)) => a.name == b.name,
         (Object::Binding(a), Object::Binding(b)) => a.path == b.path,
         (a, b) => a == b,

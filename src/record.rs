@@ -10,7 +10,7 @@ use crate::nic::{Mode, Nic};
 use crate::plan::Plan;
 use crate::routing_tables;
 use crate::settings::Settings;
-use crate::setup::{self, Before, Facts, routed::PROXY_DELAY};
+use crate::setup::{self, Before, BridgeVlans, Facts, routed::PROXY_DELAY};
 use crate::state::{Variables, one_line};
 
 /// Variables of the facts; all others are Ganeti's or of the settings. The administrator's own scripts know UPLINK and
@@ -18,6 +18,8 @@ use crate::state::{Variables, one_line};
 const IFINDEX: &str = "IFINDEX";
 const UPLINKS: [&str; 2] = ["UPLINK", "UPLINK6"];
 const BRIDGE_MTU: &str = "BRIDGE_MTU";
+const BRIDGE_DEFAULT_PVID: &str = "BRIDGE_DEFAULT_PVID";
+const BRIDGE_UPLINKS: &str = "BRIDGE_UPLINKS";
 const BEFORE_MAC: &str = "BEFORE_MAC";
 const BEFORE_MTU: &str = "BEFORE_MTU";
 const BEFORE_UP: &str = "BEFORE_UP";
@@ -93,6 +95,9 @@ impl Record {
         }
         let text = |value: Option<String>| value.unwrap_or_default();
         put(BRIDGE_MTU, text(facts.bridge_mtu.map(|it| it.to_string())));
+        let vlans = facts.bridge_vlans.as_ref();
+        put(BRIDGE_DEFAULT_PVID, text(vlans.map(|it| it.default_pvid.to_string())));
+        put(BRIDGE_UPLINKS, text(vlans.map(|it| lacking_text(&it.lacking))));
         put(BEFORE_MAC, text(facts.before.mac.map(|it| it.to_string())));
         put(BEFORE_MTU, text(facts.before.mtu.map(|it| it.to_string())));
         put(BEFORE_UP, u8::from(facts.before.up).to_string());
@@ -113,6 +118,13 @@ impl Record {
             get(key).unwrap_or_default().split(' ').filter(|it| !it.is_empty()).map(str::parse).collect()
         };
         let number = |key: &'static str| get(key).map(|it| it.parse().context(key)).transpose();
+        let bridge_vlans = match get(BRIDGE_DEFAULT_PVID) {
+            Some(pvid) => Some(BridgeVlans {
+                default_pvid: pvid.parse().context(BRIDGE_DEFAULT_PVID)?,
+                lacking: lacking_of(get(BRIDGE_UPLINKS).unwrap_or_default()).context(BRIDGE_UPLINKS)?,
+            }),
+            None => None,
+        };
         let before = Before {
             mac: get(BEFORE_MAC).map(|it| it.parse().context(BEFORE_MAC)).transpose()?,
             mtu: number(BEFORE_MTU)?,
@@ -124,9 +136,26 @@ impl Record {
             before,
             uplinks: [names(UPLINKS[0])?, names(UPLINKS[1])?],
             bridge_mtu: number(BRIDGE_MTU)?,
+            bridge_vlans,
         };
         Ok(Self { raw, settings, facts })
     }
+}
+
+/// `bond0:10:20 eth1`.
+fn lacking_text(lacking: &[(IfName, Vec<u16>)]) -> String {
+    let vids = |vids: &[u16]| vids.iter().map(|vid| format!(":{vid}")).collect::<String>();
+    lacking.iter().map(|(port, lacks)| format!("{port}{}", vids(lacks))).collect::<Vec<_>>().join(" ")
+}
+
+fn lacking_of(text: &str) -> Result<Vec<(IfName, Vec<u16>)>> {
+    let mut lacking = Vec::new();
+    for word in text.split_ascii_whitespace() {
+        let mut parts = word.split(':');
+        let port = parts.next().unwrap_or_default().parse()?;
+        lacking.push((port, parts.map(str::parse).collect::<Result<_, _>>()?));
+    }
+    Ok(lacking)
 }
 
 /// `ipv4.proxy_arp=0 ipv6.accept_ra=1`.

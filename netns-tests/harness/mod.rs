@@ -1,8 +1,10 @@
 //! What the tests stand on: namespaces, a topology, guests, the wire, the runner of our program, kernel snapshots.
 //! Nothing in here uses the program's own code: it is the independent witness.
 
+pub mod card;
 pub mod frame;
 pub mod guest;
+pub mod links;
 pub mod monitor;
 pub mod nameserver;
 pub mod netns;
@@ -45,7 +47,7 @@ pub fn until(what: &str, mut cond: impl FnMut() -> Result<bool>) -> Result<()> {
         if Instant::now() > deadline {
             bail!("waited {} s in vain: {what}", PATIENCE.as_secs());
         }
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(2));
     }
     Ok(())
 }

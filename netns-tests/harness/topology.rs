@@ -156,6 +156,15 @@ impl Node {
         Ok(node)
     }
 
+    /// One with nothing around it and no uplink, for bridges.
+    pub fn alone() -> Result<Self> {
+        let netns = Netns::new()?;
+        for name in ["all", "default"] {
+            netns.set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), "0")?;
+        }
+        Ok(Self { netns, number: 1, files: Files::new()? })
+    }
+
     /// Sets the routed uplink up by the program, for both families.
     pub fn uplink_up(&self) -> Result<()> {
         for command in [Self::UPLINK, Self::UPLINK6] {

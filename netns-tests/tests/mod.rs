@@ -1,6 +1,7 @@
 //! The tests, by theme.
 
 mod announce;
+mod bridged;
 mod dns;
 mod dns_failure;
 mod dns_hook;
@@ -16,11 +17,12 @@ mod process;
 mod routed;
 mod selftest;
 mod spoof;
+mod vlan;
 mod walk;
 
 use super::Test;
 
-/// All of them.
+/// Those that run in namespaces on this machine's kernel.
 pub fn all() -> impl Iterator<Item = Test> {
     let themes = [
         selftest::TESTS,
@@ -36,9 +38,15 @@ pub fn all() -> impl Iterator<Item = Test> {
         failure::TESTS,
         faults::TESTS,
         process::TESTS,
+        bridged::TESTS,
         dns::TESTS,
         dns_failure::TESTS,
         dns_hook::TESTS,
     ];
     themes.into_iter().flatten().copied()
+}
+
+/// Those that run on Debian's own kernel.
+pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
+    [vlan::TESTS].into_iter().flatten().copied()
 }

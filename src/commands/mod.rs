@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod announcer;
+pub mod bridge;
 pub mod dns;
 pub mod errand;
 pub mod nic;

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-use crate::addr::{Family, IfName};
+use crate::addr::Family;
 use crate::commands::announcer::{self, Announcer, Owner};
-use crate::commands::errand;
+use crate::commands::{bridge, errand};
 use crate::environment::RawNic;
 use crate::kernel::nftables::Presence;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
@@ -33,8 +33,7 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
     let mut kernel = Kernel::open()?;
     let (tap, old) = (the_tap(&mut kernel, &nic)?, records(&state, log));
     let current = old.last().filter(|it| it.is_of(&nic, tap.index));
-    let before = current.map_or_else(|| before(&tap), |it| Ok(it.facts.before.clone()))?;
-    let facts = facts(&mut kernel, &nic, settings, &tap, before)?;
+    let facts = facts(&mut kernel, &nic, settings, &tap, current)?;
     let plan = setup::plan(&nic, settings, &facts)?;
     let record = Record::new(raw, &nic, settings, facts);
     let made = change(&mut kernel, &mut state, &old, &tap, &plan, &record, current.is_some(), log);
@@ -140,8 +139,8 @@ fn undo_to(kernel: &mut Kernel, plan: &Plan, old: &Plan) -> Vec<Error> {
 
 /// Makes a TAP that another NIC had, or that somebody set up, ready for this one: nobody reaches anybody meanwhile.
 fn take_over(kernel: &mut Kernel, old: &[Record], tap: &LinkState, leftover: &Plan) -> Result<Vec<Error>> {
-    if tap.up {
-        kernel.set_down(tap.index)?;
+    if tap.up || tap.controller != 0 {
+        kernel.take_out(tap.index)?;
     }
     if old.is_empty() {
         return Ok(Vec::new());
@@ -223,8 +222,7 @@ pub fn plan(raw: &RawNic, settings: &Settings) -> Result<Plan> {
     let tap = the_tap(&mut kernel, &nic)?;
     let old = State::peek(&settings.state_dir, &nic.interface).unwrap_or_default();
     let current = old.last().and_then(|it| Record::from_variables(it).ok()).filter(|it| it.is_of(&nic, tap.index));
-    let before = current.map_or_else(|| before(&tap), |it| Ok(it.facts.before))?;
-    let facts = facts(&mut kernel, &nic, settings, &tap, before)?;
+    let facts = facts(&mut kernel, &nic, settings, &tap, current.as_ref())?;
     setup::plan(&nic, settings, &facts)
 }
 
@@ -254,8 +252,17 @@ fn before(tap: &LinkState) -> Result<Before> {
     Ok(Before { mac: tap.mac, mtu: Some(tap.mtu), up: tap.up, settings })
 }
 
-fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, before: Before) -> Result<Facts> {
-    let mut facts = Facts { index: tap.index, before, uplinks: [Vec::new(), Vec::new()], bridge_mtu: None };
+/// Reads the kernel. `current` is what is recorded of this very NIC.
+fn facts(
+    kernel: &mut Kernel,
+    nic: &Nic,
+    settings: &Settings,
+    tap: &LinkState,
+    current: Option<&Record>,
+) -> Result<Facts> {
+    let before = current.map_or_else(|| before(tap), |it| Ok(it.facts.before.clone()))?;
+    let uplinks = [Vec::new(), Vec::new()];
+    let mut facts = Facts { index: tap.index, before, uplinks, bridge_mtu: None, bridge_vlans: None };
     match &nic.mode {
         Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
             let hint = state::uplink_of_table(&settings.state_dir, *table);
@@ -269,19 +276,17 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, b
                 facts.uplinks[family as usize] = uplinks;
             }
         }
-        Mode::Bridged { bridge, .. } => facts.bridge_mtu = Some(the_bridge(kernel, bridge)?),
+        Mode::Bridged { bridge, vlan } => {
+            let link = bridge::link(kernel, bridge)?;
+            facts.bridge_mtu = Some(link.mtu);
+            if let Some(vlan) = vlan {
+                let recorded = current.and_then(|it| it.facts.bridge_vlans.as_ref());
+                facts.bridge_vlans = Some(bridge::vlans(kernel, &link, vlan, &settings.state_dir, recorded)?);
+            }
+        }
         _ => {}
     }
     Ok(facts)
-}
-
-/// The MTU of the bridge.
-fn the_bridge(kernel: &mut Kernel, bridge: &IfName) -> Result<u32> {
-    match kernel.link(bridge)? {
-        Some(link) if link.kind.as_deref() == Some("bridge") => Ok(link.mtu),
-        Some(_) => bail!("LINK: \"{bridge}\" is no bridge"),
-        None => bail!("LINK: \"{bridge}\": there is no such bridge"),
-    }
 }
 
 /// Logs what a Plan makes, or removes, in the order in which it is done.

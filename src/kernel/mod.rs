@@ -114,12 +114,14 @@ impl Kernel {
         Ok(self.nftables.insert(open))
     }
 
-    /// Sets a link down at once.
+    /// Sets a link down and takes it out of its bridge, at once. Nothing may be queued.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn set_down(&mut self, index: u32) -> Result<(), Error> {
+    pub fn take_out(&mut self, index: u32) -> Result<(), Error> {
+        // Two messages, for the order: out of its bridge and still up, it would lead into the node itself.
         self.netlink.queue(rtnetlink::set_link(index, &LinkChange { up: Some(false), ..LinkChange::default() }));
+        self.netlink.queue(rtnetlink::set_link(index, &LinkChange { controller: Some(0), ..LinkChange::default() }));
         let refusals = self.netlink.flush()?;
         self.forget_links();
         refusals.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))

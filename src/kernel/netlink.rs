@@ -19,6 +19,8 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_CAPPED: u16 = 0x100;
 /// NLM_F_ACK_TLVS: extended acknowledgement attributes follow.
 const NLM_F_ACK_TLVS: u16 = 0x200;
+/// Length of struct nlmsghdr.
+const HEADER: usize = 16;
 /// A datagram of the kernel is at most this long (NLMSG_GOODSIZE of a dump, 32 KiB).
 const DATAGRAM: usize = 32 * 1024;
 
@@ -147,18 +149,56 @@ impl Netlink {
         Ok(answers)
     }
 
-    /// Sends a question, ahead of what is queued, and hands each answer to `take`, until it wants no more (then the rest of a dump is left unread and
-    /// the socket must be dropped) or there is no more.
+    /// Sends a question, ahead of what is queued, and hands each answer to `take`, until it wants no more (then the rest of
+    /// a dump is left unread and the socket must be dropped) or there is no more.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn each_answer(&mut self, request: Request, mut take: impl FnMut(u16, &[u8]) -> bool) -> Result<(), Error> {
+    pub fn each_answer(&mut self, request: Request, take: impl FnMut(u16, &[u8]) -> bool) -> Result<(), Error> {
         let operation = request.operation;
         let dump = request.flags & NLM_F_DUMP == NLM_F_DUMP;
         self.sequence += 1;
         let mut question = Vec::with_capacity(128);
         append(&mut question, request, self.sequence);
-        send(&self.socket, &question, operation)?;
+        self.exchange(&question, operation, dump, take)
+    }
+
+    /// Dumps by a message that netlink-packet-route does not know, of type `kind` and with this payload.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn dump(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+        payload: &[u8],
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        self.sequence += 1;
+        let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
+        // struct nlmsghdr; the last field is the port, which the kernel fills in.
+        let question = [
+            &length.to_ne_bytes()[..],
+            &kind.to_ne_bytes(),
+            &(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes(),
+            &self.sequence.to_ne_bytes(),
+            &[0; 4],
+            payload,
+        ];
+        self.exchange(&question.concat(), operation, true, |_, payload| {
+            take(payload);
+            true
+        })
+    }
+
+    fn exchange(
+        &mut self,
+        question: &[u8],
+        operation: &'static str,
+        dump: bool,
+        mut take: impl FnMut(u16, &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        send(&self.socket, question, operation)?;
         loop {
             self.receive(operation)?;
             for answer in messages(&self.datagram) {

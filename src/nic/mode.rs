@@ -1,5 +1,7 @@
 //! How a NIC is connected: MODE, and LINK, BRIDGE and VLAN as the mode reads them.
 
+use std::fmt;
+
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{parse, required};
@@ -41,6 +43,15 @@ pub struct Vlan {
     pub untagged: Option<u16>,
     /// The VLANs that pass with their tags.
     pub tagged: Vec<u16>,
+}
+
+impl fmt::Display for Vlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(vid) = self.untagged {
+            write!(f, ".{vid}")?;
+        }
+        self.tagged.iter().try_for_each(|vid| write!(f, ":{vid}"))
+    }
 }
 
 impl Mode {
@@ -112,7 +123,9 @@ mod tests {
             (":7:5:7", None, vec![5, 7]),
             (".1:4094", Some(1), vec![4094]),
         ] {
-            assert_eq!(vlan_of(value), Some(Vlan { untagged, tagged }), "{value}");
+            let vlan = Vlan { untagged, tagged };
+            assert_eq!(vlan_of(&vlan.to_string()), Some(vlan.clone()));
+            assert_eq!(vlan_of(value), Some(vlan), "{value}");
         }
         for bad in ["", ".", ":", "0", ".0", "4095", "5:6", ".5:", ".5:x", "+5", ".+5", "5.6", ":5::6", "99999", " 5"] {
             assert_eq!(vlan_of(bad), None, "{bad}");

@@ -31,6 +31,17 @@ pub struct Facts {
     pub uplinks: [Vec<IfName>; 2],
     /// The MTU of the bridge, in bytes.
     pub bridge_mtu: Option<u32>,
+    /// What is known of the bridge's VLANs, where any are asked for.
+    pub bridge_vlans: Option<BridgeVlans>,
+}
+
+/// A bridge that filters VLANs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BridgeVlans {
+    /// The VLAN of the untagged frames of every new port; 0 is none.
+    pub default_pvid: u16,
+    /// The ports that lead outside and the VLANs that the NIC needs and they lacked before it.
+    pub lacking: Vec<(IfName, Vec<u16>)>,
 }
 
 /// What a link was like before us.

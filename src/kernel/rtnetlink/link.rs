@@ -1,25 +1,18 @@
-//! Links, rules, routes and proxy neighbours as rtnetlink messages, and the questions about them.
+//! Links: what the kernel reports of them, and the message that changes one.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use netlink_packet_core::{DefaultNla, Emitable, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Parseable};
+use netlink_packet_core::{DefaultNla, Emitable, NLM_F_REPLACE, Parseable};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoPortKind,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::neighbour_table::{NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter};
-use netlink_packet_route::route::{
-    RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
-use super::error::Error;
-use super::netlink::{Netlink, Request};
+use super::address_family;
 use crate::addr::{Family, IfName, Mac};
-use crate::plan;
+use crate::kernel::error::Error;
+use crate::kernel::netlink::{Netlink, Request};
 
 /// RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
@@ -65,10 +58,23 @@ pub struct LinkState {
     pub controller: u32,
     /// IFLA_INFO_KIND, such as `bridge`.
     pub kind: Option<String>,
+    /// Of a bridge.
+    pub bridge: Option<BridgeState>,
     /// IFLA_BRPORT_GROUP_FWD_MASK, of the port of a bridge.
     pub group_forwarding: Option<u16>,
     /// Values of [`DEVCONF`], in its order; none where the family is off on this link.
     pub devconf: [Option<u32>; DEVCONF.len()],
+}
+
+/// What VLANs are to a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BridgeState {
+    /// IFLA_BR_VLAN_FILTERING; none where the kernel is built without it (CONFIG_BRIDGE_VLAN_FILTERING).
+    pub vlan_filtering: Option<bool>,
+    /// IFLA_BR_VLAN_DEFAULT_PVID: the VLAN of the untagged frames of every new port; 0 is none.
+    pub default_pvid: u16,
+    /// IFLA_BR_VLAN_PROTOCOL: the ether type of its tags.
+    pub vlan_protocol: u16,
 }
 
 impl LinkState {
@@ -92,18 +98,6 @@ pub struct LinkChange {
     pub controller: Option<u32>,
     /// Settings of [`DEVCONF`] that netlink can write: all of IPv4, and addr_gen_mode.
     pub settings: Vec<(Family, &'static str, u32)>,
-}
-
-pub(super) fn address_family(family: Family) -> AddressFamily {
-    match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    }
-}
-
-/// Creates, and is content with what is there already where `replace`, else refuses it (EEXIST).
-fn creation(replace: bool) -> u16 {
-    NLM_F_CREATE | if replace { NLM_F_REPLACE } else { NLM_F_EXCL }
 }
 
 /// The message that changes link number `index`.
@@ -178,93 +172,6 @@ pub fn set_proxy_delay(family: Family, index: u32, milliseconds: u64) -> Request
     }
 }
 
-/// The message that makes or removes a rule.
-pub fn rule(rule: &plan::Rule, add: bool) -> Request {
-    let mut message = RuleMessage::default();
-    message.header.family = address_family(rule.family);
-    message.header.action = RuleAction::ToTable;
-    // Tables above 255 do not fit the header: it says 0 (RT_TABLE_UNSPEC) and the attribute holds for all.
-    message.attributes = vec![
-        RuleAttribute::Iifname(rule.iif.to_string()),
-        RuleAttribute::Table(rule.table),
-        RuleAttribute::Priority(rule.preference),
-        RuleAttribute::Protocol(RouteProtocol::from(rule.protocol)),
-    ];
-    if add {
-        let flags = creation(false);
-        Request { operation: "RTM_NEWRULE", message: RouteNetlinkMessage::NewRule(message), flags }
-    } else {
-        Request { operation: "RTM_DELRULE", message: RouteNetlinkMessage::DelRule(message), flags: 0 }
-    }
-}
-
-/// The message that removes the first rule by this input interface, whatever table it selects.
-pub fn any_rule(family: Family, iif: &IfName, preference: u32, protocol: u8) -> Request {
-    let mut message = RuleMessage::default();
-    message.header.family = address_family(family);
-    message.attributes = vec![
-        RuleAttribute::Iifname(iif.to_string()),
-        RuleAttribute::Priority(preference),
-        RuleAttribute::Protocol(RouteProtocol::from(protocol)),
-    ];
-    Request { operation: "RTM_DELRULE", message: RouteNetlinkMessage::DelRule(message), flags: 0 }
-}
-
-/// The message that makes or removes a route; `device` is the number of the hop's device.
-pub fn route(route: &plan::Route, device: Option<u32>, add: bool) -> Request {
-    let mut message = RouteMessage::default();
-    let family = Family::of(route.destination.addr());
-    message.header.address_family = address_family(family);
-    message.header.destination_prefix_length = route.destination.prefix_len();
-    message.header.protocol = RouteProtocol::from(route.protocol);
-    message.header.kind = if route.hop == plan::Hop::Unreachable { RouteType::Unreachable } else { RouteType::Unicast };
-    // As iproute2: a host on the device itself is in scope link, one behind a gateway is not; to delete, any scope.
-    message.header.scope = match route.hop {
-        _ if !add => RouteScope::NoWhere,
-        plan::Hop::Device(_) if family == Family::V4 => RouteScope::Link,
-        _ => RouteScope::Universe,
-    };
-    let address = |address: IpAddr| match address {
-        IpAddr::V4(it) => netlink_packet_route::route::RouteAddress::Inet(it),
-        IpAddr::V6(it) => netlink_packet_route::route::RouteAddress::Inet6(it),
-    };
-    message.attributes.push(RouteAttribute::Table(route.table));
-    if route.destination.prefix_len() > 0 {
-        message.attributes.push(RouteAttribute::Destination(address(route.destination.network())));
-    }
-    message.attributes.extend(device.map(RouteAttribute::Oif));
-    if let plan::Hop::Gateway { gateway, onlink, .. } = route.hop {
-        message.attributes.push(RouteAttribute::Gateway(address(gateway)));
-        if onlink {
-            message.header.flags = RouteFlags::Onlink;
-        }
-    }
-    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
-    if add {
-        let flags = creation(true);
-        Request { operation: "RTM_NEWROUTE", message: RouteNetlinkMessage::NewRoute(message), flags }
-    } else {
-        Request { operation: "RTM_DELROUTE", message: RouteNetlinkMessage::DelRoute(message), flags: 0 }
-    }
-}
-
-/// The message that makes or removes a proxy entry on link number `device`.
-pub fn proxy(proxy: &plan::Proxy, device: u32, add: bool) -> Request {
-    let mut message = NeighbourMessage::default();
-    message.header.family = address_family(Family::of(proxy.address));
-    message.header.ifindex = device;
-    message.header.state = NeighbourState::Permanent;
-    message.header.flags = NeighbourFlags::Proxy;
-    message.attributes.push(NeighbourAttribute::Destination(proxy.address.into()));
-    if add {
-        message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::from(proxy.protocol)));
-        let flags = creation(true);
-        Request { operation: "RTM_NEWNEIGH", message: RouteNetlinkMessage::NewNeighbour(message), flags }
-    } else {
-        Request { operation: "RTM_DELNEIGH", message: RouteNetlinkMessage::DelNeighbour(message), flags: 0 }
-    }
-}
-
 /// Which link is asked for.
 #[derive(Clone, Copy)]
 pub enum By<'a> {
@@ -309,6 +216,7 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
         up: message.header.flags.contains(LinkFlags::Up),
         controller: 0,
         kind: None,
+        bridge: None,
         group_forwarding: None,
         devconf: [None; DEVCONF.len()],
     };
@@ -322,6 +230,7 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => state.kind = Some(kind.to_string()),
+                        LinkInfo::Data(InfoData::Bridge(data)) => state.bridge = Some(bridge_state(data)),
                         LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
                             state.group_forwarding = port.iter().find_map(|it| match it {
                                 InfoBridgePort::GroupFwdMask(groups) => Some(*groups),
@@ -338,6 +247,19 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
     }
     state.name = name?;
     Some(state)
+}
+
+fn bridge_state(data: &[InfoBridge]) -> BridgeState {
+    let mut state = BridgeState { vlan_filtering: None, default_pvid: 0, vlan_protocol: 0 };
+    for attribute in data {
+        match attribute {
+            InfoBridge::VlanFiltering(it) => state.vlan_filtering = Some(*it),
+            InfoBridge::VlanDefaultPvid(it) => state.default_pvid = *it,
+            InfoBridge::VlanProtocol(it) => state.vlan_protocol = u16::from(*it),
+            _ => {}
+        }
+    }
+    state
 }
 
 fn read_devconf(specs: &[AfSpecUnspec], devconf: &mut [Option<u32>; DEVCONF.len()]) {
@@ -379,97 +301,4 @@ fn read_devconf(specs: &[AfSpecUnspec], devconf: &mut [Option<u32>; DEVCONF.len(
             _ => {}
         }
     }
-}
-
-/// The devices (numbers) of the default route of a table, the one of the lowest metric; none if it has none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DefaultRoute {
-    /// Lower is preferred.
-    metric: u32,
-    /// One, or several of a multipath route.
-    pub devices: Vec<u32>,
-}
-
-/// Asks which route packets that come in on link `iif` take to an address that no ordinary route covers. It is one question
-/// whatever the number of routes, and its answer counts only if it is the default route of `table`.
-///
-/// # Errors
-/// What the kernel refused.
-pub fn default_route_from(netlink: &mut Netlink, iif: u32, table: u32) -> Result<Option<DefaultRoute>, Error> {
-    // 3ffe::/16 went back to IANA in 2006 (RFC 3701) and is routed nowhere.
-    let nowhere = Ipv6Addr::new(0x3ffe, 0xffff, 0, 0, 0, 0, 0, 1);
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet6;
-    message.header.destination_prefix_length = 128;
-    message.header.flags = RouteFlags::FibMatch;
-    message.attributes = vec![
-        RouteAttribute::Destination(netlink_packet_route::route::RouteAddress::Inet6(nowhere)),
-        RouteAttribute::Iif(iif),
-    ];
-    let question = Request { operation: "RTM_GETROUTE", message: RouteNetlinkMessage::GetRoute(message), flags: 0 };
-    let mut found = None;
-    let asked = netlink.each_answer(question, |_, payload| {
-        found = RouteMessage::parse(payload).ok().and_then(|it| default_route_of(&it, table));
-        false
-    });
-    // ENETUNREACH and its kin only say that this way of asking did not help.
-    Ok(asked.ok().and(found))
-}
-
-/// Reads the default route of a table from a dump. Of IPv4 one datagram will do, as the kernel walks the prefixes in
-/// ascending order (fib_table_dump of net/ipv4/fib_trie.c), of IPv6 the default comes last (net/ipv6/ip6_fib.c).
-///
-/// # Errors
-/// What the kernel refused; a table that does not exist is an empty one.
-pub fn default_route_by_dump(family: Family, table: u32) -> Result<Option<DefaultRoute>, Error> {
-    let mut message = RouteMessage::default();
-    message.header.address_family = address_family(family);
-    message.attributes.push(RouteAttribute::Table(table));
-    let question =
-        Request { operation: "RTM_GETROUTE", message: RouteNetlinkMessage::GetRoute(message), flags: NLM_F_DUMP };
-    let mut best: Option<DefaultRoute> = None;
-    let asked = Netlink::open()?.each_answer(question, |_, payload| {
-        let Ok(route) = RouteMessage::parse(payload) else { return true };
-        if let Some(found) = default_route_of(&route, table)
-            && best.as_ref().is_none_or(|best| found.metric < best.metric)
-        {
-            best = Some(found);
-        }
-        family == Family::V6 || route.header.destination_prefix_length == 0 || is_zero(&route)
-    });
-    match asked {
-        Err(error) if error.errno == Errno::ENOENT as i32 => Ok(None),
-        Err(error) => Err(error),
-        Ok(()) => Ok(best),
-    }
-}
-
-/// Whether an IPv4 route is still one below 0.0.0.0, behind which a default may come.
-fn is_zero(route: &RouteMessage) -> bool {
-    !route.attributes.iter().any(|it| {
-        matches!(it, RouteAttribute::Destination(netlink_packet_route::route::RouteAddress::Inet(to))
-            if *to != Ipv4Addr::UNSPECIFIED)
-    })
-}
-
-fn default_route_of(route: &RouteMessage, table: u32) -> Option<DefaultRoute> {
-    if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
-        return None;
-    }
-    let mut found = DefaultRoute::default();
-    let mut in_table = u32::from(route.header.table);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Table(it) => in_table = *it,
-            RouteAttribute::Priority(it) => found.metric = *it,
-            RouteAttribute::Oif(it) => found.devices.push(*it),
-            RouteAttribute::MultiPath(hops) => found.devices.extend(
-                hops.iter().filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead)).map(|hop| hop.interface_index),
-            ),
-            _ => {}
-        }
-    }
-    found.devices.sort_unstable();
-    found.devices.dedup();
-    (in_table == table && !found.devices.is_empty()).then_some(found)
 }

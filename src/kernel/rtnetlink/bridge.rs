@@ -1,0 +1,251 @@
+//! Bridges: their ports, the VLANs of a port, and the VLAN devices (8021q) that could take frames away from them.
+//!
+//! ```text
+//! RTM_NEWVLAN  struct br_vlan_msg { u8 family, u8, u16, u32 ifindex }
+//!   BRIDGE_VLANDB_ENTRY           one per VLAN, or per range of VLANs with the same flags
+//!     BRIDGE_VLANDB_ENTRY_INFO    struct bridge_vlan_info { u16 flags, u16 vid }
+//!     BRIDGE_VLANDB_ENTRY_RANGE   u16, the last of the range
+//! ```
+
+use netlink_packet_route::link::{
+    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkMessage, VlanProtocol,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::addr::IfName;
+use crate::kernel::error::Error;
+use crate::kernel::netlink::{Netlink, Request};
+use crate::plan::PortVlan;
+
+/// RTM_GETLINK and RTM_GETVLAN (Linux 5.6) of linux/rtnetlink.h.
+const RTM_GETLINK: u16 = 18;
+const RTM_GETVLAN: u16 = 114;
+/// IFLA_* of linux/if_link.h.
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
+/// RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h.
+const SKIP_STATS: u32 = 1 << 3;
+/// Length of struct ifinfomsg.
+const IFINFOMSG: usize = 16;
+/// Length of struct br_vlan_msg of linux/if_bridge.h.
+const BR_VLAN_MSG: usize = 8;
+/// BRIDGE_VLANDB_* of linux/if_bridge.h.
+const BRIDGE_VLANDB_ENTRY: u16 = 1;
+const BRIDGE_VLANDB_ENTRY_INFO: u16 = 1;
+const BRIDGE_VLANDB_ENTRY_RANGE: u16 = 2;
+
+/// A port of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Its name.
+    pub name: IfName,
+    /// Its number.
+    pub index: u32,
+    /// IFLA_INFO_KIND, such as `tun`; a physical card has none.
+    pub kind: Option<String>,
+}
+
+/// A VLAN device (8021q).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VlanDevice {
+    /// Its name.
+    pub name: String,
+    /// The number of the device whose tagged frames it takes.
+    pub lower: u32,
+    /// The VLAN.
+    pub vid: u16,
+    /// The ether type of its tags.
+    pub protocol: u16,
+}
+
+/// The ports of bridge number `bridge`. The kernel picks them out, the cost grows with their number.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn ports(netlink: &mut Netlink, bridge: u32) -> Result<Vec<BridgePort>, Error> {
+    let mut ports = Vec::new();
+    netlink.dump("RTM_GETLINK", RTM_GETLINK, &links_where(IFLA_MASTER, &bridge.to_ne_bytes()), |payload| {
+        ports.extend(port_of(payload, bridge));
+    })?;
+    Ok(ports)
+}
+
+fn port_of(payload: &[u8], bridge: u32) -> Option<BridgePort> {
+    let find = |kind| attributes(payload.get(IFINFOMSG..)?).find(|it| it.0 == kind).map(|it| it.1);
+    // A kernel that cannot pick (before 4.18) answers with all links.
+    if number(find(IFLA_MASTER)?)? != bridge {
+        return None;
+    }
+    let kind = find(IFLA_LINKINFO).and_then(|info| attributes(info).find(|it| it.0 == IFLA_INFO_KIND));
+    let name = text(find(IFLA_IFNAME)?).parse().ok()?;
+    Some(BridgePort { name, index: number(payload.get(4..8)?)?, kind: kind.map(|it| text(it.1)) })
+}
+
+/// All VLAN devices of this namespace whose lower device is in it too.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn vlan_devices(netlink: &mut Netlink) -> Result<Vec<VlanDevice>, Error> {
+    let mut devices = Vec::new();
+    let kind = attribute(IFLA_INFO_KIND, b"vlan\0");
+    netlink.dump("RTM_GETLINK", RTM_GETLINK, &links_where(IFLA_LINKINFO, &kind), |payload| {
+        devices.extend(vlan_device_of(payload));
+    })?;
+    Ok(devices)
+}
+
+fn vlan_device_of(payload: &[u8]) -> Option<VlanDevice> {
+    let find = |kind| attributes(payload.get(IFINFOMSG..)?).find(|it| it.0 == kind).map(|it| it.1);
+    let info = find(IFLA_LINKINFO)?;
+    let inside = |kind| attributes(info).find(|it| it.0 == kind).map(|it| it.1);
+    // A kernel without the module 8021q answers with links of all kinds.
+    if text(inside(IFLA_INFO_KIND)?) != "vlan" || find(IFLA_LINK_NETNSID).is_some() {
+        return None;
+    }
+    let data = inside(IFLA_INFO_DATA)?;
+    let of_vlan = |kind| attributes(data).find(|it| it.0 == kind)?.1.first_chunk().copied();
+    Some(VlanDevice {
+        name: text(find(IFLA_IFNAME)?),
+        lower: number(find(IFLA_LINK)?)?,
+        vid: u16::from_ne_bytes(of_vlan(IFLA_VLAN_ID)?),
+        protocol: of_vlan(IFLA_VLAN_PROTOCOL).map_or(VlanProtocol::default().into(), u16::from_be_bytes),
+    })
+}
+
+/// The VLANs of port number `index`, in ascending order; none of what is no port.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn vlans(netlink: &mut Netlink, index: u32) -> Result<Vec<PortVlan>, Error> {
+    let mut message = [0; BR_VLAN_MSG];
+    message[0] = u8::from(AddressFamily::Bridge);
+    message[4..].copy_from_slice(&index.to_ne_bytes());
+    let mut vlans = Vec::new();
+    netlink.dump("RTM_GETVLAN", RTM_GETVLAN, &message, |payload| {
+        for (kind, entry) in payload.get(BR_VLAN_MSG..).into_iter().flat_map(attributes) {
+            if kind == BRIDGE_VLANDB_ENTRY {
+                vlans.extend(entry_of(entry).into_iter().flatten());
+            }
+        }
+    })?;
+    Ok(vlans)
+}
+
+fn entry_of(entry: &[u8]) -> Option<impl Iterator<Item = PortVlan>> {
+    let find = |kind| attributes(entry).find(|it| it.0 == kind).map(|it| it.1);
+    let info = BridgeVlanInfo::try_from(find(BRIDGE_VLANDB_ENTRY_INFO)?.get(..BridgeVlanInfo::LENGTH)?).ok()?;
+    let last = find(BRIDGE_VLANDB_ENTRY_RANGE).and_then(|it| it.first_chunk().copied());
+    let last = last.map_or(info.vid, u16::from_ne_bytes);
+    let pvid = info.flags.contains(BridgeVlanInfoFlags::Pvid);
+    let untagged = info.flags.contains(BridgeVlanInfoFlags::Untagged);
+    Some((info.vid..=last).map(move |vid| PortVlan { vid, pvid, untagged }))
+}
+
+/// The message that adds VLANs to a port, or removes them.
+pub fn change_vlans(index: u32, vlans: &[PortVlan], add: bool) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Bridge;
+    message.header.index = index;
+    let infos = vlans.iter().map(|vlan| {
+        let mut flags = BridgeVlanInfoFlags::empty();
+        flags.set(BridgeVlanInfoFlags::Pvid, add && vlan.pvid);
+        flags.set(BridgeVlanInfoFlags::Untagged, add && vlan.untagged);
+        AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid: vlan.vid })
+    });
+    message.attributes.push(LinkAttribute::AfSpecBridge(infos.collect()));
+    if add {
+        Request { operation: "RTM_SETLINK", message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+    } else {
+        Request { operation: "RTM_DELLINK", message: RouteNetlinkMessage::DelLink(message), flags: 0 }
+    }
+}
+
+/// The payload of a RTM_GETLINK dump of the links that have this attribute.
+fn links_where(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut payload = vec![0; IFINFOMSG];
+    payload.extend(attribute(kind, value));
+    payload.extend(attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes()));
+    payload
+}
+
+/// struct nlattr with its value, padded to four bytes.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// Type (without its flags) and value of each attribute, up to the first that is cut short.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+        let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?);
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        // Not NLA_F_NESTED, not NLA_F_NET_BYTEORDER.
+        Some((kind & 0x3fff, value))
+    })
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    value.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As kernel 6.1 answers for a port after `bridge vlan add dev eth1 vid 20-22`: 1 is PVID and untagged.
+    fn answer() -> Vec<u8> {
+        let entry = |flags: u16, vid: u16, last: Option<u16>| {
+            let info = [flags.to_ne_bytes(), vid.to_ne_bytes()].concat();
+            let mut nested = attribute(BRIDGE_VLANDB_ENTRY_INFO, &info);
+            nested.extend(last.map(|it| attribute(BRIDGE_VLANDB_ENTRY_RANGE, &it.to_ne_bytes())).unwrap_or_default());
+            attribute(BRIDGE_VLANDB_ENTRY | 0x8000, &nested)
+        };
+        [entry(6, 1, None), entry(0, 20, Some(22))].concat()
+    }
+
+    fn read(bytes: &[u8]) -> Vec<PortVlan> {
+        attributes(bytes).filter_map(|(_, entry)| entry_of(entry)).flatten().collect()
+    }
+
+    #[test]
+    fn ranges_are_spread() {
+        let tagged = |vid| PortVlan { vid, pvid: false, untagged: false };
+        let first = PortVlan { vid: 1, pvid: true, untagged: true };
+        assert_eq!(read(&answer()), [first, tagged(20), tagged(21), tagged(22)]);
+    }
+
+    #[test]
+    fn answers_that_are_cut_short_or_garbled_are_survived() {
+        let bytes = answer();
+        for length in 0..bytes.len() {
+            read(&bytes[..length]);
+            port_of(&bytes[..length], 1);
+            vlan_device_of(&bytes[..length]);
+        }
+        for place in 0..bytes.len() {
+            for value in [0, 1, 4, 127, 255] {
+                let mut bytes = bytes.clone();
+                bytes[place] = value;
+                read(&bytes);
+                port_of(&[&[0; IFINFOMSG], &bytes[..]].concat(), 1);
+                vlan_device_of(&[&[0; IFINFOMSG], &bytes[..]].concat());
+            }
+        }
+    }
+}

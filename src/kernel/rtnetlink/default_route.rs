@@ -1,0 +1,105 @@
+//! Questions for the default route of a table.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{NLM_F_DUMP, Parseable};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+
+use super::address_family;
+use crate::addr::Family;
+use crate::kernel::error::Error;
+use crate::kernel::netlink::{Netlink, Request};
+
+/// The devices (numbers) of the default route of a table, the one of the lowest metric; none if it has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// Lower is preferred.
+    metric: u32,
+    /// One, or several of a multipath route.
+    pub devices: Vec<u32>,
+}
+
+/// Asks which route packets that come in on link `iif` take to an address that no ordinary route covers. It is one question
+/// whatever the number of routes, and its answer counts only if it is the default route of `table`.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn default_route_from(netlink: &mut Netlink, iif: u32, table: u32) -> Result<Option<DefaultRoute>, Error> {
+    // 3ffe::/16 went back to IANA in 2006 (RFC 3701) and is routed nowhere.
+    let nowhere = Ipv6Addr::new(0x3ffe, 0xffff, 0, 0, 0, 0, 0, 1);
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = 128;
+    message.header.flags = RouteFlags::FibMatch;
+    message.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet6(nowhere)), RouteAttribute::Iif(iif)];
+    let question = Request { operation: "RTM_GETROUTE", message: RouteNetlinkMessage::GetRoute(message), flags: 0 };
+    let mut found = None;
+    let asked = netlink.each_answer(question, |_, payload| {
+        found = RouteMessage::parse(payload).ok().and_then(|it| default_route_of(&it, table));
+        false
+    });
+    // ENETUNREACH and its kin only say that this way of asking did not help.
+    Ok(asked.ok().and(found))
+}
+
+/// Reads the default route of a table from a dump. Of IPv4 one datagram will do, as the kernel walks the prefixes in
+/// ascending order (fib_table_dump of net/ipv4/fib_trie.c), of IPv6 the default comes last (net/ipv6/ip6_fib.c).
+///
+/// # Errors
+/// What the kernel refused; a table that does not exist is an empty one.
+pub fn default_route_by_dump(family: Family, table: u32) -> Result<Option<DefaultRoute>, Error> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(family);
+    message.attributes.push(RouteAttribute::Table(table));
+    let question =
+        Request { operation: "RTM_GETROUTE", message: RouteNetlinkMessage::GetRoute(message), flags: NLM_F_DUMP };
+    let mut best: Option<DefaultRoute> = None;
+    let asked = Netlink::open()?.each_answer(question, |_, payload| {
+        let Ok(route) = RouteMessage::parse(payload) else { return true };
+        if let Some(found) = default_route_of(&route, table)
+            && best.as_ref().is_none_or(|best| found.metric < best.metric)
+        {
+            best = Some(found);
+        }
+        family == Family::V6 || route.header.destination_prefix_length == 0 || is_zero(&route)
+    });
+    match asked {
+        Err(error) if error.errno == Errno::ENOENT as i32 => Ok(None),
+        Err(error) => Err(error),
+        Ok(()) => Ok(best),
+    }
+}
+
+/// Whether an IPv4 route is still one below 0.0.0.0, behind which a default may come.
+fn is_zero(route: &RouteMessage) -> bool {
+    !route.attributes.iter().any(|it| {
+        matches!(it, RouteAttribute::Destination(RouteAddress::Inet(to))
+            if *to != Ipv4Addr::UNSPECIFIED)
+    })
+}
+
+fn default_route_of(route: &RouteMessage, table: u32) -> Option<DefaultRoute> {
+    if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let mut found = DefaultRoute::default();
+    let mut in_table = u32::from(route.header.table);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Table(it) => in_table = *it,
+            RouteAttribute::Priority(it) => found.metric = *it,
+            RouteAttribute::Oif(it) => found.devices.push(*it),
+            RouteAttribute::MultiPath(hops) => found.devices.extend(
+                hops.iter().filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead)).map(|hop| hop.interface_index),
+            ),
+            _ => {}
+        }
+    }
+    found.devices.sort_unstable();
+    found.devices.dedup();
+    (in_table == table && !found.devices.is_empty()).then_some(found)
+}

@@ -1,0 +1,108 @@
+//! Rules, routes and proxy neighbours as messages.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+
+use super::address_family;
+use crate::addr::{Family, IfName};
+use crate::kernel::netlink::Request;
+use crate::plan;
+
+/// Creates, and is content with what is there already where `replace`, else refuses it (EEXIST).
+fn creation(replace: bool) -> u16 {
+    NLM_F_CREATE | if replace { NLM_F_REPLACE } else { NLM_F_EXCL }
+}
+
+/// The message that makes or removes a rule.
+pub fn rule(rule: &plan::Rule, add: bool) -> Request {
+    let mut message = RuleMessage::default();
+    message.header.family = address_family(rule.family);
+    message.header.action = RuleAction::ToTable;
+    // Tables above 255 do not fit the header: it says 0 (RT_TABLE_UNSPEC) and the attribute holds for all.
+    message.attributes = vec![
+        RuleAttribute::Iifname(rule.iif.to_string()),
+        RuleAttribute::Table(rule.table),
+        RuleAttribute::Priority(rule.preference),
+        RuleAttribute::Protocol(RouteProtocol::from(rule.protocol)),
+    ];
+    if add {
+        let flags = creation(false);
+        Request { operation: "RTM_NEWRULE", message: RouteNetlinkMessage::NewRule(message), flags }
+    } else {
+        Request { operation: "RTM_DELRULE", message: RouteNetlinkMessage::DelRule(message), flags: 0 }
+    }
+}
+
+/// The message that removes the first rule by this input interface, whatever table it selects.
+pub fn any_rule(family: Family, iif: &IfName, preference: u32, protocol: u8) -> Request {
+    let mut message = RuleMessage::default();
+    message.header.family = address_family(family);
+    message.attributes = vec![
+        RuleAttribute::Iifname(iif.to_string()),
+        RuleAttribute::Priority(preference),
+        RuleAttribute::Protocol(RouteProtocol::from(protocol)),
+    ];
+    Request { operation: "RTM_DELRULE", message: RouteNetlinkMessage::DelRule(message), flags: 0 }
+}
+
+/// The message that makes or removes a route; `device` is the number of the hop's device.
+pub fn route(route: &plan::Route, device: Option<u32>, add: bool) -> Request {
+    let mut message = RouteMessage::default();
+    let family = Family::of(route.destination.addr());
+    message.header.address_family = address_family(family);
+    message.header.destination_prefix_length = route.destination.prefix_len();
+    message.header.protocol = RouteProtocol::from(route.protocol);
+    message.header.kind = if route.hop == plan::Hop::Unreachable { RouteType::Unreachable } else { RouteType::Unicast };
+    // As iproute2: a host on the device itself is in scope link, one behind a gateway is not; to delete, any scope.
+    message.header.scope = match route.hop {
+        _ if !add => RouteScope::NoWhere,
+        plan::Hop::Device(_) if family == Family::V4 => RouteScope::Link,
+        _ => RouteScope::Universe,
+    };
+    let address = |address: IpAddr| match address {
+        IpAddr::V4(it) => RouteAddress::Inet(it),
+        IpAddr::V6(it) => RouteAddress::Inet6(it),
+    };
+    message.attributes.push(RouteAttribute::Table(route.table));
+    if route.destination.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(address(route.destination.network())));
+    }
+    message.attributes.extend(device.map(RouteAttribute::Oif));
+    if let plan::Hop::Gateway { gateway, onlink, .. } = route.hop {
+        message.attributes.push(RouteAttribute::Gateway(address(gateway)));
+        if onlink {
+            message.header.flags = RouteFlags::Onlink;
+        }
+    }
+    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
+    if add {
+        let flags = creation(true);
+        Request { operation: "RTM_NEWROUTE", message: RouteNetlinkMessage::NewRoute(message), flags }
+    } else {
+        Request { operation: "RTM_DELROUTE", message: RouteNetlinkMessage::DelRoute(message), flags: 0 }
+    }
+}
+
+/// The message that makes or removes a proxy entry on link number `device`.
+pub fn proxy(proxy: &plan::Proxy, device: u32, add: bool) -> Request {
+    let mut message = NeighbourMessage::default();
+    message.header.family = address_family(Family::of(proxy.address));
+    message.header.ifindex = device;
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Proxy;
+    message.attributes.push(NeighbourAttribute::Destination(proxy.address.into()));
+    if add {
+        message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::from(proxy.protocol)));
+        let flags = creation(true);
+        Request { operation: "RTM_NEWNEIGH", message: RouteNetlinkMessage::NewNeighbour(message), flags }
+    } else {
+        Request { operation: "RTM_DELNEIGH", message: RouteNetlinkMessage::DelNeighbour(message), flags: 0 }
+    }
+}
