@@ -1,0 +1,50 @@
+//! What the tests stand on: namespaces, a topology, guests, the wire, the runner of our program, kernel snapshots.
+//! Nothing in here uses the program's own code: it is the independent witness.
+
+pub mod frame;
+pub mod guest;
+pub mod monitor;
+pub mod netns;
+pub mod nfqueue;
+pub mod nic;
+pub mod packet;
+pub mod port;
+pub mod snapshot;
+pub mod topology;
+
+use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How long anything may take before a test gives up: long enough for a loaded machine, since a passing test never
+/// waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a test cannot run on this machine.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SKIP: {}", self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// Waits until `cond` holds.
+///
+/// # Errors
+/// If it does not hold within `PATIENCE`, naming `what` was waited for; or what `cond` itself answers.
+pub fn until(what: &str, mut cond: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !cond()? {
+        if Instant::now() > deadline {
+            bail!("waited {} s in vain: {what}", PATIENCE.as_secs());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}

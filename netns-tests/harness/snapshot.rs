@@ -1,0 +1,179 @@
+//! The state of a namespace as text: everything `ip`, `nft` and /proc/sys/net have to say, a line an object, so that
+//! two states can be compared and their difference read.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::netns::Netns;
+use super::until;
+
+/// A state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    lines: BTreeSet<String>,
+}
+
+const IP: [&str; 9] = [
+    "-d link show",
+    "addr show",
+    "-4 route show table all",
+    "-6 route show table all",
+    "-4 rule show",
+    "-6 rule show",
+    "-4 neigh show proxy",
+    "-6 neigh show proxy",
+    "-6 neigh show nud permanent",
+];
+
+impl Snapshot {
+    /// The state now.
+    pub fn of(netns: &Netns) -> Result<Self> {
+        let mut lines = BTreeSet::new();
+        for arguments in IP {
+            let mut command = Command::new("ip");
+            command.args(["-j", "-p"]).args(arguments.split(' '));
+            let text = netns.output(&mut command)?;
+            // Where there is nothing, some versions print nothing at all.
+            let objects = if text.trim().is_empty() { Value::Null } else { serde_json::from_str(&text)? };
+            add(&mut lines, &format!("ip {arguments}"), objects);
+        }
+        let text = netns.output(Command::new("nft").args(["-j", "list", "ruleset"]))?;
+        let ruleset: Value = serde_json::from_str(&text).context("nft -j list ruleset")?;
+        add(&mut lines, "nft", ruleset["nftables"].clone());
+        let mut files = BTreeSet::new();
+        netns.run(|| {
+            for folder in ["ipv4/conf", "ipv4/neigh", "ipv6/conf", "ipv6/neigh"] {
+                walk(&Path::new("/proc/sys/net").join(folder), &mut files);
+            }
+            for name in ["ipv4/ip_forward", "ipv4/ip_nonlocal_bind", "ipv6/ip_nonlocal_bind"] {
+                read(&Path::new("/proc/sys/net").join(name), &mut files);
+            }
+        });
+        lines.extend(files);
+        Ok(Self { lines })
+    }
+
+    /// Without the tables named snf-network as far as they hold nothing of any NIC: what is left of them is every set
+    /// and map that has elements.
+    pub fn without_base_tables(mut self) -> Self {
+        self.lines.retain(|line| {
+            let ours = line.starts_with("nft ")
+                && (line.contains(r#""table":"snf-network""#) || line.contains(r#""name":"snf-network""#));
+            !ours || line.contains(r#""elem":"#)
+        });
+        self
+    }
+
+    /// The lines that name `word`, such as an interface.
+    pub fn naming(&self, word: &str) -> Vec<&str> {
+        let quoted = format!("\"{word}\"");
+        let folder = format!("/{word}/");
+        self.lines.iter().filter(|l| l.contains(&quoted) || l.contains(&folder)).map(String::as_str).collect()
+    }
+
+    /// That `netns` comes to this state, and what differs if it does not. `view` leaves out what may differ.
+    pub fn returns_in(&self, netns: &Netns, view: fn(Snapshot) -> Snapshot) -> Result<()> {
+        let expected = view(self.clone());
+        let last = RefCell::new(None);
+        let waited = until("the kernel's state to be the expected one", || {
+            let now = view(Self::of(netns)?);
+            let same = now == expected;
+            last.replace(Some(now));
+            Ok(same)
+        });
+        match last.into_inner() {
+            Some(now) => waited.with_context(|| expected.difference(&now)),
+            None => waited,
+        }
+    }
+
+    /// That another state equals this one.
+    pub fn equals(&self, other: &Self) -> Result<()> {
+        ensure!(self == other, "the states differ:{}", self.difference(other));
+        Ok(())
+    }
+
+    /// What is only here (`-`) and only there (`+`).
+    pub fn difference(&self, other: &Self) -> String {
+        let mut text = String::new();
+        for line in self.lines.difference(&other.lines) {
+            let _ = write!(text, "\n  - {line}");
+        }
+        for line in other.lines.difference(&self.lines) {
+            let _ = write!(text, "\n  + {line}");
+        }
+        text
+    }
+}
+
+/// What numbers the kernel gives, and what changes by itself.
+fn is_volatile(key: &str) -> bool {
+    [
+        "handle",
+        "ifindex",
+        "link_index",
+        "link_netnsid",
+        "metainfo",
+        "expires",
+        "used",
+        "operstate",
+        "root_id",
+        "bridge_id",
+        "designated_root",
+    ]
+    .contains(&key)
+        || key.ends_with("_life_time")
+        || key.ends_with("_timer")
+}
+
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|key, _| !is_volatile(key));
+            fields.values_mut().for_each(strip);
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(strip);
+            // The order of elements, flags and next hops says nothing here; that of a rule's expressions does, but two
+            // rules never differ in it alone.
+            items.sort_by_key(Value::to_string);
+        }
+        _ => {}
+    }
+}
+
+fn add(lines: &mut BTreeSet<String>, what: &str, objects: Value) {
+    let Value::Array(objects) = objects else { return };
+    for mut object in objects {
+        strip(&mut object);
+        if object != Value::Object(serde_json::Map::new()) {
+            // Twice the same object is another state than once.
+            let line = format!("{what} {object}");
+            let mut again = line.clone();
+            while !lines.insert(again.clone()) {
+                again.push_str(" (again)");
+            }
+        }
+    }
+}
+
+fn walk(folder: &Path, lines: &mut BTreeSet<String>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() { walk(&path, lines) } else { read(&path, lines) }
+    }
+}
+
+fn read(path: &Path, lines: &mut BTreeSet<String>) {
+    // Some can only be written, or have no value yet (stable_secret).
+    if let Ok(value) = fs::read_to_string(path) {
+        lines.insert(format!("{} = {}", path.display(), value.trim()));
+    }
+}

@@ -1,0 +1,57 @@
+//! End to end: the program, as Ganeti runs it, in network namespaces, judged by what passes on the wire and by what
+//! the real `ip` and `nft` say of the kernel.
+//!
+//! Takes the arguments of any Rust test binary. Needs root or user namespaces, and ip, nft, iptables, strace. A test
+//! that cannot run says SKIP and why; with CI=true in the environment that is a failure.
+#![expect(clippy::print_stderr, reason = "a test runner speaks to whoever runs it")]
+
+mod harness;
+mod tests;
+
+use std::env;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use harness::{Skip, netns};
+
+/// A test: its name and what it does.
+type Test = (&'static str, fn() -> Result<()>);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Tests mostly wait, for frames and for the kernel.
+    arguments.test_threads.get_or_insert(4);
+    // Ganeti's node daemon has this umask, and whoever has it must chmod what others read.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let entered = if arguments.list { Ok(()) } else { netns::enter() };
+    let refused: Option<Arc<str>> = entered.err().map(|error| format!("{error:#}").into());
+    let trials = tests::all().map(|(name, test)| {
+        let refused = refused.clone();
+        Trial::ignorable_test(name, move || match refused {
+            Some(reason) => skipped(name, &reason),
+            None => verdict(name, test()),
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn verdict(name: &str, result: Result<()>) -> Result<Completion, Failed> {
+    match result {
+        Ok(()) => Ok(Completion::Completed),
+        Err(error) => match error.downcast_ref::<Skip>() {
+            Some(Skip(reason)) => skipped(name, reason),
+            None => Err(format!("{error:#}").into()),
+        },
+    }
+}
+
+fn skipped(name: &str, reason: &str) -> Result<Completion, Failed> {
+    eprintln!("SKIP {name}: {reason}");
+    match env::var("CI").as_deref() {
+        Ok("true") => Err(format!("SKIP in CI: {reason}").into()),
+        _ => Ok(Completion::ignored_with(format!("SKIP: {reason}"))),
+    }
+}
