@@ -193,7 +193,8 @@ pub struct Files {
 }
 
 impl Files {
-    fn new() -> Result<Self> {
+    /// A fresh one, with settings that keep everything in it.
+    pub fn new() -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("netns-{}-{number}", process::id()));

@@ -7,5 +7,5 @@ use super::Test;
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = Test> {
-    [selftest::TESTS].into_iter().flatten().copied()
+    [selftest::TESTS, crate::attack::TESTS].into_iter().flatten().copied()
 }
