@@ -48,25 +48,25 @@ pub const ROWS: &[Row] = &[
         "ARP request as the gateway",
         |c| vec![c.arp(1, (c.me.mac, c.gateway.ip), (Mac::ZERO, c.victim.ip))],
         CLAIM,
-        Seen(["NA", ""]),
+        Seen(["AN", ""]),
     ),
     row(
         "ARP request as the neighbour",
         |c| vec![c.arp(1, (c.me.mac, c.victim.ip), (Mac::ZERO, c.gateway.ip))],
         CLAIM,
-        Seen(["NA", ""]),
+        Seen(["AN", ""]),
     ),
     row(
         "ARP request as a stranger",
         |c| vec![c.arp(1, (c.me.mac, Ipv4Addr::new(198, 51, 100, 77)), (Mac::ZERO, c.gateway.ip))],
         UNSEEN,
-        Seen(["NA", ""]),
+        Seen(["AN", ""]),
     ),
     row(
         "ARP request for the node as the gateway",
         |c| vec![to(c.router.unwrap_or(c.node.mac), c.arp(1, (c.me.mac, c.gateway.ip), (Mac::ZERO, c.node.ip)))],
-        Seen(["BNA", "BN", "", ""]),
-        Seen(["NA", ""]),
+        Seen(["BAN", "BAN", "", ""]),
+        Seen(["AN", ""]),
     ),
     row(
         "ARP reply as the gateway",
@@ -84,7 +84,7 @@ pub const ROWS: &[Row] = &[
         "gratuitous ARP request as the gateway",
         |c| vec![c.arp(1, (c.me.mac, c.gateway.ip), (Mac::ZERO, c.gateway.ip))],
         CLAIM,
-        Seen(["NA", ""]),
+        Seen(["AN", ""]),
     ),
     row(
         "gratuitous ARP reply as the gateway",
@@ -96,7 +96,7 @@ pub const ROWS: &[Row] = &[
         "gratuitous ARP request as the neighbour",
         |c| vec![c.arp(1, (c.me.mac, c.victim.ip), (Mac::ZERO, c.victim.ip))],
         CLAIM,
-        Seen(["NA", ""]),
+        Seen(["AN", ""]),
     ),
     row(
         "gratuitous ARP reply as the neighbour",

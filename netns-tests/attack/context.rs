@@ -141,7 +141,7 @@ pub struct Row {
     pub frames: fn(&Context) -> Vec<Vec<u8>>,
     /// On a bridge: [plain, private-filtered, strict-filtered, both tags].
     pub bridged: Verdicts<4>,
-    /// On a routed TAP: [routed without a tag, ip-less-routed].
+    /// On a routed TAP: [without our filters, ip-less-routed].
     pub routed: Verdicts<2>,
 }
 

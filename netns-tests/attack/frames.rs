@@ -186,11 +186,11 @@ pub fn redirect6(source: Ipv6Addr, destination: Ipv6Addr, better: Ipv6Addr, targ
     frame::icmpv6(source, destination, 255, bytes)
 }
 
-/// A redirect for a host (RFC 792) of `target` to `better`, as a packet.
+/// A redirect for a host (RFC 792) of `target` to `better`, as a packet, for a datagram that the listener may have sent.
 pub fn redirect4(source: Ipv4Addr, destination: Ipv4Addr, better: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut bytes = vec![5, 1, 0, 0];
     bytes.extend(better.octets());
-    bytes.extend(frame::ipv4(destination, target, UDP, &[0, 7, 0, 7, 0, 8, 0, 0]));
+    bytes.extend(frame::ipv4(destination, target, UDP, &[0, 9, 0, 7, 0, 8, 0, 0]));
     let sum = frame::checksum(&bytes).to_be_bytes();
     bytes[2..4].copy_from_slice(&sum);
     frame::ipv4(source, destination, frame::ICMP, &bytes)

@@ -17,7 +17,7 @@ use crate::harness::guest::Identity;
 use crate::harness::netns::Netns;
 use crate::harness::nic::Nic;
 use crate::harness::port::Port;
-use crate::harness::topology::{Files, MANAGEMENT, MANAGEMENT6, Node};
+use crate::harness::topology::{Files, MANAGEMENT, MANAGEMENT6, Node, OUTSIDE, OUTSIDE6};
 
 /// How the NICs of a bridge are set up: the columns of the bridged verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub enum Families {
 /// - `A` the node answered the attacker by ARP or neighbour discovery;
 /// - `T` theft: a neighbour's next frame to another one arrives at the attacker;
 /// - `N` the node believes another MAC for a neighbour than before, or an address of another's on the attacker's TAP;
-/// - `R` the node has another default route.
+/// - `R` the node would send another way than before.
 pub type Seen = String;
 
 /// The node and everything around it.
@@ -102,6 +102,18 @@ fn node() -> Result<Node> {
         netns.set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), "0")?;
     }
     Ok(Node { netns, number: 1, files: Files::new()? })
+}
+
+/// Lets iptables, ip6tables and arptables see what is bridged, or not. Says whether the kernel can.
+pub fn br_netfilter(netns: &Netns, on: bool) -> Result<bool> {
+    for name in ["iptables", "ip6tables", "arptables"] {
+        let name = format!("bridge/bridge-nf-call-{name}");
+        if netns.sysctl(&name).is_err() {
+            return Ok(false);
+        }
+        netns.set_sysctl(&name, if on { "1" } else { "0" })?;
+    }
+    Ok(true)
 }
 
 fn listener(netns: &Netns) -> Result<UdpSocket> {
@@ -146,10 +158,22 @@ impl Ground {
              link set br0 up\n\
              addr add {}/24 dev br0\n\
              addr add {}/64 dev br0 nodad\n\
-             link set eth1 up master br0 addrgenmode none\n",
-            BRIDGE.mac, BRIDGE.ip, BRIDGE.ip6,
+             link set eth1 up master br0 addrgenmode none\n\
+             route add default via {} dev br0\n\
+             -6 route add {OUTSIDE6}/64 via {} dev br0\n\
+             -6 route add default dev lo metric 9999\n",
+            BRIDGE.mac,
+            BRIDGE.ip,
+            BRIDGE.ip6,
+            ROUTER.ip,
+            ROUTER.mac.link_local(),
         ))?;
         netns.set_sysctl("ipv4/neigh/br0/locktime", "0")?;
+        // As careless as a node can be: it believes redirects to anywhere.
+        for name in ["all", "br0"] {
+            netns.set_sysctl(&format!("ipv4/conf/{name}/secure_redirects"), "0")?;
+        }
+        br_netfilter(netns, false)?;
         let ground = Self {
             bridge: Some(Port::packet(netns, "br0", false)?),
             listener: listener(netns)?,
@@ -188,8 +212,8 @@ impl Ground {
         bridged_nic(&self.node, tap, id, setup.tags())
     }
 
-    /// A routing node, its uplink set up, and two routed guests.
-    pub fn routed(tags: &str, families: Families) -> Result<Self> {
+    /// A routing node, its uplink set up, and two ip-less-routed guests.
+    pub fn routed(families: Families) -> Result<Self> {
         let node = node()?;
         let netns = &node.netns;
         let [attacker, victim, uplink, management] = ["tap0", "tap1", "eth1", "eth0"].map(|name| tap(netns, name));
@@ -203,8 +227,8 @@ impl Ground {
             uplink = node.uplink_mac(),
         ))?;
         node.uplink_up()?;
-        families.of(nic(&node, "tap0", ATTACKER).set("NETWORK_TAGS", tags)).ifup()?.succeeds()?;
-        nic(&node, "tap1", VICTIM).set("NETWORK_TAGS", tags).ifup()?.succeeds()?;
+        families.of(nic(&node, "tap0", ATTACKER)).ifup()?.succeeds()?;
+        nic(&node, "tap1", VICTIM).ifup()?.succeeds()?;
         let lines = [
             ("eth0", MANAGEMENT.into(), Mac([2, 0, 0, 0, 0, 1])),
             ("eth0", MANAGEMENT6.into(), Mac([2, 0, 0, 0, 0, 1])),
@@ -249,11 +273,24 @@ impl Ground {
         })
     }
 
+    /// The same without any filter.
+    pub fn routed_unfiltered() -> Result<Self> {
+        let ground = Self::routed(Families::Both)?;
+        let tables = ground.node.netns.output(Command::new("nft").args(["list", "tables"]))?;
+        for table in tables.lines().filter(|table| table.ends_with("snf-network") && !table.contains(" arp ")) {
+            ground.nft(&format!("delete {table}"))?;
+        }
+        Ok(ground)
+    }
+
     /// Sends a row's frames from the attacker, and looks everywhere.
     pub fn attack(&self, frames: &[Vec<u8>]) -> Result<Seen> {
         if self.bridge.is_some() {
             self.teach()?;
+        } else {
+            self.restore_neighbours()?;
         }
+        let routes = self.routes()?;
         self.empty();
         // The TAP refuses some; they arrive nowhere.
         for frame in frames {
@@ -270,11 +307,18 @@ impl Ground {
             seen.push('N');
             self.restore_neighbours()?;
         }
-        if self.bridge.is_some() && !self.node.netns.ip("-6 route show default")?.trim().is_empty() {
+        if self.routes()? != routes {
             seen.push('R');
-            self.node.netns.ip("-6 route flush default")?;
+            self.node.netns.ip_batch("route flush cache\n-6 route flush cache\n-6 route flush proto ra\n")?;
         }
         Ok(seen)
+    }
+
+    /// By which way the node would send: to the outside of both families, and to where only a default route leads.
+    fn routes(&self) -> Result<Vec<String>> {
+        let batch = format!("route get {OUTSIDE}\nroute get {OUTSIDE6}\nroute get 2001:db8:dead::1\n");
+        let text = self.node.netns.fed(Command::new("ip").args(["-batch", "-"]), &batch)?;
+        Ok(text.lines().filter_map(|line| line.split_once(" src ")).map(|(way, _)| way.to_owned()).collect())
     }
 
     /// Forgets what has arrived anywhere.
@@ -332,18 +376,17 @@ impl Ground {
         Ok(())
     }
 
-    /// Does what the victim and the gateway send each other arrive at the attacker?
+    /// Does what another station behind the uplink sends to the victim and to the gateway arrive at the attacker?
     pub fn theft(&self) -> Result<bool> {
-        let packet = |from: Identity, to: Identity| {
-            let echo = frame::echo_request(from.ip.into(), to.ip.into(), 0x7e47, 1);
-            frame::ethernet(to.mac, from.mac, IPV4, &echo)
-        };
-        let sent = [(&self.uplink, packet(ROUTER, VICTIM)), (&self.victim, packet(VICTIM, ROUTER))];
-        for (port, frame) in &sent {
-            port.send(frame)?;
+        let sent = [VICTIM, ROUTER].map(|to| {
+            let echo = frame::echo_request(BYSTANDER.1.into(), to.ip.into(), 0x7e47, 1);
+            frame::ethernet(to.mac, BYSTANDER.0, IPV4, &echo)
+        });
+        for frame in &sent {
+            self.uplink.send(frame)?;
         }
         let stolen = self.attacker.drain();
-        Ok(sent.iter().any(|(_, frame)| stolen.iter().any(|it| holds(it, frame))))
+        Ok(sent.iter().any(|frame| stolen.iter().any(|it| holds(it, frame))))
     }
 
     fn known(&self) -> [(std::net::IpAddr, Mac); 4] {
@@ -377,8 +420,13 @@ impl Ground {
         if self.bridge.is_none() {
             return self.node.netns.ip("neigh flush dev tap0").map(drop);
         }
-        let lines = self.known().map(|(ip, mac)| format!("neigh replace {ip} lladdr {mac} dev br0 nud stale\n"));
-        self.node.netns.ip_batch(&lines.concat())?;
+        let own = (ATTACKER.ip.into(), ATTACKER.mac);
+        let lines = self
+            .known()
+            .into_iter()
+            .chain([own])
+            .map(|(ip, mac)| format!("neigh replace {ip} lladdr {mac} dev br0 nud stale\n"));
+        self.node.netns.ip_batch(&lines.collect::<String>())?;
         // The kernel does not overwrite an entry in the jiffy in which it was written.
         thread::sleep(Duration::from_millis(20));
         Ok(())
@@ -389,6 +437,9 @@ impl Ground {
         self.node.netns.fed(Command::new("nft").args(["-f", "-"]), ruleset)
     }
 }
+
+/// A station behind the uplink, whose MAC nobody forges: by sending, it does not put right where others are.
+const BYSTANDER: (Mac, std::net::Ipv4Addr) = (Mac([0xaa, 0x55, 0x6d, 0, 0, 5]), std::net::Ipv4Addr::new(10, 0, 0, 5));
 
 /// See [`Context::private`].
 const PRIVATE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x5eed, 0xa5a5, 0x1234, 0x77);

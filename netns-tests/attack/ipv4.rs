@@ -127,7 +127,7 @@ pub const ROWS: &[Row] = &[
             let packet = frames::redirect4(c.gateway.ip, c.node.ip, c.me.ip, Ipv4Addr::new(198, 51, 100, 1));
             vec![c.to_node(&packet)]
         },
-        Seen(["B", "B", "", ""]),
+        Seen(["BR", "BR", "", ""]),
         NOT_FORWARDED,
     ),
     // Servers.

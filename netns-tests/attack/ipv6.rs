@@ -134,7 +134,7 @@ pub const ROWS: &[Row] = &[
         "advertisement of the own address, asked for",
         |c| vec![c.to_victim(&frames::advertisement(c.me.ip6, c.victim.ip6, 0x60, c.me.ip6, &[c.me.mac]))],
         HONEST,
-        NOT_FORWARDED_OWN,
+        Seen(["V", "V"]),
     ),
     row(
         "advertisement of the own address",
@@ -218,7 +218,7 @@ pub const ROWS: &[Row] = &[
         "advertisement of the gateway to the victim alone",
         |c| vec![c.to_victim(&frames::advertisement(c.me.ip6, c.victim.ip6, 0x60, c.gateway.ip6, &[c.me.mac]))],
         FORGED,
-        NOT_FORWARDED_OWN,
+        ROUTED,
     ),
     row(
         "advertisement of the gateway from its address",
@@ -277,7 +277,7 @@ pub const ROWS: &[Row] = &[
     row(
         "solicitation for the node as the neighbour",
         |c| vec![c.to_group(&frames::solicitation(c.victim.ip6, c.node.ip6, Some(c.me.mac)))],
-        CLAIM,
+        Seen(["VUBSAN", "VUBAN", "", ""]),
         NO_ENTRY,
     ),
     row(
@@ -310,7 +310,7 @@ pub const ROWS: &[Row] = &[
         "router advertisement as the gateway",
         |c| vec![c.to_group(&frames::router_advertisement(c.gateway.mac.link_local(), ALL_NODES, c.me.mac))],
         ROUTER,
-        NOT_FORWARDED,
+        Seen(["N", ""]),
     ),
     row(
         "router advertisement to the broadcast MAC",
@@ -342,13 +342,13 @@ pub const ROWS: &[Row] = &[
                 ],
             )
         },
-        ROUTER,
+        FORGED_TO_ALL,
         NOT_FORWARDED,
     ),
     row(
         "router advertisement behind a routing header",
         |c| hidden(c, &[(ROUTING, frames::routing(0))]),
-        ROUTER,
+        FORGED_TO_ALL,
         NOT_FORWARDED,
     ),
     row(
@@ -395,6 +395,16 @@ pub const ROWS: &[Row] = &[
             vec![c.to_victim(&own)]
         },
         FORGED,
+        NOT_FORWARDED,
+    ),
+    row(
+        "redirect to the node, IPv6",
+        |c| {
+            let std::net::IpAddr::V6(outside) = OUTSIDE6 else { unreachable!("an IPv6 constant") };
+            let (gateway, node) = (c.gateway.mac.link_local(), c.node.mac.link_local());
+            vec![c.to_node(&frames::redirect6(gateway, node, link_local(c), outside))]
+        },
+        Seen(["BR", "BR", "", ""]),
         NOT_FORWARDED,
     ),
     row(
@@ -445,7 +455,5 @@ pub const ROWS: &[Row] = &[
 
 /// The tagless setup proxies neighbour discovery; of an ip-less-routed guest nfdhcpd does.
 const NDP_PROXY: Verdicts<2> = Kernel("the node has no route back to itself to answer for");
-/// Link-scope hop limits and addresses: a packet like any other on its way through the node.
-const NOT_FORWARDED_OWN: Verdicts<2> = Kernel("taken for the node's own neighbour discovery");
 const UNSPECIFIED: Verdicts<2> = Kernel("no router forwards from the unspecified address");
 const MARTIAN: Verdicts<2> = Kernel("the kernel takes nothing from a martian source");

@@ -22,8 +22,10 @@ pub const TESTS: &[Test] = &[
     ("attack::from_a_private_filtered_port", || bridged(Bridged::Filtered)),
     ("attack::from_a_strict_filtered_port", || bridged(Bridged::Strict)),
     ("attack::from_a_port_with_both_filters", || bridged(Bridged::StrictFiltered)),
-    ("attack::from_a_routed_tap_without_a_tag", || routed(0, "")),
-    ("attack::from_an_ip_less_routed_tap", || routed(1, "ip-less-routed")),
+    ("attack::from_a_routed_tap_without_filters", || {
+        judge(|_| Ground::routed_unfiltered(), |row| expected(&row.routed, 0))
+    }),
+    ("attack::from_an_ip_less_routed_tap", || judge(Ground::routed, |row| expected(&row.routed, 1))),
 ];
 
 /// The tables, and the families of the NIC from which they are sent.
@@ -35,10 +37,6 @@ const TABLES: [(Families, &[&[Row]]); 3] = [
 
 fn bridged(setup: Bridged) -> Result<()> {
     judge(|families| Ground::bridged(setup, families), |row| expected(&row.bridged, setup as usize))
-}
-
-fn routed(column: usize, tags: &str) -> Result<()> {
-    judge(|families| Ground::routed(tags, families), |row| expected(&row.routed, column))
 }
 
 /// Sends all rows, and compares what is seen of each with its verdict.
