@@ -1,5 +1,6 @@
 //! Who is on the scene, and what a row of the tables is made of.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::frames;
@@ -131,6 +132,30 @@ pub enum Verdicts<const COLUMNS: usize> {
     Seen([&'static str; COLUMNS]),
     /// They arrive nowhere, whatever the setup, because.
     Kernel(&'static str),
+}
+
+/// What must be seen in one column.
+pub struct Verdict {
+    /// The letters of [`super::ground::Seen`].
+    pub seen: &'static str,
+    /// Why the kernel lets nothing through.
+    pub why: Option<&'static str>,
+}
+
+impl<const COLUMNS: usize> Verdicts<COLUMNS> {
+    /// That of a column.
+    pub fn column(&self, column: usize) -> Verdict {
+        match self {
+            Self::Seen(columns) => Verdict { seen: columns[column], why: None },
+            Self::Kernel(why) => Verdict { seen: "", why: Some(why) },
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:?}{}", self.seen, self.why.map(|why| format!(", as {why}")).unwrap_or_default())
+    }
 }
 
 /// A thing a guest will try.

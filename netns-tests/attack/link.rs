@@ -65,7 +65,7 @@ pub const ROWS: &[Row] = &[
         NOT_FORWARDED,
     ),
     // Protocols of bridges and switches.
-    row("BPDU", |c| vec![frames::bpdu(c.me.mac)], Seen(["VUBS", "VUB", "", ""]), NOT_FORWARDED),
+    row("BPDU", |c| vec![frames::bpdu(c.me.mac)], Seen(["VUBS", "", "", ""]), NOT_FORWARDED),
     row(
         "LLDP",
         |c| {
@@ -76,7 +76,7 @@ pub const ROWS: &[Row] = &[
                 &[2, 2, 7, b'x', 4, 2, 7, b'y', 6, 2, 0, 120],
             )]
         },
-        Seen(["VUBS", "VUB", "", ""]),
+        Seen(["VUBS", "", "", ""]),
         NOT_FORWARDED,
     ),
     row(
