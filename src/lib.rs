@@ -7,7 +7,9 @@
 pub mod addr;
 pub mod announce;
 pub mod commands;
+pub mod demo;
 pub mod environment;
+pub mod frame;
 pub mod kernel;
 pub mod log;
 pub mod nic;

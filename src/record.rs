@@ -11,7 +11,7 @@ use crate::plan::Plan;
 use crate::routing_tables;
 use crate::settings::Settings;
 use crate::setup::{self, Before, Facts, routed::PROXY_DELAY};
-use crate::state::Variables;
+use crate::state::{Variables, one_line};
 
 /// Variables of the facts; all others are Ganeti's or of the settings. The administrator's own scripts know UPLINK and
 /// UPLINK6 by these names.
@@ -79,7 +79,7 @@ impl Record {
     /// As variables for the state file.
     pub fn variables(&self) -> Variables {
         let mut variables: Variables = Vec::new();
-        let mut put = |key: &str, value: String| variables.push((key.to_owned(), value));
+        let mut put = |key: &str, value: String| variables.push((key.to_owned(), one_line(&value)));
         for (key, value) in self.raw.variables() {
             put(key, value.unwrap_or_default().to_owned());
         }

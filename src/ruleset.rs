@@ -83,16 +83,19 @@ impl Set {
     pub fn new<const PARTS: usize>(name: &'static str, key: [Datatype; PARTS]) -> Self {
         Self { name, key: key.into(), data: None, comment: None }
     }
+
+    /// What its elements are: `type ifname : ipv4_addr`.
+    pub fn datatypes(&self) -> String {
+        let key: Vec<_> = self.key.iter().map(Datatype::to_string).collect();
+        let data = self.data.map(|data| format!(" : {data}")).unwrap_or_default();
+        format!("type {}{data}", key.join(" . "))
+    }
 }
 
 impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.data.is_some() { "map" } else { "set" };
-        write!(f, "\t{kind} {} {{\n\t\ttype ", self.name)?;
-        concatenation(f, &self.key)?;
-        if let Some(data) = self.data {
-            write!(f, " : {data}")?;
-        }
+        write!(f, "\t{kind} {} {{\n\t\t{}", self.name, self.datatypes())?;
         if let Some(comment) = &self.comment {
             write!(f, "\n\t\t{comment}")?;
         }
@@ -316,11 +319,6 @@ pub struct Element {
 }
 
 impl Element {
-    /// Whether both are the same place in the same set, whatever they hold there.
-    pub fn same_key(&self, other: &Self) -> bool {
-        (self.family, self.set, &self.key) == (other.family, other.set, &other.key)
-    }
-
     /// The line that deletes it.
     pub fn deletion(&self) -> Deletion<'_> {
         Deletion(self)

@@ -96,9 +96,7 @@ impl State {
         for record in &records {
             let _infallible = writeln!(text, "{HEAD}\nSNF_NETWORK_STATE={}", shell_quoted(VERSION));
             for (key, value) in record {
-                // Line breaks could forge variables of their own.
-                let value = value.replace(|c: char| c.is_control(), " ");
-                let _infallible = writeln!(text, "{key}={}", shell_quoted(&value));
+                let _infallible = writeln!(text, "{key}={}", shell_quoted(&one_line(value)));
             }
         }
         if text != self.text {
@@ -130,6 +128,11 @@ impl State {
         }
         done
     }
+}
+
+/// A value as it is recorded: a line break could forge a variable of its own, so control characters become spaces.
+pub fn one_line(value: &str) -> String {
+    value.replace(|c: char| c.is_control(), " ")
 }
 
 fn uplink_file(device: &IfName, family: Family) -> String {

@@ -1,5 +1,6 @@
 //! The table of commands: which name runs what, and how a run ends.
 
+pub mod announce;
 pub mod announcer;
 pub mod nic;
 pub mod node;
@@ -57,6 +58,24 @@ const COMMANDS: &[Command] = &[
         arguments: "up|down [OPTIONS]",
         summary: "set up the node's uplink for routed guests, or undo it (node --help)",
         run: |call| node::run(&call.arguments),
+    },
+    Command {
+        names: &["arpsend"],
+        arguments: "-U -i IP [-c COUNT] DEV",
+        summary: "send gratuitous ARP for IP on DEV",
+        run: |call| announce::arpsend(&call.arguments),
+    },
+    Command {
+        names: &["ndsend"],
+        arguments: "[-c COUNT] ADDR DEV",
+        summary: "send unsolicited neighbour advertisements for ADDR on DEV",
+        run: |call| announce::ndsend(&call.arguments),
+    },
+    Command {
+        names: &["mac2eui64"],
+        arguments: "MAC PREFIX",
+        summary: "print the modified EUI-64 address of MAC in PREFIX",
+        run: |call| announce::mac2eui64(&call.arguments),
     },
 ];
 

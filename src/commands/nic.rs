@@ -3,14 +3,14 @@
 use anyhow::{Context, Error, Result, anyhow, bail};
 
 use crate::addr::{Family, IfName};
-use crate::commands::announcer;
+use crate::commands::announcer::{self, Announcer, Owner};
 use crate::environment::RawNic;
 use crate::kernel::nftables::Presence;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
-use crate::nic::{Identity, Mode, Nic};
-use crate::plan::{PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
+use crate::nic::{Identity, MigrationPhase, Mode, Nic};
+use crate::plan::{Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
 use crate::routing_tables;
@@ -38,10 +38,19 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
     let record = Record::new(raw, &nic, settings, facts);
     let made = change(&mut kernel, &mut state, &old, &tap, &plan, &record, current.is_some(), log);
     if let Err(error) = made {
-        finish(kernel);
+        announcer::detach(kernel.into_lingering(), None);
         return Err(error);
     }
-    finish(kernel);
+    // Before a migration the guest still runs elsewhere: to announce it here would lead its packets astray.
+    let announcements = if nic.migration_phase == Some(MigrationPhase::Pre) { &[][..] } else { &plan.announcements };
+    let owner = Owner {
+        folder: settings.state_dir.clone(),
+        interface: nic.interface.clone(),
+        index: tap.index,
+        record: record.variables(),
+    };
+    let announcer = Announcer::first_round(&mut kernel, announcements, owner, log);
+    announcer::detach(kernel.into_lingering(), Some(announcer));
     Ok(())
 }
 
@@ -76,7 +85,7 @@ fn change(
         reconcile::apply(kernel, plan, &elements).map(|()| reconcile::remove(kernel, &leftover, true))
     } else {
         take_over(kernel, old, tap, &leftover).and_then(|failures| {
-            let elements = [elements, unrecorded(kernel, tap, old.is_empty())?].concat();
+            let elements = if old.is_empty() { unrecorded(kernel, tap, plan)? } else { elements };
             reconcile::apply(kernel, plan, &elements).map(|()| failures)
         })
     };
@@ -121,16 +130,22 @@ fn take_over(kernel: &mut Kernel, old: &[Record], tap: &LinkState, leftover: &Pl
     if tap.up {
         kernel.set_down(tap.index)?;
     }
+    if old.is_empty() {
+        return Ok(Vec::new());
+    }
     let live = old.last().is_some_and(|it| it.facts.index == tap.index);
     Ok(reconcile::remove(kernel, leftover, live))
 }
 
-/// What stands under the TAP's name without a record of it: its file was lost.
-fn unrecorded(kernel: &mut Kernel, tap: &LinkState, lost: bool) -> Result<Vec<Element>> {
-    if !lost {
+/// What stands under the TAP's name without a record of it, because its file was lost: rules go at once, elements are
+/// returned.
+fn unrecorded(kernel: &mut Kernel, tap: &LinkState, plan: &Plan) -> Result<Vec<Element>> {
+    if plan.objects.iter().any(|it| matches!(it, Object::Rule(_))) {
+        kernel.remove_rules_of(&tap.name, PREFERENCE_NIC, PROTOCOL_NIC)?;
+    }
+    if plan.tables.is_empty() {
         return Ok(Vec::new());
     }
-    kernel.remove_rules_of(&tap.name, PREFERENCE_NIC, PROTOCOL_NIC)?;
     let nftables = kernel.nftables()?;
     let members = base::membership(&tap.name);
     let there = nftables.present(&members)?;
@@ -173,7 +188,7 @@ pub fn ifdown(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
         log_plan(&plan, Verb::Remove, log);
         failures.extend(reconcile::remove(&mut kernel, &plan, Some(record.facts.index) == index));
     }
-    finish(kernel);
+    announcer::detach(kernel.into_lingering(), None);
     if failures.is_empty() {
         return state.write(Vec::new());
     }
@@ -259,9 +274,4 @@ fn log_plan(plan: &Plan, verb: Verb, log: &mut Log) {
         reconcile::removal_order(plan).concat().iter().for_each(|it| log.line(it.line(verb)));
         plan.elements.iter().for_each(|it| log.line(format!("nft {}", it.deletion())));
     }
-}
-
-/// Leaves what makes wait to a process that nobody waits for.
-fn finish(kernel: Kernel) {
-    announcer::detach(kernel.into_lingering());
 }

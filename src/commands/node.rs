@@ -301,7 +301,7 @@ fn up(uplink: &Uplink, dry_run: bool, settings: &Settings, log: &mut Log) -> Res
     }
     state.write(vec![variables])?;
     state::record_table(&settings.state_dir, uplink.table, &uplink.device)?;
-    super::announcer::detach(kernel.into_lingering());
+    super::announcer::detach(kernel.into_lingering(), None);
     Ok(())
 }
 
@@ -325,6 +325,6 @@ fn down(device: &IfName, family: Family, settings: &Settings, log: &mut Log) -> 
         }
         state::forget_table(&settings.state_dir, uplink.table, device);
     }
-    super::announcer::detach(kernel.into_lingering());
+    super::announcer::detach(kernel.into_lingering(), None);
     state.write(Vec::new())
 }

@@ -1,16 +1,24 @@
 //! The only folder that knows sockets and bytes.
 
+pub mod address;
 pub mod error;
+mod exchange;
+pub mod guest_port;
+pub mod namespace;
 pub mod netlink;
 pub mod nftables;
+pub mod packet;
 pub mod process;
 pub mod rtnetlink;
+pub mod topology;
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::error::Error;
 use self::netlink::Netlink;
@@ -164,4 +172,19 @@ pub fn is_absent(errno: i32) -> bool {
     [Errno::ENOENT, Errno::ESRCH, Errno::ENODEV, Errno::ENXIO, Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT]
         .into_iter()
         .any(|it| it as i32 == errno)
+}
+
+/// Waits until `fd` can be read, or says false at the deadline.
+fn readable(fd: impl AsFd, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Milliseconds, rounded up: to wake up before the deadline would only mean to ask again.
+        let timeout = PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) if Instant::now() >= deadline => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }

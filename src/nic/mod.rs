@@ -25,8 +25,8 @@ pub struct Identity {
     pub interface: IfName,
     /// INTERFACE_UUID.
     pub uuid: Option<String>,
-    /// INSTANCE, a host name.
-    pub instance: String,
+    /// INSTANCE, a host name; whoever takes a NIC down by hand may leave it out.
+    pub instance: Option<String>,
 }
 
 impl Identity {
@@ -42,9 +42,11 @@ impl Identity {
             let fits = uuid.len() <= 64 && uuid.bytes().all(of_uuids);
             ensure!(fits, "INTERFACE_UUID {}: expected a UUID: hexadecimal digits and -", quoted(uuid));
         }
-        let instance = required("INSTANCE", &raw.instance, "expected the instance's host name")?;
-        ensure!(is_domain_name(instance), "INSTANCE {}: expected a host name", quoted(instance));
-        Ok(Self { interface, uuid: uuid.map(str::to_owned), instance: instance.to_owned() })
+        let instance = raw.instance.as_deref();
+        if let Some(instance) = instance {
+            ensure!(is_domain_name(instance), "INSTANCE {}: expected a host name", quoted(instance));
+        }
+        Ok(Self { interface, uuid: uuid.map(str::to_owned), instance: instance.map(str::to_owned) })
     }
 }
 
@@ -95,7 +97,8 @@ impl Nic {
     /// # Errors
     /// At the first that is wrong: one line (`{:#}`) that names the variable, its value and what was expected.
     pub fn new(raw: &RawNic, settings: &Settings, table: impl FnOnce(&str) -> Result<u32>) -> Result<Self> {
-        let Identity { interface, uuid, instance } = Identity::new(raw)?;
+        let Identity { interface, uuid, .. } = Identity::new(raw)?;
+        let instance = required("INSTANCE", &raw.instance, "expected the instance's host name")?.to_owned();
         let index = raw.interface_index.as_deref().map(index).transpose()?;
         let name = raw.interface_name.as_deref();
         if let Some(name) = name {

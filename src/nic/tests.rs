@@ -286,7 +286,9 @@ fn bad_variables_are_named_with_their_value_and_what_was_expected() {
 
 #[test]
 fn tearing_down_needs_the_identity_only() {
-    let raw = RawNic { interface: Some("tap0".into()), instance: Some("vm1".into()), ..RawNic::default() };
-    let identity = Identity::new(&raw).expect("an identity");
-    assert_eq!((identity.interface.as_str(), identity.uuid, identity.instance.as_str()), ("tap0", None, "vm1"));
+    for instance in [Some("vm1".to_owned()), None] {
+        let raw = RawNic { interface: Some("tap0".into()), instance: instance.clone(), ..RawNic::default() };
+        let identity = Identity::new(&raw).expect("an identity");
+        assert_eq!((identity.interface.as_str(), identity.uuid, identity.instance), ("tap0", None, instance));
+    }
 }

@@ -25,6 +25,14 @@ pub(super) struct SeenTable {
     chains: Vec<SeenChain>,
 }
 
+#[cfg(test)]
+impl SeenTable {
+    /// As if nothing of `table` were there.
+    pub(super) fn nothing(table: &Table) -> Self {
+        Self { sets: vec![false; table.sets.len()], chains: vec![SeenChain::Missing; table.chains.len()] }
+    }
+}
+
 impl Socket {
     /// The generation of the ruleset, and then what is there of the tables.
     ///
@@ -66,7 +74,7 @@ impl Socket {
 }
 
 /// The set that is there must be of our type.
-fn check_set(family: TableFamily, set: &Set, attributes: &Attributes) -> Result<()> {
+pub(super) fn check_set(family: TableFamily, set: &Set, attributes: &Attributes) -> Result<()> {
     let (key_type, key_length) = key_layout(&set.key);
     let data_type = set.data.map_or(0, |data| layout(data).0);
     let wanted = [key_type, u32::try_from(key_length)?, data_type, set_flags(set)];
@@ -74,15 +82,20 @@ fn check_set(family: TableFamily, set: &Set, attributes: &Attributes) -> Result<
         .map(|kind| attributes.number(kind).unwrap_or_default());
     ensure!(
         found == wanted,
-        "set {family} {TABLE} {}: its key type, key length, data type and flags are {found:?}, expected {wanted:?}; \
-         remove it with: nft delete table {family} {TABLE}",
-        set.name
+        "set {family} {TABLE} {} has another type (key type {}, key length {}, data type {}, flags {}), \
+         expected: {}; remove it with: nft delete table {family} {TABLE}",
+        set.name,
+        found[0],
+        found[1],
+        found[2],
+        found[3],
+        set.datatypes()
     );
     Ok(())
 }
 
 /// A chain is complete when it carries the digest of our rules, and holds as many rules, with the jumps to it, as ours.
-fn seen_chain(table: &Table, chain: &Chain, attributes: &Attributes) -> SeenChain {
+pub(super) fn seen_chain(table: &Table, chain: &Chain, attributes: &Attributes) -> SeenChain {
     let ours = attributes.get(NFTA_CHAIN_USERDATA) == Some(&chain_udata(chain));
     let references = attributes.number(NFTA_CHAIN_USE).and_then(|count| usize::try_from(count).ok());
     if ours && references == Some(table.references(chain)) { SeenChain::Complete } else { SeenChain::Different }

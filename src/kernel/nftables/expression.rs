@@ -66,7 +66,8 @@ fn dependency(family: TableFamily, header: Header) -> Result<Option<(Field, Valu
     })
 }
 
-/// The expressions of a rule: a list of `NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA {..} }`.
+/// The expressions of a rule: a list of `NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA {..} }`. They are those of nft, but
+/// for what it does to save a comparison: fields side by side, compared one after the other, it loads as one.
 pub(super) fn expressions(family: TableFamily, rule: &Rule) -> Result<Vec<Attribute>> {
     let mut program = Program { family, known: Vec::new(), expressions: Vec::new() };
     rule.0.iter().try_for_each(|statement| program.statement(statement))?;
@@ -225,7 +226,6 @@ impl Program {
             vec![
                 number(NFTA_BITWISE_SREG, register)?,
                 number(NFTA_BITWISE_DREG, register)?,
-                number(NFTA_BITWISE_OP, NFT_BITWISE_MASK_XOR)?,
                 number(NFTA_BITWISE_LEN, u32::try_from(length)?)?,
                 data(NFTA_BITWISE_MASK, &bytes(mask))?,
                 data(NFTA_BITWISE_XOR, &vec![0; length])?,

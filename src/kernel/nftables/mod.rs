@@ -183,3 +183,6 @@ fn consolidate<'a>(change: &Change<'a>) -> Result<(Vec<&'a Element>, Vec<&'a Ele
     }
     Ok((add, remove))
 }
+
+#[cfg(test)]
+mod tests;

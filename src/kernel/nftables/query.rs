@@ -49,16 +49,8 @@ impl Socket {
 
     /// All elements of a set whose key and data are of its types.
     pub(super) fn elements(&mut self, family: TableFamily, set: &Set) -> Result<Vec<Element>> {
-        let decode = |stored: Stored| {
-            let data = match (set.data, stored.data) {
-                (Some(datatype), Some(data)) => Some(parse(datatype, &data)?),
-                (None, None) => None,
-                _ => return None,
-            };
-            let comment = stored.udata.as_deref().and_then(parse_comment);
-            Some(Element { family, set: set.name, key: parse_key(&set.key, &stored.key)?, data, comment })
-        };
-        Ok(self.dump(family, set.name)?.into_iter().filter_map(decode).collect())
+        let stored = self.dump(family, set.name)?.into_iter();
+        Ok(stored.filter_map(|stored| decode(family, set, stored)).collect())
     }
 
     /// Sends questions that have one answer each; what is missing answers nothing.
@@ -109,14 +101,14 @@ impl Socket {
 
 /// An element as the kernel keeps it.
 #[derive(Debug, PartialEq, Eq)]
-struct Stored {
+pub(super) struct Stored {
     key: Vec<u8>,
     data: Option<Vec<u8>>,
     udata: Option<Vec<u8>>,
 }
 
 /// `NFTA_SET_ELEM_LIST_ELEMENTS { NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE }, .. } .. }`
-fn stored_elements(attributes: &Attributes) -> Vec<Stored> {
+pub(super) fn stored_elements(attributes: &Attributes) -> Vec<Stored> {
     let Some(list) = attributes.nested(NFTA_SET_ELEM_LIST_ELEMENTS) else { return Vec::new() };
     let value = |element: &Attributes, kind| Some(element.nested(kind)?.get(NFTA_DATA_VALUE)?.to_vec());
     let decode = |element: Attributes| {
@@ -129,7 +121,18 @@ fn stored_elements(attributes: &Attributes) -> Vec<Stored> {
     list.each(NFTA_LIST_ELEM).filter_map(decode).collect()
 }
 
-fn presence(element: &Element, stored: Option<&Stored>) -> Presence {
+/// The element, or nothing where its key or data is not of the set's types.
+pub(super) fn decode(family: TableFamily, set: &Set, stored: Stored) -> Option<Element> {
+    let data = match (set.data, stored.data) {
+        (Some(datatype), Some(data)) => Some(parse(datatype, &data)?),
+        (None, None) => None,
+        _ => return None,
+    };
+    let comment = stored.udata.as_deref().and_then(parse_comment);
+    Some(Element { family, set: set.name, key: parse_key(&set.key, &stored.key)?, data, comment })
+}
+
+pub(super) fn presence(element: &Element, stored: Option<&Stored>) -> Presence {
     match stored {
         None => Presence::Absent,
         Some(stored) if stored.data == element.data.as_ref().map(bytes) && stored.udata == element_udata(element) => {
@@ -145,6 +148,3 @@ fn parse_comment(udata: &[u8]) -> Option<Comment> {
     let text = std::str::from_utf8(rest.get(..usize::from(length))?).ok()?;
     Some(Comment::new(text.trim_end_matches('\0')))
 }
-
-#[cfg(test)]
-mod tests;

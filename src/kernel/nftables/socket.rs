@@ -33,6 +33,7 @@ impl Socket {
     pub(super) fn open() -> Result<Self> {
         let inner = NetlinkSocket::new(NETLINK_NETFILTER)
             .context("NETLINK_NETFILTER: no socket: expected a kernel with CONFIG_NETFILTER_NETLINK")?;
+        inner.set_ext_ack(true).context("NETLINK_EXT_ACK")?;
         Ok(Self { inner, sequence: 0, received: Vec::with_capacity(RECEIVE) })
     }
 
