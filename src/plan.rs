@@ -48,6 +48,8 @@ pub enum Object {
     Rule(Rule),
     /// Membership in a bridge; without one, in none.
     Port(Port),
+    /// Which link-local groups a bridge's port does not treat apart.
+    GroupForwarding(GroupForwarding),
     /// The link is administratively up.
     Up(Up),
     /// A route.
@@ -124,6 +126,23 @@ pub struct Port {
     pub name: IfName,
     /// Its bridge, or none.
     pub bridge: Option<IfName>,
+}
+
+/// Which of the groups 01:80:c2:00:00:0X the bridge takes for ordinary ones when they come in on a port (X is the bit;
+/// IFLA_BRPORT_GROUP_FWD_MASK, Linux 4.15). Frames to the others reach spanning tree and the node, and teach the bridge
+/// where their source is, before any rule of nf_tables sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupForwarding {
+    /// The port.
+    pub name: IfName,
+    /// A bit for each group.
+    pub groups: u16,
+}
+
+impl GroupForwarding {
+    /// All but pause frames (01:80:c2:00:00:01), which every bridge drops (br_setport of the kernel's
+    /// net/bridge/br_netlink.c refuses them).
+    pub const ALL: u16 = 0xfffd;
 }
 
 /// `ip link set NAME up`.
@@ -246,6 +265,10 @@ impl Object {
                 Some(bridge) if !remove => format!("ip link set dev {} master {bridge}", it.name),
                 _ => format!("ip link set dev {} nomaster", it.name),
             },
+            Self::GroupForwarding(it) => {
+                let groups = if remove { 0 } else { it.groups };
+                format!("ip link set dev {} type bridge_slave group_fwd_mask {groups:#x}", it.name)
+            }
             Self::Up(it) if remove && !it.down_after => String::new(),
             Self::Up(it) => format!("ip link set dev {} {}", it.name, either("up", "down")),
             Self::Route(it) => {

@@ -62,7 +62,7 @@ pub fn removal_order(plan: &Plan) -> [Vec<&Object>; 2] {
 
 /// Whether an object belongs to the link itself, and so is gone with it.
 fn touches_link(object: &Object) -> bool {
-    matches!(object, Object::Link(_) | Object::Port(_) | Object::Up(_) | Object::Sysctl(_))
+    matches!(object, Object::Link(_) | Object::Port(_) | Object::GroupForwarding(_) | Object::Up(_) | Object::Sysctl(_))
 }
 
 /// Requests on their way into one send, each with the object it is for.
@@ -117,6 +117,14 @@ impl<'k> Batch<'k> {
                 };
                 if bridge != current.controller {
                     self.link_change(&it.name, object)?.controller = Some(bridge);
+                }
+            }
+            Object::GroupForwarding(it) => {
+                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
+                // On its way out of the bridge it loses them anyway, and a port of none has them at zero.
+                let groups = if add { it.groups } else { 0 };
+                if current.group_forwarding.unwrap_or(0) != groups {
+                    self.queue(rtnetlink::set_group_forwarding(current.index, groups), object);
                 }
             }
             Object::Up(it) => {
@@ -304,6 +312,7 @@ fn same_place(one: &Object, other: &Object) -> bool {
         (Object::Sysctl(a), Object::Sysctl(b)) => a.path() == b.path(),
         (Object::Link(a), Object::Link(b)) => a.name == b.name,
         (Object::Port(a), Object::Port(b)) => a.name == b.name,
+        (Object::GroupForwarding(a), Object::GroupForwarding(b)) => a.name == b.name,
         (Object::Up(a), Object::Up(b)) => a.name == b.name,
         (Object::Binding(a), Object::Binding(b)) => a.path == b.path,
         (a, b) => a == b,

@@ -3,10 +3,14 @@
 mod field;
 mod value;
 
+use std::borrow::Cow;
 use std::fmt;
 
-pub use field::{Field, Selector};
+pub use field::{Field, Raw, RawHeader, Selector};
 pub use value::{Comment, Datatype, Value};
+
+/// The name of a set or a chain: fixed, or made of what it depends on.
+pub type Name = Cow<'static, str>;
 
 /// The name of all our tables, one in each family that is needed.
 pub const TABLE: &str = "snf-network";
@@ -69,7 +73,7 @@ impl fmt::Display for Table {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
     /// Its name.
-    pub name: &'static str,
+    pub name: Name,
     /// The parts of its key.
     pub key: Vec<Datatype>,
     /// What a key maps to.
@@ -80,15 +84,25 @@ pub struct Set {
 
 impl Set {
     /// A set of keys of these parts.
-    pub fn new<const PARTS: usize>(name: &'static str, key: [Datatype; PARTS]) -> Self {
-        Self { name, key: key.into(), data: None, comment: None }
+    pub fn new<const PARTS: usize>(name: impl Into<Name>, key: [Datatype; PARTS]) -> Self {
+        Self { name: name.into(), key: key.into(), data: None, comment: None }
     }
 
-    /// What its elements are: `type ifname : ipv4_addr`.
+    /// Whether the key holds raw bits, which have no name as a type: nft takes an example of each part then.
+    pub fn is_by_example(&self) -> bool {
+        self.key.iter().any(|part| matches!(part, Datatype::Raw(_)))
+    }
+
+    /// What its elements are: `type ifname : ipv4_addr`, or `typeof iifname . @th,64,128`.
     pub fn datatypes(&self) -> String {
-        let key: Vec<_> = self.key.iter().map(Datatype::to_string).collect();
+        let by_example = self.is_by_example();
+        let part = |part: &Datatype| match part {
+            Datatype::IfName if by_example => Field::IifName.to_string(),
+            part => part.to_string(),
+        };
+        let key: Vec<_> = self.key.iter().map(part).collect();
         let data = self.data.map(|data| format!(" : {data}")).unwrap_or_default();
-        format!("type {}{data}", key.join(" . "))
+        format!("{} {}{data}", if by_example { "typeof" } else { "type" }, key.join(" . "))
     }
 }
 
@@ -143,7 +157,7 @@ pub struct Hook {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// Its name.
-    pub name: &'static str,
+    pub name: Name,
     /// Where packets enter it.
     pub hook: Option<Hook>,
     /// Its rules, in order.
@@ -215,7 +229,7 @@ pub enum Statement {
         /// Wanted: in the set, or not.
         equality: Equality,
         /// Name of the set, of the same table.
-        set: &'static str,
+        set: Name,
     },
     /// Writes into the packet what a map holds for fields; a packet without an entry goes on to the next rule:
     /// `arp saddr ip set oifname map @arp_source`.
@@ -225,7 +239,7 @@ pub enum Statement {
         /// Looked up together, in the order of the map's key.
         selectors: Vec<Selector>,
         /// Name of the map, of the same table.
-        map: &'static str,
+        map: Name,
     },
     /// Counts packets and bytes.
     Counter,
@@ -236,9 +250,9 @@ pub enum Statement {
     /// Goes back to the chain that jumped here.
     Return,
     /// Goes on in another chain, and here again after it.
-    Jump(&'static str),
+    Jump(Name),
     /// Goes on in another chain for good.
-    Goto(&'static str),
+    Goto(Name),
 }
 
 impl Statement {
@@ -253,13 +267,13 @@ impl Statement {
     }
 
     /// Matches where `selectors` together stand in `set`.
-    pub fn contained<const PARTS: usize>(selectors: [Selector; PARTS], set: &'static str) -> Self {
-        Self::Lookup { selectors: selectors.into(), equality: Equality::Equal, set }
+    pub fn contained<const PARTS: usize>(selectors: [Selector; PARTS], set: impl Into<Name>) -> Self {
+        Self::Lookup { selectors: selectors.into(), equality: Equality::Equal, set: set.into() }
     }
 
     /// Matches where `selectors` together do not stand in `set`.
-    pub fn not_contained<const PARTS: usize>(selectors: [Selector; PARTS], set: &'static str) -> Self {
-        Self::Lookup { selectors: selectors.into(), equality: Equality::NotEqual, set }
+    pub fn not_contained<const PARTS: usize>(selectors: [Selector; PARTS], set: impl Into<Name>) -> Self {
+        Self::Lookup { selectors: selectors.into(), equality: Equality::NotEqual, set: set.into() }
     }
 }
 
@@ -309,7 +323,7 @@ pub struct Element {
     /// The family of the table.
     pub family: TableFamily,
     /// The name of the set.
-    pub set: &'static str,
+    pub set: Name,
     /// Its key, part by part.
     pub key: Vec<Value>,
     /// What the key maps to.

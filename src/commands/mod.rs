@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use crate::environment::{Caller, RawNic};
 use crate::log::Log;
 use crate::settings::Settings;
+use crate::setup::filtered;
 
 /// A command, its names and what `--help` says of it.
 struct Command {
@@ -181,7 +182,9 @@ fn ifdown(call: &Call) -> Result<()> {
 fn plan(call: &Call) -> Result<()> {
     let mut text = String::new();
     for_nic(call, |raw, settings, _| {
-        text = nic::plan(raw, settings)?.to_string();
+        let plan = nic::plan(raw, settings)?;
+        text = plan.to_string();
+        text.extend(filtered::per_tap(&plan.elements).into_iter().map(|line| format!("# {line}\n")));
         Ok(())
     })?;
     print(&text);

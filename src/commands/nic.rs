@@ -85,7 +85,7 @@ fn change(
         reconcile::apply(kernel, plan, &elements).map(|()| reconcile::remove(kernel, &leftover, true))
     } else {
         take_over(kernel, old, tap, &leftover).and_then(|failures| {
-            let elements = if old.is_empty() { unrecorded(kernel, tap, plan)? } else { elements };
+            let elements = if old.is_empty() { unrecorded(kernel, tap, plan, &record.settings)? } else { elements };
             reconcile::apply(kernel, plan, &elements).map(|()| failures)
         })
     };
@@ -139,7 +139,7 @@ fn take_over(kernel: &mut Kernel, old: &[Record], tap: &LinkState, leftover: &Pl
 
 /// What stands under the TAP's name without a record of it, because its file was lost: rules go at once, elements are
 /// returned.
-fn unrecorded(kernel: &mut Kernel, tap: &LinkState, plan: &Plan) -> Result<Vec<Element>> {
+fn unrecorded(kernel: &mut Kernel, tap: &LinkState, plan: &Plan, settings: &Settings) -> Result<Vec<Element>> {
     if plan.objects.iter().any(|it| matches!(it, Object::Rule(_))) {
         kernel.remove_rules_of(&tap.name, PREFERENCE_NIC, PROTOCOL_NIC)?;
     }
@@ -147,13 +147,13 @@ fn unrecorded(kernel: &mut Kernel, tap: &LinkState, plan: &Plan) -> Result<Vec<E
         return Ok(Vec::new());
     }
     let nftables = kernel.nftables()?;
-    let members = base::membership(&tap.name);
+    let members = base::membership(&tap.name, settings);
     let there = nftables.present(&members)?;
     if there.iter().all(|it| *it == Presence::Absent) {
         return Ok(Vec::new());
     }
     let mut elements = Vec::new();
-    for table in base::tables() {
+    for table in base::tables(settings) {
         for set in &table.sets {
             elements.extend(nftables.elements_of(table.family, set, &tap.name)?);
         }

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{DefaultNla, Emitable, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Parseable};
-use netlink_packet_route::link::{AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::neighbour_table::{NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter};
 use netlink_packet_route::route::{
@@ -62,6 +65,8 @@ pub struct LinkState {
     pub controller: u32,
     /// IFLA_INFO_KIND, such as `bridge`.
     pub kind: Option<String>,
+    /// IFLA_BRPORT_GROUP_FWD_MASK, of the port of a bridge.
+    pub group_forwarding: Option<u16>,
     /// Values of [`DEVCONF`], in its order; none where the family is off on this link.
     pub devconf: [Option<u32>; DEVCONF.len()],
 }
@@ -137,6 +142,18 @@ pub fn set_link(index: u32, change: &LinkChange) -> Request {
         attributes.push(LinkAttribute::AfSpecUnspec(spec));
     }
     Request { operation: "RTM_SETLINK", message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+}
+
+/// The message that sets which link-local groups the port with link number `index` treats as ordinary ones:
+/// `IFLA_LINKINFO { IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA { IFLA_BRPORT_GROUP_FWD_MASK } }`. As in iproute2 it is an
+/// RTM_NEWLINK that makes nothing, as RTM_SETLINK does not look at the data of a port.
+pub fn set_group_forwarding(index: u32, groups: u16) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let data = InfoPortData::BridgePort(vec![InfoBridgePort::GroupFwdMask(groups)]);
+    let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)];
+    message.attributes.push(LinkAttribute::LinkInfo(info));
+    Request { operation: "RTM_NEWLINK", message: RouteNetlinkMessage::NewLink(message), flags: 0 }
 }
 
 /// The message that sets how long (milliseconds) answers for proxied addresses are put off on link number `index`.
@@ -292,6 +309,7 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
         up: message.header.flags.contains(LinkFlags::Up),
         controller: 0,
         kind: None,
+        group_forwarding: None,
         devconf: [None; DEVCONF.len()],
     };
     for attribute in &message.attributes {
@@ -302,8 +320,15 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
             LinkAttribute::Controller(it) => state.controller = *it,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
-                    if let netlink_packet_route::link::LinkInfo::Kind(kind) = info {
-                        state.kind = Some(kind.to_string());
+                    match info {
+                        LinkInfo::Kind(kind) => state.kind = Some(kind.to_string()),
+                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                            state.group_forwarding = port.iter().find_map(|it| match it {
+                                InfoBridgePort::GroupFwdMask(groups) => Some(*groups),
+                                _ => None,
+                            });
+                        }
+                        _ => {}
                     }
                 }
             }

@@ -13,7 +13,7 @@ pub use self::endpoint::Endpoint;
 pub use self::mode::{Mode, Vlan};
 use self::tags::InstanceTags;
 pub use self::tags::Profile;
-use crate::addr::{Family, IfName, Mac, is_domain_name};
+use crate::addr::{Family, IfName, Mac, MacMask, is_domain_name};
 use crate::environment::RawNic;
 use crate::printable::{is_printable, quoted};
 use crate::settings::{Settings, Setup, Setups};
@@ -110,7 +110,13 @@ impl Nic {
         let mode = Mode::new(raw, &interface, table)?;
         check_setups(setups, &mode, raw, settings)?;
 
-        let by_eui64 = [Setup::IpLessRouted, Setup::Nfdhcpd, Setup::Dns].into_iter().any(|s| setups.contains(s));
+        let mac_prefix = raw.network_mac_prefix.as_deref().map(mac_prefix).transpose()?;
+        if let (true, Some(prefix)) = (setups.contains(Setup::PrivateFiltered), mac_prefix) {
+            check_mac_prefix(mac, prefix, raw, settings)?;
+        }
+
+        let by_eui64 = [Setup::IpLessRouted, Setup::Nfdhcpd, Setup::Dns, Setup::StrictFiltered];
+        let by_eui64 = by_eui64.into_iter().any(|setup| setups.contains(setup));
         let endpoints = endpoint::endpoints(raw, by_eui64.then_some(mac), &tags.disabled)?;
         if setups.contains(Setup::IpLessRouted) && endpoints.iter().all(Option::is_none) {
             return Err(nothing_to_route(raw, settings, &tags));
@@ -127,7 +133,7 @@ impl Nic {
             firewall: tags.firewall,
             tags: tags.plain,
             migration_phase: raw.migration_phase.as_deref().map(migration_phase).transpose()?,
-            mac_prefix: raw.network_mac_prefix.as_deref().map(mac_prefix).transpose()?,
+            mac_prefix,
             endpoints,
         })
     }
@@ -156,10 +162,32 @@ fn check_setups(setups: Setups, mode: &Mode, raw: &RawNic, settings: &Settings) 
             quoted(settings.tag(setup))
         );
     }
+    if let Mode::Bridged { vlan: Some(vlan), .. } | Mode::OpenVswitch { vlan: Some(vlan), .. } = mode {
+        ensure!(
+            vlan.tagged.is_empty() || !setups.contains(Setup::StrictFiltered),
+            "VLAN {}: expected no tagged VLANs with the network's tag {}, which lets no tagged frame pass",
+            quoted(raw.vlan.as_deref().unwrap_or_default()),
+            quoted(settings.tag(Setup::StrictFiltered))
+        );
+    }
     let addressed = raw.ip.is_some() || !setups.is_empty();
     ensure!(
         addressed || !routed,
         "IP is not set, expected an address in mode routed without a tag that selects a setup"
+    );
+    Ok(())
+}
+
+/// Whether a private-filtered NIC is of its network, as far as NETWORK_MAC_PREFIX (24 bits) and MAC_MASK tell.
+fn check_mac_prefix(mac: Mac, prefix: [u8; 3], raw: &RawNic, settings: &Settings) -> Result<()> {
+    let [a, b, c] = prefix;
+    let [x, y, z, ..] = settings.mac_mask.octets();
+    ensure!(
+        MacMask::of_octets([x, y, z, 0, 0, 0]).matches(mac, Mac([a, b, c, 0, 0, 0])),
+        "MAC {}: expected one inside NETWORK_MAC_PREFIX {} (MAC_MASK {})",
+        quoted(raw.mac.as_deref().unwrap_or_default()),
+        quoted(raw.network_mac_prefix.as_deref().unwrap_or_default()),
+        settings.mac_mask
     );
     Ok(())
 }

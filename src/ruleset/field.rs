@@ -40,6 +40,53 @@ pub enum Field {
     ArpSaddrEther,
     /// Sender protocol address of ARP for IPv4.
     ArpSaddrIp,
+    /// Target protocol address of ARP for IPv4.
+    ArpDaddrIp,
+    /// Flags of TCP.
+    TcpFlags,
+    /// Destination port of TCP.
+    TcpDport,
+    /// Source port of UDP.
+    UdpSport,
+    /// Destination port of UDP.
+    UdpDport,
+    /// Type of an ICMPv6 message.
+    Icmp6Type,
+    /// Place of a fragment in its IPv6 packet, in units of eight bytes. No other packet has it.
+    FragmentOffset,
+    /// Bits of any packet.
+    Raw(Raw),
+}
+
+/// The header from which raw bits are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RawHeader {
+    /// IPv4, IPv6, ARP or whatever follows the Ethernet header: `@nh`.
+    Network,
+    /// What follows IPv4 or IPv6 and its extension headers: `@th`.
+    Transport,
+}
+
+/// Bits of a packet for which nft 1.0.6 has no name: `@th,64,128`. Of a packet that does not have them, or is another
+/// fragment than the first, no comparison holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Raw {
+    /// Where they are counted from.
+    pub header: RawHeader,
+    /// In bytes.
+    pub offset: u8,
+    /// In bytes, 16 at most.
+    pub length: u8,
+}
+
+impl fmt::Display for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = match self.header {
+            RawHeader::Network => "nh",
+            RawHeader::Transport => "th",
+        };
+        write!(f, "@{header},{},{}", u32::from(self.offset) * 8, u32::from(self.length) * 8)
+    }
 }
 
 impl Field {
@@ -52,9 +99,14 @@ impl Field {
             Self::NfProto => Datatype::NfProto,
             Self::L4Proto => Datatype::InetProto,
             Self::EtherDaddr | Self::EtherSaddr | Self::ArpSaddrEther => Datatype::EtherAddr,
-            Self::IpSaddr | Self::IpDaddr | Self::ArpSaddrIp => Datatype::Ipv4Addr,
+            Self::IpSaddr | Self::IpDaddr | Self::ArpSaddrIp | Self::ArpDaddrIp => Datatype::Ipv4Addr,
             Self::Ip6Saddr | Self::Ip6Daddr => Datatype::Ipv6Addr,
             Self::ArpOperation => Datatype::ArpOp,
+            Self::TcpFlags => Datatype::TcpFlag,
+            Self::TcpDport | Self::UdpSport | Self::UdpDport => Datatype::InetService,
+            Self::Icmp6Type => Datatype::Icmp6Type,
+            Self::FragmentOffset => Datatype::FragmentOffset,
+            Self::Raw(raw) => Datatype::Raw(raw),
         }
     }
 
@@ -67,6 +119,7 @@ impl Field {
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Raw(raw) => return raw.fmt(f),
             Self::IifName => "iifname",
             Self::OifName => "oifname",
             Self::IifType => "iiftype",
@@ -83,6 +136,13 @@ impl fmt::Display for Field {
             Self::ArpOperation => "arp operation",
             Self::ArpSaddrEther => "arp saddr ether",
             Self::ArpSaddrIp => "arp saddr ip",
+            Self::ArpDaddrIp => "arp daddr ip",
+            Self::TcpFlags => "tcp flags",
+            Self::TcpDport => "tcp dport",
+            Self::UdpSport => "udp sport",
+            Self::UdpDport => "udp dport",
+            Self::Icmp6Type => "icmpv6 type",
+            Self::FragmentOffset => "frag frag-off",
         })
     }
 }

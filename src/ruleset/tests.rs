@@ -19,7 +19,7 @@ fn masks_are_printed_as_prefixes_where_they_are_such() {
 fn elements_are_lines_for_nft() {
     let element = Element {
         family: TableFamily::Arp,
-        set: "arp_source",
+        set: "arp_source".into(),
         key: vec![Value::IfName("tap0".parse().expect("a name"))],
         data: Some(Value::V4([10, 0, 0, 1].into())),
         comment: Some(Comment::new("a \"guest\"\n\\")),
@@ -32,8 +32,8 @@ fn elements_are_lines_for_nft() {
 
 #[test]
 fn another_rule_is_another_fingerprint() {
-    let chain = |statement| Chain { name: "c", hook: None, rules: vec![[Statement::Counter, statement].into()] };
-    let table = Table { family: TableFamily::Inet, sets: vec![], chains: vec![chain(Statement::Jump("c"))] };
+    let chain = |statement| Chain { name: "c".into(), hook: None, rules: vec![[Statement::Counter, statement].into()] };
+    let table = Table { family: TableFamily::Inet, sets: vec![], chains: vec![chain(Statement::Jump("c".into()))] };
     assert_ne!(chain(Statement::Drop).fingerprint(), chain(Statement::Accept).fingerprint());
     assert_eq!(table.references(&table.chains[0]), 2);
 }

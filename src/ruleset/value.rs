@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::Raw;
 use crate::addr::{IfName, Mac};
 
 /// What a field or a part of a set's key holds.
@@ -26,11 +27,22 @@ pub enum Datatype {
     NfProto,
     /// A link type (ARPHRD_*).
     IfaceType,
+    /// Flags of TCP.
+    TcpFlag,
+    /// A port of TCP or UDP.
+    InetService,
+    /// A type of ICMPv6.
+    Icmp6Type,
+    /// Place of a fragment in its IPv6 packet.
+    FragmentOffset,
+    /// Bits without a type of their own: displayed, an example of them.
+    Raw(Raw),
 }
 
 impl fmt::Display for Datatype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Raw(raw) => return raw.fmt(f),
             Self::IfName => "ifname",
             Self::Ipv4Addr => "ipv4_addr",
             Self::Ipv6Addr => "ipv6_addr",
@@ -40,6 +52,10 @@ impl fmt::Display for Datatype {
             Self::InetProto => "inet_proto",
             Self::NfProto => "nf_proto",
             Self::IfaceType => "iface_type",
+            Self::TcpFlag => "tcp_flag",
+            Self::InetService => "inet_service",
+            Self::Icmp6Type => "icmpv6_type",
+            Self::FragmentOffset => "integer",
         })
     }
 }
@@ -65,6 +81,16 @@ pub enum Value {
     NfProto(u8),
     /// A link type (1 Ethernet; linux/if_arp.h).
     IfaceType(u16),
+    /// Flags of TCP (0x02 SYN, 0x10 ACK; RFC 9293, 3.1).
+    TcpFlags(u8),
+    /// A port of TCP or UDP.
+    Port(u16),
+    /// A type of ICMPv6 (134 router advertisement; linux/icmpv6.h and net/ndisc.h).
+    Icmp6Type(u8),
+    /// Place of a fragment in its IPv6 packet, in units of eight bytes (13 bits; RFC 8200, 4.5).
+    FragmentOffset(u16),
+    /// What raw bits hold, as a number in the order of transmission; no more bits than they are.
+    Raw(Raw, u128),
 }
 
 impl Value {
@@ -80,6 +106,11 @@ impl Value {
             Self::InetProto(_) => Datatype::InetProto,
             Self::NfProto(_) => Datatype::NfProto,
             Self::IfaceType(_) => Datatype::IfaceType,
+            Self::TcpFlags(_) => Datatype::TcpFlag,
+            Self::Port(_) => Datatype::InetService,
+            Self::Icmp6Type(_) => Datatype::Icmp6Type,
+            Self::FragmentOffset(_) => Datatype::FragmentOffset,
+            Self::Raw(raw, _) => Datatype::Raw(*raw),
         }
     }
 
@@ -110,7 +141,8 @@ impl Value {
         }
     }
 
-    /// This value without the bits that `mask` lacks. Only addresses can be masked: anything else stays as it is.
+    /// This value without the bits that `mask` lacks. Only addresses and TCP's flags can be masked: anything else stays as it
+    /// is.
     #[must_use]
     pub fn masked(&self, mask: &Self) -> Self {
         match (self, mask) {
@@ -119,8 +151,20 @@ impl Value {
             (Self::Mac(value), Self::Mac(mask)) => {
                 Self::Mac(Mac(std::array::from_fn(|octet| value.0[octet] & mask.0[octet])))
             }
+            (Self::TcpFlags(value), Self::TcpFlags(mask)) => Self::TcpFlags(value & mask),
             _ => self.clone(),
         }
+    }
+}
+
+/// `syn`, or `(syn | ack)`.
+fn tcp_flags(flags: u8, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    const NAMES: [&str; 8] = ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"];
+    let set: Vec<_> = (0..8).filter(|bit| flags & (1 << bit) != 0).map(|bit| NAMES[bit]).collect();
+    match set.as_slice() {
+        [] => f.write_str("0"),
+        [name] => f.write_str(name),
+        names => write!(f, "({})", names.join(" | ")),
     }
 }
 
@@ -146,8 +190,17 @@ impl fmt::Display for Value {
             Self::NfProto(2) => f.write_str("ipv4"),
             Self::NfProto(10) => f.write_str("ipv6"),
             Self::IfaceType(1) => f.write_str("ether"),
-            Self::InetProto(number) | Self::NfProto(number) => number.fmt(f),
-            Self::ArpOp(number) | Self::IfaceType(number) => number.fmt(f),
+            Self::TcpFlags(flags) => tcp_flags(*flags, f),
+            Self::Icmp6Type(133) => f.write_str("nd-router-solicit"),
+            Self::Icmp6Type(134) => f.write_str("nd-router-advert"),
+            Self::Icmp6Type(135) => f.write_str("nd-neighbor-solicit"),
+            Self::Icmp6Type(136) => f.write_str("nd-neighbor-advert"),
+            Self::Icmp6Type(137) => f.write_str("nd-redirect"),
+            Self::InetProto(number) | Self::NfProto(number) | Self::Icmp6Type(number) => number.fmt(f),
+            Self::ArpOp(number) | Self::IfaceType(number) | Self::Port(number) | Self::FragmentOffset(number) => {
+                number.fmt(f)
+            }
+            Self::Raw(raw, number) => write!(f, "0x{number:0digits$x}", digits = usize::from(raw.length) * 2),
         }
     }
 }

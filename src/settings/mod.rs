@@ -26,6 +26,9 @@ const DNS_FILE: &str = "/etc/ganeti/dnshook.conf";
 /// Longest settings file in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
+/// MAC_MASK, unless the settings say another.
+pub const MAC_MASK: MacMask = MacMask::of_octets([0xff, 0xff, 0xf0, 0, 0, 0]);
+
 /// Keys of former versions that say which programs to run, and how. Nothing is run any more.
 const IGNORED: [&str; 18] = [
     "RUNLOCKED_OPTS",
@@ -81,7 +84,7 @@ impl Default for Settings {
             state_dir: "/var/lib/snf-network".into(),
             logfile: "/var/log/ganeti/snf-network.log".into(),
             ifup_extra_script: None,
-            mac_mask: MacMask::of_octets([0xff, 0xff, 0xf0, 0, 0, 0]),
+            mac_mask: MAC_MASK,
             tap_constant_mac: Mac([0xcc, 0x47, 0x52, 0x4e, 0x45, 0x54]),
             nfdhcpd_state_dir: "/var/lib/nfdhcpd".into(),
             nfdhcpd_state_extra: None,

@@ -17,12 +17,22 @@ pub enum Setup {
     Bridged,
     /// A public network; selects nothing more.
     Public,
+    /// Own addresses only, and nothing that routers and servers say.
+    StrictFiltered,
 }
 
 impl Setup {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 7] =
-        [Self::IpLessRouted, Self::PrivateFiltered, Self::Nfdhcpd, Self::Masq, Self::Dns, Self::Bridged, Self::Public];
+    pub const ALL: [Self; 8] = [
+        Self::IpLessRouted,
+        Self::PrivateFiltered,
+        Self::Nfdhcpd,
+        Self::Masq,
+        Self::Dns,
+        Self::Bridged,
+        Self::Public,
+        Self::StrictFiltered,
+    ];
 
     /// The key of the settings file that names this setup's tag.
     pub fn key(self) -> &'static str {
@@ -34,6 +44,7 @@ impl Setup {
             Self::Dns => "DNS_TAG",
             Self::Bridged => "BRIDGED_TAG",
             Self::Public => "PUBLIC_TAG",
+            Self::StrictFiltered => "STRICT_FILTERED_TAG",
         }
     }
 
@@ -47,6 +58,7 @@ impl Setup {
             Self::Dns => "dns",
             Self::Bridged => "bridged",
             Self::Public => "public",
+            Self::StrictFiltered => "strict-filtered",
         }
     }
 }

@@ -25,7 +25,8 @@ fn an_empty_file_means_the_documented_defaults() {
     assert_eq!(found.ganeti_nic_dir, Path::new("/var/run/ganeti/xen-hypervisor/nic"));
     assert!(!found.ipspoof);
     let tags = Setup::ALL.map(|setup| found.tag(setup));
-    assert_eq!(tags, ["ip-less-routed", "private-filtered", "nfdhcpd", "masq", "dns", "bridged", "public"]);
+    let defaults = ["ip-less-routed", "private-filtered", "nfdhcpd", "masq", "dns", "bridged", "public"];
+    assert_eq!((&tags[..7], tags[7]), (&defaults[..], "strict-filtered"));
     assert_eq!(found.dns.authentication, Authentication::Bind9);
     assert_eq!(found.dns.ttl, 300);
     assert_eq!(found.dns.kerberos_keytab, Path::new("/etc/krb5.keytab"));
@@ -43,7 +44,7 @@ fn every_key_is_taken_over() {
 
     let found = settings(
         "TAP_CONSTANT_MAC=2:0:0:0:0:1 # ours\nNFDHCPD_STATE_DIR=/n\nGANETI_NIC_DIR=/g\nIPSPOOF=no\n\
-         NFDHCPD_STATE_EXTRA='MTU=1400\nPRIVATE=1\n'\nDNS_TAG=ddns\nPUBLIC_TAG=π:*/x\n",
+         NFDHCPD_STATE_EXTRA='MTU=1400\nPRIVATE=1\n'\nDNS_TAG=ddns\nPUBLIC_TAG=π:*/x\nSTRICT_FILTERED_TAG=strict\n",
     );
     assert_eq!(found.tap_constant_mac.to_string(), "02:00:00:00:00:01");
     assert_eq!(found.nfdhcpd_state_dir, Path::new("/n"));
@@ -51,6 +52,7 @@ fn every_key_is_taken_over() {
     assert!(found.ipspoof, "any value sets it");
     assert_eq!(found.nfdhcpd_state_extra.as_deref(), Some("MTU=1400\nPRIVATE=1"));
     assert_eq!((found.tag(Setup::Dns), found.tag(Setup::Public)), ("ddns", "π:*/x"));
+    assert_eq!(found.tag(Setup::StrictFiltered), "strict");
     assert!(!settings("IPSPOOF=").ipspoof);
 }
 

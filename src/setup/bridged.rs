@@ -4,7 +4,8 @@ use anyhow::{Result, bail};
 
 use crate::addr::{IfName, Mac};
 use crate::nic::{Nic, Vlan};
-use crate::plan::{Change, Link, Object, Plan, Port, Up};
+use crate::plan::{Change, GroupForwarding, Link, Object, Plan, Port, Up};
+use crate::settings::Setup;
 use crate::setup::Facts;
 
 /// What Ganeti's own script does for a bridged NIC.
@@ -26,7 +27,10 @@ pub fn plain(nic: &Nic, bridge: &IfName, vlan: Option<&Vlan>, facts: &Facts, pla
     plan.objects.extend([
         Object::Link(Link { name: name(), mac, mtu }),
         Object::Port(Port { name: name(), bridge: Some(bridge.clone()) }),
-        Object::Up(Up { name: name(), down_after: true }),
     ]);
+    if nic.has(Setup::PrivateFiltered) || nic.has(Setup::StrictFiltered) {
+        plan.objects.push(Object::GroupForwarding(GroupForwarding { name: name(), groups: GroupForwarding::ALL }));
+    }
+    plan.objects.push(Object::Up(Up { name: name(), down_after: true }));
     Ok(())
 }

@@ -1,9 +1,15 @@
 //! Tags choose setups; each setup adds its part to the Plan of a NIC. Pure: what must be known of the kernel is in Facts.
 
+mod arp_senders;
 pub mod base;
 pub mod bridged;
+pub mod filtered;
+pub mod firewall;
+mod neighbours;
 pub mod nfdhcpd;
 pub mod routed;
+pub mod routed_sources;
+pub mod strict;
 pub mod uplink;
 
 use anyhow::{Result, bail};
@@ -11,7 +17,7 @@ use anyhow::{Result, bail};
 use crate::addr::{Family, IfName, Mac};
 use crate::nic::{Mode, Nic};
 use crate::plan::Plan;
-use crate::ruleset::Comment;
+use crate::ruleset::{Comment, Element, Name, TableFamily, Value};
 use crate::settings::{Settings, Setup};
 
 /// What was read from the kernel before planning.
@@ -52,16 +58,22 @@ impl Before {
 /// # Errors
 /// If what is asked for cannot be done: nothing weaker is set up instead.
 pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
-    if nic.has(Setup::PrivateFiltered) {
-        bail!("NETWORK_TAGS: {:?}: this setup is not built in yet", settings.tag(Setup::PrivateFiltered));
-    }
     let mut plan = Plan::default();
+    firewall::filters(nic, &mut plan);
     match &nic.mode {
         Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
             routed::ip_less(nic, *table, settings, facts, &mut plan);
         }
-        Mode::Routed { table } => routed::plain(nic, *table, facts, &mut plan),
-        Mode::Bridged { bridge, vlan } => bridged::plain(nic, bridge, vlan.as_ref(), facts, &mut plan)?,
+        Mode::Routed { table } => routed::plain(nic, *table, settings, facts, &mut plan),
+        Mode::Bridged { bridge, vlan } => {
+            if nic.has(Setup::PrivateFiltered) {
+                filtered::filters(nic, settings, &mut plan);
+            }
+            if nic.has(Setup::StrictFiltered) {
+                strict::filters(nic, &mut plan);
+            }
+            bridged::plain(nic, bridge, vlan.as_ref(), facts, &mut plan)?;
+        }
         Mode::OpenVswitch { .. } => bail!("MODE: \"openvswitch\": this mode is not built in yet"),
         Mode::Ext => bail!("MODE: \"ext\": this mode is not built in yet"),
     }
@@ -69,6 +81,12 @@ pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
         nfdhcpd::binding(nic, settings, &mut plan);
     }
     Ok(plan)
+}
+
+/// An element of this NIC in a set whose key begins with the TAP and ends with `rest`.
+fn element(nic: &Nic, family: TableFamily, set: impl Into<Name>, rest: impl IntoIterator<Item = Value>) -> Element {
+    let key = [Value::IfName(nic.interface.clone())].into_iter().chain(rest).collect();
+    Element { family, set: set.into(), key, data: None, comment: Some(comment(nic)) }
 }
 
 /// Tells an administrator who reads `nft list ruleset` whose an element is.

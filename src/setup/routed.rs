@@ -12,7 +12,7 @@ use crate::plan::{
 };
 use crate::ruleset::{Element, TableFamily, Value};
 use crate::settings::{Settings, Setup};
-use crate::setup::{self, Facts, base};
+use crate::setup::{self, Facts, base, routed_sources};
 
 /// What the seed's "ip-less-routed" asks for.
 pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &mut Plan) {
@@ -42,7 +42,10 @@ pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: 
 }
 
 /// What Ganeti's own script does for a routed NIC.
-pub fn plain(nic: &Nic, table: u32, facts: &Facts, plan: &mut Plan) {
+pub fn plain(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &mut Plan) {
+    if nic.has(Setup::StrictFiltered) {
+        routed_sources::filters(nic, settings.ipspoof, plan);
+    }
     guard_node(nic, facts, plan);
     forwarding(nic, facts, plan);
     link(nic, None, facts, plan);
@@ -55,30 +58,12 @@ pub fn plain(nic: &Nic, table: u32, facts: &Facts, plan: &mut Plan) {
 
 /// ARP requests to the guest come from its gateway; packets from the guest come from its own addresses.
 fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
-    let tap = || Value::IfName(nic.interface.clone());
-    let element = |family, set, key, data| Element { family, set, key, data, comment: Some(setup::comment(nic)) };
-    if let Some(gateway) = nic.endpoint(Family::V4).and_then(|it| it.gateway) {
+    if let Some(IpAddr::V4(gateway)) = nic.endpoint(Family::V4).and_then(|it| it.gateway) {
         plan.tables.push(base::arp());
-        plan.elements.push(element(TableFamily::Arp, base::ARP_SOURCE, vec![tap()], Some(address(gateway))));
+        let element = setup::element(nic, TableFamily::Arp, base::ARP_SOURCE, []);
+        plan.elements.push(Element { data: Some(Value::V4(gateway)), ..element });
     }
-    if settings.ipspoof {
-        return;
-    }
-    plan.tables.push(base::inet());
-    plan.elements.push(element(TableFamily::Inet, base::GUARDED, vec![tap()], None));
-    for (family, set) in Family::BOTH.into_iter().zip([base::SOURCES4, base::SOURCES6]) {
-        if let Some(endpoint) = nic.endpoint(family) {
-            let key = vec![tap(), address(endpoint.address)];
-            plan.elements.push(element(TableFamily::Inet, set, key, None));
-        }
-    }
-}
-
-fn address(address: IpAddr) -> Value {
-    match address {
-        IpAddr::V4(it) => Value::V4(it),
-        IpAddr::V6(it) => Value::V6(it),
-    }
+    routed_sources::filters(nic, settings.ipspoof, plan);
 }
 
 fn conf(nic: &Nic, family: Family, key: &'static str, want: u32, facts: &Facts) -> Object {

@@ -43,7 +43,7 @@ pub fn plan(uplink: &Uplink, before: &Before) -> Plan {
         plan.tables.push(base::arp());
         plan.elements.push(Element {
             family: TableFamily::Arp,
-            set: base::ARP_SOURCE,
+            set: base::ARP_SOURCE.into(),
             key: vec![Value::IfName(device.clone())],
             data: Some(Value::V4(address)),
             comment: Some(Comment::new("uplink")),

@@ -110,8 +110,8 @@ pub(super) struct Completion {
     pub(super) destroys: bool,
 }
 
-/// Makes missing tables and sets. Where a chain is missing or different, all chains of its table are made anew: they jump
-/// to each other, and to packets the transaction is one step.
+/// Makes missing tables and sets. Where a chain is missing or different, all chains of its `Table` are made anew: they jump
+/// to each other, and to packets the transaction is one step. Other chains of the same table in the kernel are not touched.
 pub(super) fn completion(tables: &[Table], seen: &[SeenTable]) -> Result<Completion> {
     let mut all = Completion::default();
     let mut set_id = 0;
@@ -128,11 +128,12 @@ pub(super) fn completion(tables: &[Table], seen: &[SeenTable]) -> Result<Complet
         if seen.chains.iter().all(|chain| *chain == SeenChain::Complete) {
             continue;
         }
-        if seen.chains.iter().any(present) {
-            all.destroys = true;
-            all.requests.push(encode::delete_rules(*family)?);
+        let old: Vec<_> = chains.iter().zip(&seen.chains).filter(|(_, seen)| present(seen)).collect();
+        all.destroys |= !old.is_empty();
+        for (chain, _) in &old {
+            all.requests.push(encode::delete_rules(*family, chain)?);
         }
-        for (chain, _) in chains.iter().zip(&seen.chains).filter(|(_, seen)| present(seen)) {
+        for (chain, _) in &old {
             all.requests.push(encode::delete_chain(*family, chain)?);
         }
         for chain in chains {

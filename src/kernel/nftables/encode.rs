@@ -7,7 +7,9 @@ use super::expression::expressions;
 use super::message::{Attribute, Request, attribute, nested, number};
 use super::uapi::*;
 use super::value::{bytes, key_bytes, key_layout, layout};
-use crate::ruleset::{Chain, Comment, Element, Hook, HookPoint, Rule, Set, TABLE, TableFamily};
+use crate::ruleset::{
+    Chain, Comment, Datatype, Element, Hook, HookPoint, Raw, RawHeader, Rule, Set, TABLE, TableFamily,
+};
 
 /// Most bytes of elements in one message: their list is an attribute, and its length a u16.
 const ELEMENTS_MAX: usize = 48 * 1024;
@@ -56,7 +58,7 @@ pub(super) fn new_set(family: TableFamily, set: &Set, id: u32) -> Result<Request
     let (key_type, key_length) = key_layout(&set.key);
     let mut attributes = vec![
         attribute(NFTA_SET_TABLE, TABLE)?,
-        attribute(NFTA_SET_NAME, set.name)?,
+        attribute(NFTA_SET_NAME, set.name.as_ref())?,
         number(NFTA_SET_FLAGS, set_flags(set))?,
         number(NFTA_SET_KEY_TYPE, key_type)?,
         number(NFTA_SET_KEY_LEN, u32::try_from(key_length)?)?,
@@ -81,10 +83,12 @@ fn set_udata(set: &Set) -> Vec<u8> {
     let word = |kind, word: u32| udata(kind, &word.to_ne_bytes());
     let mut all = match set.key.as_slice() {
         [key] => word(NFTNL_UDATA_SET_KEYBYTEORDER, layout(*key).2 as u32),
-        _ => {
+        key => {
             let no_byteorder = word(NFTNL_UDATA_SET_KEYBYTEORDER, 0);
+            let examples = if set.is_by_example() { examples_udata(key) } else { Vec::new() };
             let typeof_concat =
-                [word(NFTNL_UDATA_SET_TYPEOF_EXPR, EXPR_CONCAT), udata(NFTNL_UDATA_SET_TYPEOF_DATA, &[])].concat();
+                [word(NFTNL_UDATA_SET_TYPEOF_EXPR, EXPR_CONCAT), udata(NFTNL_UDATA_SET_TYPEOF_DATA, &examples)]
+                    .concat();
             [no_byteorder, udata(NFTNL_UDATA_SET_KEY_TYPEOF, &typeof_concat)].concat()
         }
     };
@@ -96,6 +100,34 @@ fn set_udata(set: &Set) -> Vec<u8> {
         all.extend(comment(NFTNL_UDATA_SET_COMMENT, text));
     }
     all
+}
+
+/// The examples by which nft prints a key with raw bits, each under its place: `iifname . @th,64,128`
+/// (nft's src/meta.c and src/payload.c).
+fn examples_udata(key: &[Datatype]) -> Vec<u8> {
+    let word = |kind, word: u32| udata(kind, &word.to_ne_bytes());
+    let expression = |number, data: Vec<u8>| {
+        [word(NFTNL_UDATA_SET_TYPEOF_EXPR, number), udata(NFTNL_UDATA_SET_TYPEOF_DATA, &data)].concat()
+    };
+    let example = |part: &Datatype| match part {
+        Datatype::Raw(Raw { header, offset, length }) => {
+            let base = match header {
+                RawHeader::Network => PROTO_BASE_NETWORK_HDR,
+                RawHeader::Transport => PROTO_BASE_TRANSPORT_HDR,
+            };
+            let fields = [
+                word(NFTNL_UDATA_SET_KEY_PAYLOAD_DESC, 0),
+                word(NFTNL_UDATA_SET_KEY_PAYLOAD_TYPE, 0),
+                word(NFTNL_UDATA_SET_KEY_PAYLOAD_BASE, base),
+                word(NFTNL_UDATA_SET_KEY_PAYLOAD_OFFSET, u32::from(*offset) * 8),
+                word(NFTNL_UDATA_SET_KEY_PAYLOAD_LEN, u32::from(*length) * 8),
+            ];
+            expression(EXPR_PAYLOAD, fields.concat())
+        }
+        // Beside raw bits, keys hold the input interface only.
+        _ => expression(EXPR_META, word(NFTNL_UDATA_META_KEY, NFT_META_IIFNAME)),
+    };
+    (0..).zip(key).flat_map(|(place, part)| udata(place, &example(part))).collect()
 }
 
 /// The number of a hook in a family (linux/netfilter.h, linux/netfilter_arp.h; the bridge's are those of inet).
@@ -138,7 +170,7 @@ pub(super) fn chain_udata(chain: &Chain) -> Vec<u8> {
 }
 
 fn name_chain(chain: &Chain) -> Result<Vec<Attribute>> {
-    Ok(vec![attribute(NFTA_CHAIN_TABLE, TABLE)?, attribute(NFTA_CHAIN_NAME, chain.name)?])
+    Ok(vec![attribute(NFTA_CHAIN_TABLE, TABLE)?, attribute(NFTA_CHAIN_NAME, chain.name.as_ref())?])
 }
 
 /// Asks for a chain.
@@ -155,20 +187,21 @@ pub(super) fn delete_chain(family: TableFamily, chain: &Chain) -> Result<Request
 pub(super) fn new_rule(family: TableFamily, chain: &Chain, rule: &Rule) -> Result<Request> {
     let attributes = vec![
         attribute(NFTA_RULE_TABLE, TABLE)?,
-        attribute(NFTA_RULE_CHAIN, chain.name)?,
+        attribute(NFTA_RULE_CHAIN, chain.name.as_ref())?,
         nested(NFTA_RULE_EXPRESSIONS, expressions(family, rule)?)?,
     ];
     Ok(Request::new(NFT_MSG_NEWRULE, NlmF::CREATE | NlmF::APPEND, family, attributes))
 }
 
-/// Deletes all rules of a table.
-pub(super) fn delete_rules(family: TableFamily) -> Result<Request> {
-    Ok(Request::new(NFT_MSG_DELRULE, NlmF::empty(), family, vec![attribute(NFTA_RULE_TABLE, TABLE)?]))
+/// Deletes all rules of a chain, which must be there.
+pub(super) fn delete_rules(family: TableFamily, chain: &Chain) -> Result<Request> {
+    let attributes = vec![attribute(NFTA_RULE_TABLE, TABLE)?, attribute(NFTA_RULE_CHAIN, chain.name.as_ref())?];
+    Ok(Request::new(NFT_MSG_DELRULE, NlmF::empty(), family, attributes))
 }
 
 /// Asks for a set.
 pub(super) fn get_set(family: TableFamily, set: &Set) -> Result<Request> {
-    let attributes = vec![attribute(NFTA_SET_TABLE, TABLE)?, attribute(NFTA_SET_NAME, set.name)?];
+    let attributes = vec![attribute(NFTA_SET_TABLE, TABLE)?, attribute(NFTA_SET_NAME, set.name.as_ref())?];
     Ok(Request::new(NFT_MSG_GETSET, NlmF::empty(), family, attributes))
 }
 
@@ -184,7 +217,7 @@ pub(super) fn dump_elements(family: TableFamily, set: &str) -> Result<Request> {
 
 /// Asks for one element, by its key.
 pub(super) fn get_element(element: &Element) -> Result<Request> {
-    let mut attributes = name_set(element.set)?;
+    let mut attributes = name_set(&element.set)?;
     attributes.push(nested(NFTA_SET_ELEM_LIST_ELEMENTS, vec![key_only(element)?])?);
     Ok(Request::new(NFT_MSG_GETSETELEM, NlmF::empty(), element.family, attributes))
 }
@@ -212,7 +245,7 @@ fn grouped(
     encode: fn(&Element) -> Result<Attribute>,
 ) -> Result<Vec<Request>> {
     let mut requests = Vec::new();
-    for same_set in elements.chunk_by(|a, b| (a.family, a.set) == (b.family, b.set)) {
+    for same_set in elements.chunk_by(|a, b| (a.family, &a.set) == (b.family, &b.set)) {
         let mut list = Vec::new();
         let mut size = 0;
         let mut rest = same_set.iter().peekable();
@@ -221,7 +254,7 @@ fn grouped(
             size += usize::from(*encoded.nla_len()).next_multiple_of(4);
             list.push(encoded);
             if size >= ELEMENTS_MAX || rest.peek().is_none() {
-                let mut attributes = name_set(element.set)?;
+                let mut attributes = name_set(&element.set)?;
                 attributes.push(nested(NFTA_SET_ELEM_LIST_ELEMENTS, std::mem::take(&mut list))?);
                 requests.push(Request::new(kind, flags, element.family, attributes));
                 size = 0;

@@ -6,7 +6,7 @@ use super::encode::data;
 use super::message::{Attribute, attribute, nested, number};
 use super::uapi::*;
 use super::value::{bytes, layout};
-use crate::ruleset::{Equality, Field, Rule, Selector, Statement, TableFamily, Value};
+use crate::ruleset::{Equality, Field, Raw, RawHeader, Rule, Selector, Statement, TableFamily, Value};
 
 /// Where the kernel finds a field.
 enum Source {
@@ -14,6 +14,8 @@ enum Source {
     Meta(u32),
     /// A header and an offset into it, in bytes.
     Payload(u32, u32),
+    /// An extension header of IPv6, an offset into it in bytes, and which bits there.
+    Extension(u8, u32, [u8; 2]),
 }
 
 /// The header a field belongs to: a packet must be known to have it.
@@ -25,6 +27,10 @@ enum Header {
     Ip,
     Ip6,
     Arp,
+    /// What lies above IPv4 or IPv6, by its protocol number.
+    Transport(u8),
+    /// What IPv6 alone has behind its own header: the protocol number, or none for extension headers.
+    BehindIp6(Option<u8>),
 }
 
 /// Where a field is, and in which header.
@@ -46,21 +52,42 @@ fn locate(field: Field) -> (Source, Header) {
         Field::ArpOperation => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 6), Header::Arp),
         Field::ArpSaddrEther => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 8), Header::Arp),
         Field::ArpSaddrIp => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 14), Header::Arp),
+        Field::ArpDaddrIp => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 24), Header::Arp),
+        Field::TcpFlags => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 13), Header::Transport(IPPROTO_TCP)),
+        Field::TcpDport => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2), Header::Transport(IPPROTO_TCP)),
+        Field::UdpSport => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0), Header::Transport(IPPROTO_UDP)),
+        Field::UdpDport => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2), Header::Transport(IPPROTO_UDP)),
+        Field::Icmp6Type => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0), Header::BehindIp6(Some(IPPROTO_ICMPV6))),
+        Field::FragmentOffset => (Source::Extension(IPPROTO_FRAGMENT, 2, [0xff, 0xf8]), Header::BehindIp6(None)),
+        Field::Raw(Raw { header: RawHeader::Network, offset, .. }) => {
+            (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, offset.into()), Header::Any)
+        }
+        Field::Raw(Raw { header: RawHeader::Transport, offset, .. }) => {
+            (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset.into()), Header::Any)
+        }
     }
 }
 
 /// What nft 1.0.6 compares before it reads such a header in such a family, and does not print.
-fn dependency(family: TableFamily, header: Header) -> Result<Option<(Field, Value)>> {
+fn dependencies(family: TableFamily, header: Header) -> Result<Vec<(Field, Value)>> {
     use TableFamily::{Arp, Bridge, Inet};
+    let l4 = |protocol| (Field::L4Proto, Value::InetProto(protocol));
     Ok(match (family, header) {
-        (_, Header::Any) | (Bridge, Header::Ether) | (Arp, Header::Arp) => None,
-        (Inet | Arp, Header::Ether) => Some((Field::IifType, Value::IfaceType(ARPHRD_ETHER))),
-        (Inet, Header::Ip) => Some((Field::NfProto, Value::NfProto(NFPROTO_IPV4))),
-        (Inet, Header::Ip6) => Some((Field::NfProto, Value::NfProto(NFPROTO_IPV6))),
-        (Bridge, Header::Ip) => Some((Field::Protocol, Value::EtherType(ETH_P_IP))),
-        (Bridge, Header::Ip6) => Some((Field::Protocol, Value::EtherType(ETH_P_IPV6))),
-        (Bridge, Header::Arp) => Some((Field::EtherType, Value::EtherType(ETH_P_ARP))),
-        (Inet, Header::Arp) | (Arp, Header::Ip | Header::Ip6) => {
+        (_, Header::Any) | (Bridge, Header::Ether) | (Arp, Header::Arp) => Vec::new(),
+        (Inet | Arp, Header::Ether) => vec![(Field::IifType, Value::IfaceType(ARPHRD_ETHER))],
+        (Inet, Header::Ip) => vec![(Field::NfProto, Value::NfProto(NFPROTO_IPV4))],
+        (Inet, Header::Ip6) => vec![(Field::NfProto, Value::NfProto(NFPROTO_IPV6))],
+        (Bridge, Header::Ip) => vec![(Field::Protocol, Value::EtherType(ETH_P_IP))],
+        (Bridge, Header::Ip6) => vec![(Field::Protocol, Value::EtherType(ETH_P_IPV6))],
+        (Bridge, Header::Arp) => vec![(Field::EtherType, Value::EtherType(ETH_P_ARP))],
+        (Inet | Bridge, Header::Transport(protocol)) => vec![l4(protocol)],
+        (Inet, Header::BehindIp6(protocol)) => {
+            [(Field::NfProto, Value::NfProto(NFPROTO_IPV6))].into_iter().chain(protocol.map(l4)).collect()
+        }
+        (Bridge, Header::BehindIp6(protocol)) => {
+            [(Field::EtherType, Value::EtherType(ETH_P_IPV6))].into_iter().chain(protocol.map(l4)).collect()
+        }
+        (Inet, Header::Arp) | (Arp, Header::Ip | Header::Ip6 | Header::Transport(_) | Header::BehindIp6(_)) => {
             bail!("no packet of a table of family {family} has that header")
         }
     })
@@ -87,7 +114,7 @@ impl Program {
             Statement::Match { selector, equality, value } => self.compare(selector, *equality, value),
             Statement::Lookup { selectors, equality, set } => {
                 self.load_all(selectors)?;
-                let mut lookup = vec![number(NFTA_LOOKUP_SREG, NFT_REG_1)?, attribute(NFTA_LOOKUP_SET, *set)?];
+                let mut lookup = vec![number(NFTA_LOOKUP_SREG, NFT_REG_1)?, attribute(NFTA_LOOKUP_SET, set.as_ref())?];
                 if *equality == Equality::NotEqual {
                     lookup.push(number(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV)?);
                 }
@@ -104,7 +131,7 @@ impl Program {
                     vec![
                         number(NFTA_LOOKUP_SREG, NFT_REG_1)?,
                         number(NFTA_LOOKUP_DREG, NFT_REG_1)?,
-                        attribute(NFTA_LOOKUP_SET, *map)?,
+                        attribute(NFTA_LOOKUP_SET, map.as_ref())?,
                     ],
                 )?;
                 self.push(
@@ -144,18 +171,21 @@ impl Program {
         )
     }
 
-    /// Puts the comparison in front that makes sure of `header`, unless the rule already did.
+    /// Puts the comparisons in front that make sure of `header`, unless the rule already did.
     fn require(&mut self, header: Header) -> Result<()> {
-        let Some((field, value)) = dependency(self.family, header)? else { return Ok(()) };
-        // Either of the two EtherTypes tells a bridge what a frame carries.
-        let told = |(known, found): &(Field, Value)| match field {
-            Field::Protocol => matches!(known, Field::Protocol | Field::EtherType) && *found == value,
-            _ => *known == field && *found == value,
-        };
-        if self.known.iter().any(told) {
-            return Ok(());
+        for (field, value) in dependencies(self.family, header)? {
+            // Either of the two EtherTypes tells a bridge what a frame carries.
+            let told = |(known, found): &(Field, Value)| match (field, header) {
+                (Field::Protocol, _) | (Field::EtherType, Header::BehindIp6(_)) => {
+                    matches!(known, Field::Protocol | Field::EtherType) && *found == value
+                }
+                _ => *known == field && *found == value,
+            };
+            if !self.known.iter().any(told) {
+                self.compare(&field.into(), Equality::Equal, &value)?;
+            }
         }
-        self.compare(&field.into(), Equality::Equal, &value)
+        Ok(())
     }
 
     /// Compares a field with a constant. A prefix of whole bytes needs no mask: only they are loaded.
@@ -221,14 +251,19 @@ impl Program {
             "{selector}: expected a mask of type {}",
             selector.field.datatype()
         );
+        self.mask(register, &bytes(mask))
+    }
+
+    /// Clears the bits of a register that `mask` lacks.
+    fn mask(&mut self, register: u32, mask: &[u8]) -> Result<()> {
         self.push(
             "bitwise",
             vec![
                 number(NFTA_BITWISE_SREG, register)?,
                 number(NFTA_BITWISE_DREG, register)?,
-                number(NFTA_BITWISE_LEN, u32::try_from(length)?)?,
-                data(NFTA_BITWISE_MASK, &bytes(mask))?,
-                data(NFTA_BITWISE_XOR, &vec![0; length])?,
+                number(NFTA_BITWISE_LEN, u32::try_from(mask.len())?)?,
+                data(NFTA_BITWISE_MASK, mask)?,
+                data(NFTA_BITWISE_XOR, &vec![0; mask.len()])?,
             ],
         )
     }
@@ -248,6 +283,20 @@ impl Program {
                     number(NFTA_PAYLOAD_LEN, u32::try_from(length)?)?,
                 ],
             ),
+            Source::Extension(header, offset, bits) => {
+                self.push(
+                    "exthdr",
+                    vec![
+                        number(NFTA_EXTHDR_DREG, register)?,
+                        attribute(NFTA_EXTHDR_TYPE, header)?,
+                        number(NFTA_EXTHDR_OFFSET, offset)?,
+                        number(NFTA_EXTHDR_LEN, u32::try_from(length)?)?,
+                        number(NFTA_EXTHDR_OP, NFT_EXTHDR_OP_IPV6)?,
+                        number(NFTA_EXTHDR_FLAGS, 0)?,
+                    ],
+                )?;
+                self.mask(register, &bits)
+            }
         }
     }
 }

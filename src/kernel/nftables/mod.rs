@@ -170,14 +170,14 @@ fn consolidate<'a>(change: &Change<'a>) -> Result<(Vec<&'a Element>, Vec<&'a Ele
     let mut known: HashMap<_, &Element> = HashMap::with_capacity(change.add.len());
     let mut add = Vec::with_capacity(change.add.len());
     for element in change.add {
-        match known.insert((element.family, element.set, &element.key), element) {
+        match known.insert((element.family, element.set.as_ref(), &element.key), element) {
             None => add.push(element),
             Some(other) => ensure!(other == element, "{element}: expected no other data for its key, found: {other}"),
         }
     }
     let mut remove = Vec::with_capacity(change.remove.len());
     for element in change.remove {
-        if known.insert((element.family, element.set, &element.key), element).is_none() {
+        if known.insert((element.family, element.set.as_ref(), &element.key), element).is_none() {
             remove.push(element);
         }
     }

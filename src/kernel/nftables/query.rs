@@ -27,17 +27,17 @@ impl Socket {
     pub(super) fn look_at_elements(&mut self, elements: &[&Element]) -> Result<Vec<Presence>> {
         let mut sets: HashMap<(TableFamily, &str), usize> = HashMap::new();
         for element in elements {
-            *sets.entry((element.family, element.set)).or_default() += 1;
+            *sets.entry((element.family, element.set.as_ref())).or_default() += 1;
         }
         let mut dumps = HashMap::new();
         for ((family, set), _) in sets.into_iter().filter(|(_, count)| *count >= DUMP_FROM) {
             let stored = self.dump(family, set)?.into_iter().map(|stored| (stored.key.clone(), stored));
             dumps.insert((family, set), stored.collect::<HashMap<_, _>>());
         }
-        let single = elements.iter().filter(|element| !dumps.contains_key(&(element.family, element.set)));
+        let single = elements.iter().filter(|element| !dumps.contains_key(&(element.family, element.set.as_ref())));
         let requests: Vec<_> = single.map(|element| encode::get_element(element)).collect::<Result<_>>()?;
         let mut answers = self.ask(requests)?.into_iter();
-        let seen = elements.iter().map(|element| match dumps.get(&(element.family, element.set)) {
+        let seen = elements.iter().map(|element| match dumps.get(&(element.family, element.set.as_ref())) {
             Some(dump) => presence(element, dump.get(&key_bytes(&element.key))),
             None => {
                 let stored = answers.next().flatten().and_then(|object| stored_elements(&object.attributes).pop());
@@ -49,7 +49,7 @@ impl Socket {
 
     /// All elements of a set whose key and data are of its types.
     pub(super) fn elements(&mut self, family: TableFamily, set: &Set) -> Result<Vec<Element>> {
-        let stored = self.dump(family, set.name)?.into_iter();
+        let stored = self.dump(family, &set.name)?.into_iter();
         Ok(stored.filter_map(|stored| decode(family, set, stored)).collect())
     }
 
@@ -129,7 +129,7 @@ pub(super) fn decode(family: TableFamily, set: &Set, stored: Stored) -> Option<E
         _ => return None,
     };
     let comment = stored.udata.as_deref().and_then(parse_comment);
-    Some(Element { family, set: set.name, key: parse_key(&set.key, &stored.key)?, data, comment })
+    Some(Element { family, set: set.name.clone(), key: parse_key(&set.key, &stored.key)?, data, comment })
 }
 
 pub(super) fn presence(element: &Element, stored: Option<&Stored>) -> Presence {

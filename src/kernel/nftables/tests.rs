@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::addr::Mac;
-use crate::ruleset::{Chain, Comment, Datatype, Field, Hook, HookPoint, Rule, Statement};
+use crate::ruleset::{Chain, Comment, Datatype, Field, Hook, HookPoint, Raw, RawHeader, Rule, Selector, Statement};
 
 fn mac(text: &str) -> Value {
     Value::Mac(text.parse::<Mac>().expect("a MAC"))
@@ -32,12 +32,16 @@ fn tables() -> [Table; 3] {
         family: TableFamily::Arp,
         sets: vec![map],
         chains: vec![Chain {
-            name: "output",
+            name: "output".into(),
             hook: Some(Hook { point: HookPoint::Output, priority: 0 }),
             rules: vec![
                 [
                     Statement::equal(Field::ArpOperation, Value::ArpOp(1)),
-                    Write { field: Field::ArpSaddrIp, selectors: vec![Field::OifName.into()], map: "arp_source" },
+                    Write {
+                        field: Field::ArpSaddrIp,
+                        selectors: vec![Field::OifName.into()],
+                        map: "arp_source".into(),
+                    },
                 ]
                 .into(),
                 [Statement::equal(Field::EtherSaddr, mac("aa:55:60:0:0:1")), Accept].into(),
@@ -55,16 +59,16 @@ fn tables() -> [Table; 3] {
         ],
         chains: vec![
             Chain {
-                name: "prerouting",
+                name: "prerouting".into(),
                 hook: Some(Hook { point: HookPoint::Prerouting, priority: -140 }),
                 rules: vec![
-                    [Statement::contained([Field::IifName.into()], "guarded"), Jump("sources")].into(),
-                    [Statement::equal(Field::IifName, name("tap0")), Goto("sources")].into(),
+                    [Statement::contained([Field::IifName.into()], "guarded"), Jump("sources".into())].into(),
+                    [Statement::equal(Field::IifName, name("tap0")), Goto("sources".into())].into(),
                     [Statement::not_equal(Field::OifName, name("tap1")), Counter].into(),
                 ],
             },
             Chain {
-                name: "sources",
+                name: "sources".into(),
                 hook: None,
                 rules: vec![
                     [Statement::contained([Field::IifName.into(), Field::IpSaddr.into()], "sources4"), Return].into(),
@@ -97,10 +101,13 @@ fn tables() -> [Table; 3] {
             Set::new("filtered", [Datatype::IfName]),
             Set::new("to", [Datatype::IfName, Datatype::EtherAddr]),
             Set::new("senders", [Datatype::IfName, Datatype::Ipv4Addr]),
+            Set::new("targets", [Datatype::IfName, Datatype::Raw(TARGET)]),
+            Set::new("rarp", [Datatype::IfName, Datatype::Raw(RARP_SENDER), Datatype::Raw(RARP_TARGET)]),
         ],
         chains: vec![
+            Chain { name: "guests".into(), hook: None, rules: guests() },
             Chain {
-                name: "TOTAP",
+                name: "TOTAP".into(),
                 hook: None,
                 rules: vec![
                     [Statement::contained([Field::OifName.into(), prefix.clone()], "to"), Return].into(),
@@ -114,18 +121,59 @@ fn tables() -> [Table; 3] {
                 ],
             },
             Chain {
-                name: "forward",
+                name: "forward".into(),
                 hook: Some(Hook { point: HookPoint::Forward, priority: -200 }),
-                rules: vec![[Statement::contained([Field::OifName.into()], "filtered"), Jump("TOTAP")].into()],
+                rules: vec![[Statement::contained([Field::OifName.into()], "filtered"), Jump("TOTAP".into())].into()],
             },
         ],
     };
     [arp, inet, bridge]
 }
 
-fn elements() -> [Element; 5] {
+const TARGET: Raw = Raw { header: RawHeader::Transport, offset: 8, length: 16 };
+const RARP_SENDER: Raw = Raw { header: RawHeader::Network, offset: 8, length: 6 };
+const RARP_TARGET: Raw = Raw { header: RawHeader::Network, offset: 18, length: 6 };
+
+/// Rules on what lies above IP, on raw bits, on flags and fragments; they can stand in a bridge only.
+fn guests() -> Vec<Rule> {
+    use Statement::{Accept, Drop, Return};
+    let middle = Raw { header: RawHeader::Transport, offset: 19, length: 2 };
+    let raw = |raw: Raw| Selector::from(Field::Raw(raw));
+    let syn = Field::TcpFlags.masked(Value::TcpFlags(0x12));
+    let group = Field::EtherDaddr.masked(mac("ff:ff:ff:ff:ff:f0"));
+    let nowhere = Statement::equal(Field::Ip6Saddr, v6("::"));
+    vec![
+        [Statement::equal(group, mac("1:80:c2:0:0:0")), Drop].into(),
+        [Statement::not_equal(syn, Value::TcpFlags(0x02)), Return].into(),
+        [Statement::equal(Field::TcpDport, Value::Port(3389)), Accept].into(),
+        [Statement::equal(Field::UdpSport, Value::Port(53)), Return].into(),
+        [Statement::equal(Field::IpSaddr, v4("0.0.0.0")), Statement::equal(Field::UdpDport, Value::Port(67)), Return]
+            .into(),
+        [Statement::equal(Field::Icmp6Type, Value::Icmp6Type(134)), Drop].into(),
+        [nowhere, Statement::equal(Field::Icmp6Type, Value::Icmp6Type(135)), Accept].into(),
+        [Statement::not_equal(Field::Icmp6Type, Value::Icmp6Type(255)), Return].into(),
+        [
+            Statement::not_equal(Field::FragmentOffset, Value::FragmentOffset(0)),
+            Statement::not_equal(Field::L4Proto, Value::InetProto(255)),
+            Return,
+        ]
+        .into(),
+        [Statement::equal(Field::Ip6Saddr.masked(v6("::ff:ff00:0")), v6("::ff:fe00:0")), Drop].into(),
+        [Statement::contained([Field::IifName.into(), raw(TARGET)], "targets"), Return].into(),
+        [Statement::equal(raw(middle), Value::Raw(middle, 0xfffe)), Drop].into(),
+        [
+            Statement::equal(Field::EtherType, Value::EtherType(0x8035)),
+            Statement::contained([Field::IifName.into(), raw(RARP_SENDER), raw(RARP_TARGET)], "rarp"),
+            Return,
+        ]
+        .into(),
+        [Statement::equal(Field::ArpDaddrIp, v4("10.0.0.1")), Drop].into(),
+    ]
+}
+
+fn elements() -> [Element; 7] {
     let tap = || name("tap0");
-    let element = |family, set, key| Element { family, set, key, data: None, comment: None };
+    let element = |family, set: &'static str, key| Element { family, set: set.into(), key, data: None, comment: None };
     [
         Element { data: Some(v4("10.0.0.1")), ..element(TableFamily::Arp, "arp_source", vec![tap()]) },
         element(TableFamily::Inet, "guarded", vec![tap()]),
@@ -135,6 +183,12 @@ fn elements() -> [Element; 5] {
         },
         element(TableFamily::Inet, "sources6", vec![tap(), v6("2001:db8::1")]),
         element(TableFamily::Bridge, "to", vec![tap(), mac("aa:55:60:0:0:0")]),
+        element(TableFamily::Bridge, "targets", vec![tap(), Value::Raw(TARGET, 0xfe80 << 112 | 1)]),
+        element(
+            TableFamily::Bridge,
+            "rarp",
+            vec![tap(), Value::Raw(RARP_SENDER, 0xaa), Value::Raw(RARP_TARGET, 0x0a00_0000_0000)],
+        ),
     ]
 }
 
@@ -213,7 +267,7 @@ fn what_no_packet_has_is_an_error() {
         (TableFamily::Inet, Statement::equal(Field::IpSaddr.masked(v6("::")), v4("10.0.0.1")), "type ipv4_addr"),
         (
             TableFamily::Inet,
-            Statement::Write { field: Field::IpSaddr, selectors: vec![Field::IifName.into()], map: "m" },
+            Statement::Write { field: Field::IpSaddr, selectors: vec![Field::IifName.into()], map: "m".into() },
             "cannot be written",
         ),
     ] {
@@ -253,10 +307,10 @@ fn answers_are_read() {
     assert_eq!(base::seen_chain(&arp, &arp.chains[0], objects[6]), base::SeenChain::Complete);
     let other = |name, rules| Chain { name, hook: None, rules };
     let mut jumping = arp.clone();
-    jumping.chains.push(other("jumper", vec![[Statement::Jump("output")].into()]));
+    jumping.chains.push(other("jumper".into(), vec![[Statement::Jump("output".into())].into()]));
     assert_eq!(base::seen_chain(&jumping, &arp.chains[0], objects[6]), base::SeenChain::Different);
     let rules = arp.chains[0].rules.clone();
-    assert_eq!(base::seen_chain(&arp, &other("output", rules), objects[6]), base::SeenChain::Different);
+    assert_eq!(base::seen_chain(&arp, &other("output".into(), rules), objects[6]), base::SeenChain::Different);
     let refused = answers.iter().find_map(|(_, answer)| match answer {
         Answer::Refused(refusal) => Some(refusal),
         _ => None,

@@ -26,6 +26,12 @@ pub(super) const NF_ACCEPT: i32 = 1;
 pub(super) const NF_ARP_IN: u32 = 0;
 pub(super) const NF_ARP_OUT: u32 = 1;
 
+// linux/in.h, linux/in6.h
+pub(super) const IPPROTO_TCP: u8 = 6;
+pub(super) const IPPROTO_UDP: u8 = 17;
+pub(super) const IPPROTO_FRAGMENT: u8 = 44;
+pub(super) const IPPROTO_ICMPV6: u8 = 58;
+
 // linux/if_ether.h, linux/if_arp.h
 pub(super) const ETH_P_IP: u16 = 0x0800;
 pub(super) const ETH_P_ARP: u16 = 0x0806;
@@ -128,6 +134,12 @@ pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
 pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
 pub(super) const NFTA_PAYLOAD_SREG: u16 = 5;
+pub(super) const NFTA_EXTHDR_DREG: u16 = 1;
+pub(super) const NFTA_EXTHDR_TYPE: u16 = 2;
+pub(super) const NFTA_EXTHDR_OFFSET: u16 = 3;
+pub(super) const NFTA_EXTHDR_LEN: u16 = 4;
+pub(super) const NFTA_EXTHDR_FLAGS: u16 = 5;
+pub(super) const NFTA_EXTHDR_OP: u16 = 6;
 pub(super) const NFTA_META_DREG: u16 = 1;
 pub(super) const NFTA_META_KEY: u16 = 2;
 pub(super) const NFTA_GEN_ID: u16 = 1;
@@ -144,6 +156,8 @@ pub(super) const NFT_CMP_NEQ: u32 = 1;
 pub(super) const NFT_LOOKUP_F_INV: u32 = 1;
 pub(super) const NFT_PAYLOAD_LL_HEADER: u32 = 0;
 pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+pub(super) const NFT_EXTHDR_OP_IPV6: u32 = 0;
 pub(super) const NFT_META_PROTOCOL: u32 = 1;
 pub(super) const NFT_META_IIFNAME: u32 = 6;
 pub(super) const NFT_META_OIFNAME: u32 = 7;
@@ -161,7 +175,23 @@ pub(super) const NFTNL_UDATA_SET_COMMENT: u8 = 7;
 pub(super) const NFTNL_UDATA_SET_ELEM_COMMENT: u8 = 0;
 pub(super) const NFTNL_UDATA_SET_TYPEOF_EXPR: u8 = 0;
 pub(super) const NFTNL_UDATA_SET_TYPEOF_DATA: u8 = 1;
+// and, of the same: enum expr_types, enum proto_bases, enums nft_meta_udata_attr and nftnl_payload_udata of src/meta.c
+// and src/payload.c
+pub(super) const NFTNL_UDATA_META_KEY: u8 = 0;
+pub(super) const NFTNL_UDATA_SET_KEY_PAYLOAD_DESC: u8 = 0;
+pub(super) const NFTNL_UDATA_SET_KEY_PAYLOAD_TYPE: u8 = 1;
+pub(super) const NFTNL_UDATA_SET_KEY_PAYLOAD_BASE: u8 = 2;
+pub(super) const NFTNL_UDATA_SET_KEY_PAYLOAD_OFFSET: u8 = 3;
+pub(super) const NFTNL_UDATA_SET_KEY_PAYLOAD_LEN: u8 = 4;
+pub(super) const PROTO_BASE_NETWORK_HDR: u32 = 2;
+pub(super) const PROTO_BASE_TRANSPORT_HDR: u32 = 3;
+pub(super) const EXPR_PAYLOAD: u32 = 7;
+pub(super) const EXPR_META: u32 = 9;
 pub(super) const EXPR_CONCAT: u32 = 13;
+pub(super) const TYPE_INTEGER: u32 = 4;
+pub(super) const TYPE_INET_SERVICE: u32 = 13;
+pub(super) const TYPE_TCP_FLAG: u32 = 15;
+pub(super) const TYPE_ICMP6_TYPE: u32 = 29;
 pub(super) const TYPE_NFPROTO: u32 = 2;
 pub(super) const TYPE_IPADDR: u32 = 7;
 pub(super) const TYPE_IP6ADDR: u32 = 8;

@@ -1,0 +1,142 @@
+//! `private-filtered`: isolation on a shared bridge. A port sends with its NIC's MAC only, and receives only from MACs of
+//! its own network, whose first bits under MAC_MASK are the same.
+
+use crate::addr::{IfName, Mac, MacMask};
+use crate::nic::Nic;
+use crate::plan::Plan;
+use crate::ruleset::{Datatype, Element, Field, HookPoint, Name, Rule, Set, Statement, Table, TableFamily, Value};
+use crate::settings::{self, Settings};
+use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, BRIDGE_PREROUTING, chain, from, hooked, members, refuse};
+use crate::setup::element;
+
+/// Set of the bridge table: the ports whose Ethernet source is checked.
+pub const FILTERED: &str = "filtered";
+/// Set of the bridge table: the Ethernet source that a port may send.
+const FROM: &str = "from";
+/// Set of the bridge table: the prefix of the Ethernet sources that a port may receive. Another mask than the default one
+/// is appended to this name.
+const TO: &str = "to";
+
+/// The groups 01:80:c2:00:00:0X of bridges and their neighbours (IEEE 802.1Q, table 8-1).
+const LINK_GROUPS: Mac = Mac([0x01, 0x80, 0xc2, 0, 0, 0]);
+const LINK_GROUPS_MASK: Mac = Mac([0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]);
+
+/// FROMTAP: a [`FILTERED`] port sends with its own MAC, and neither spanning tree's BPDUs nor anything else to the groups
+/// that are for bridges. It is checked in prerouting, before the bridge learns from a forged frame where a MAC is.
+pub fn senders() -> Table {
+    let link_groups = Field::EtherDaddr.masked(Value::Mac(LINK_GROUPS_MASK));
+    let rules = vec![
+        refuse([Statement::equal(link_groups, Value::Mac(LINK_GROUPS))]),
+        Rule::from([from(Field::EtherSaddr, FROM), Statement::Return]),
+        refuse([]),
+    ];
+    Table {
+        family: TableFamily::Bridge,
+        sets: vec![Set::new(FILTERED, [Datatype::IfName]), Set::new(FROM, [Datatype::IfName, Datatype::EtherAddr])],
+        chains: vec![
+            chain("FROMTAP", rules),
+            hooked(
+                "prerouting",
+                HookPoint::Prerouting,
+                BRIDGE_PREROUTING,
+                vec![members(Field::IifName, FILTERED, "FROMTAP")],
+            ),
+        ],
+    }
+}
+
+/// TOTAP: an [`isolated`] port receives from MACs of its network only. Frames to a group or to everybody that the node itself
+/// sends pass output, all others forward. A mask has sets and chains of its own, as NICs that were set up under another
+/// MAC_MASK keep theirs.
+pub fn receivers(mask: MacMask) -> Table {
+    let prefix = Field::EtherSaddr.masked(Value::Mac(Mac(mask.octets())));
+    let name = |base| masked_name(base, mask);
+    let rules = vec![
+        Rule::from([Statement::contained([Field::OifName.into(), prefix], name(TO)), Statement::Return]),
+        refuse([]),
+    ];
+    let jump = || vec![members(Field::OifName, isolated(mask), name("TOTAP"))];
+    Table {
+        family: TableFamily::Bridge,
+        sets: vec![
+            Set::new(isolated(mask), [Datatype::IfName]),
+            Set::new(name(TO), [Datatype::IfName, Datatype::EtherAddr]),
+        ],
+        chains: vec![
+            chain(name("TOTAP"), rules),
+            hooked(name("forward"), HookPoint::Forward, BRIDGE_FORWARD, jump()),
+            hooked(name("output"), HookPoint::Output, BRIDGE_OUTPUT, jump()),
+        ],
+    }
+}
+
+/// Name of the set of the bridge table that holds the ports which are isolated by `mask`.
+pub fn isolated(mask: MacMask) -> Name {
+    masked_name("isolated", mask)
+}
+
+/// The masks under which NICs of this node may be isolated, as far as the settings tell.
+pub fn masks(settings: &Settings) -> Vec<MacMask> {
+    let mut masks = vec![settings::MAC_MASK];
+    masks.extend(Some(settings.mac_mask).filter(|mask| *mask != settings::MAC_MASK));
+    masks
+}
+
+/// `to`, or `to_ffff00000000` for another mask than the default one.
+fn masked_name(base: &'static str, mask: MacMask) -> Name {
+    if mask == settings::MAC_MASK {
+        return base.into();
+    }
+    let digits: String = mask.octets().iter().map(|octet| format!("{octet:02x}")).collect();
+    format!("{base}_{digits}").into()
+}
+
+/// Adds both filters of a NIC.
+pub fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
+    let mask = settings.mac_mask;
+    sender(nic, plan);
+    plan.tables.push(receivers(mask));
+    let prefix = Value::Mac(mask.apply(nic.mac));
+    plan.elements.push(element(nic, TableFamily::Bridge, isolated(mask), []));
+    plan.elements.push(element(nic, TableFamily::Bridge, masked_name(TO, mask), [prefix]));
+}
+
+/// Adds the filter of what a NIC sends, unless the Plan has it.
+pub fn sender(nic: &Nic, plan: &mut Plan) {
+    let table = senders();
+    if !plan.tables.contains(&table) {
+        plan.tables.push(table);
+        plan.elements.push(element(nic, TableFamily::Bridge, FILTERED, []));
+        plan.elements.push(element(nic, TableFamily::Bridge, FROM, [Value::Mac(nic.mac)]));
+    }
+}
+
+/// The filters of one TAP as chains of its own would say them, a line each: what the elements of the shared sets mean.
+pub fn per_tap(elements: &[Element]) -> Vec<String> {
+    let chain_of = |tap: &IfName| tap.as_str().to_uppercase();
+    let mut rules = Vec::new();
+    let mut hooks = Vec::new();
+    for element in elements.iter().filter(|element| element.family == TableFamily::Bridge) {
+        let [Value::IfName(tap), Value::Mac(mac)] = element.key.as_slice() else { continue };
+        let own = chain_of(tap);
+        if element.set == FROM {
+            rules.push(format!("FROM{own}: ether saddr != {mac} drop"));
+            hooks.push(format!("prerouting: iifname \"{tap}\" jump FROM{own}"));
+        } else if let Some(mask) = mask_of(&element.set) {
+            rules.push(format!("TO{own}: ether saddr & {mask} != {mac} drop"));
+            hooks.extend(["forward", "output"].map(|hook| format!("{hook}: oifname \"{tap}\" jump TO{own}")));
+        }
+    }
+    rules.extend(hooks);
+    rules
+}
+
+/// The mask of a set [`TO`].
+fn mask_of(set: &str) -> Option<MacMask> {
+    if set == TO {
+        return Some(settings::MAC_MASK);
+    }
+    let digits = set.strip_prefix(TO)?.strip_prefix('_')?;
+    let octets: Vec<_> = (0..6).map(|octet| digits.get(octet * 2..octet * 2 + 2)).collect::<Option<_>>()?;
+    octets.join(":").parse().ok()
+}

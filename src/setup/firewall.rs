@@ -1,0 +1,73 @@
+//! Firewall profiles: what reaches a guest. They know no connections: a guest's own connections work because what belongs to
+//! them cannot be mistaken for a request.
+
+use crate::nic::{Mode, Nic, Profile};
+use crate::plan::Plan;
+use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
+use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, chain, hooked, members, refuse};
+use crate::setup::element;
+
+/// Set: the interfaces whose guests get no connection requests.
+pub const PROTECTED: &str = "protected";
+/// Set: the interfaces whose guests get those of SSH and RDP.
+pub const LIMITED: &str = "limited";
+
+/// Flags of TCP (RFC 9293, 3.1).
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+/// Ports that `limited` opens.
+const SSH: Value = Value::Port(22);
+const RDP: Value = Value::Port(3389);
+const DOMAIN: Value = Value::Port(53);
+
+/// The profiles of a family: inet for what is routed to guests, bridge for what is bridged to them or sent by the node.
+///
+/// Only what is named passes, so that nothing slips through unread: of TCP what shows its flags and is no request, hence no
+/// fragment but a first one of at least 14 bytes; of UDP what shows its source port. What cannot be read (later fragments, a
+/// chain of extension headers cut short, tagged frames) is dropped, but for later fragments of ICMP and ICMPv6.
+pub fn table(family: TableFamily) -> Table {
+    let pass = |statement| Rule::from([statement, Statement::Return]);
+    let port = |field: Field, value: Value| Statement::equal(field, value);
+    let protocol = |number| Statement::equal(Field::L4Proto, Value::InetProto(number));
+    let no_request = Statement::not_equal(Field::TcpFlags.masked(Value::TcpFlags(SYN | ACK)), Value::TcpFlags(SYN));
+    let mut protected = Vec::new();
+    if family == TableFamily::Bridge {
+        protected.push(pass(Statement::equal(Field::EtherType, Value::EtherType(0x0806))));
+    }
+    protected.extend([
+        pass(no_request),
+        pass(port(Field::UdpSport, DOMAIN)),
+        pass(protocol(1)),
+        pass(protocol(58)),
+        refuse([]),
+    ]);
+    let limited = vec![
+        pass(port(Field::TcpDport, SSH)),
+        pass(port(Field::TcpDport, RDP)),
+        Rule::from([Statement::Goto("protected".into())]),
+    ];
+    let to_guests =
+        || vec![members(Field::OifName, PROTECTED, "protected"), members(Field::OifName, LIMITED, "limited")];
+    let hooks = match family {
+        TableFamily::Bridge => vec![
+            hooked("firewall_forward", HookPoint::Forward, BRIDGE_FORWARD, to_guests()),
+            hooked("firewall_output", HookPoint::Output, BRIDGE_OUTPUT, to_guests()),
+        ],
+        _ => vec![hooked("firewall_forward", HookPoint::Forward, 0, to_guests())],
+    };
+    let mut chains = vec![chain("protected", protected), chain("limited", limited)];
+    chains.extend(hooks);
+    Table { family, sets: vec![Set::new(PROTECTED, [Datatype::IfName]), Set::new(LIMITED, [Datatype::IfName])], chains }
+}
+
+/// Adds the profile of a NIC; `unprotected`, and none, need nothing.
+pub fn filters(nic: &Nic, plan: &mut Plan) {
+    let set = match nic.firewall {
+        None | Some(Profile::Unprotected) => return,
+        Some(Profile::Protected) => PROTECTED,
+        Some(Profile::Limited) => LIMITED,
+    };
+    let family = if matches!(nic.mode, Mode::Routed { .. }) { TableFamily::Inet } else { TableFamily::Bridge };
+    plan.tables.push(table(family));
+    plan.elements.push(element(nic, family, set, []));
+}

@@ -1,0 +1,70 @@
+//! What may come from a routed NIC's TAP, in the tables arp and inet: own sources, and nothing that only routers and
+//! servers send.
+
+use crate::addr::Family;
+use crate::nic::Nic;
+use crate::plan::Plan;
+use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
+use crate::setup::base::{chain, from, hooked, members, refuse};
+use crate::setup::{arp_senders, element, neighbours};
+
+/// Set of the tables inet and arp: the interfaces whose sources are checked.
+pub const GUARDED: &str = "guarded";
+/// Set of the inet table: the interfaces behind which are neither routers nor DHCP servers.
+pub const ROUTED: &str = "routed";
+
+/// After mangle PREROUTING (-150), where nfdhcpd takes DHCP, RS and NS, whose sources could not pass the check.
+const AFTER_MANGLE: i32 = -140;
+
+/// What comes from a [`GUARDED`] interface has a source of [`neighbours::SOURCES4`] or [`neighbours::SOURCES6`], or is
+/// link-local IPv6; from one of [`ROUTED`], it is nothing that a router or a DHCP server says.
+pub fn inet() -> Table {
+    let ipv6 = Statement::equal(Field::NfProto, Value::NfProto(10));
+    let mut sources = vec![Rule::from([from(Field::IpSaddr, neighbours::SOURCES4), Statement::Return])];
+    sources.extend(neighbours::sources6());
+    sources.push(refuse([]));
+    let mut servers = vec![Rule::from([ipv6, Statement::Goto("servers6".into())])];
+    servers.extend(neighbours::dhcp_replies());
+    let prerouting = vec![members(Field::IifName, GUARDED, "sources"), members(Field::IifName, ROUTED, "servers")];
+    let mut table = Table {
+        family: TableFamily::Inet,
+        sets: vec![Set::new(GUARDED, [Datatype::IfName]), Set::new(ROUTED, [Datatype::IfName])],
+        chains: vec![
+            hooked("prerouting", HookPoint::Prerouting, AFTER_MANGLE, prerouting),
+            chain("sources", sources),
+            chain("servers", servers),
+            neighbours::servers6(),
+        ],
+    };
+    table.sets.extend(neighbours::sets());
+    table.chains.extend(neighbours::chains());
+    table
+}
+
+/// ARP from a [`GUARDED`] interface speaks for the NIC's own addresses.
+pub fn arp() -> Table {
+    Table {
+        family: TableFamily::Arp,
+        sets: vec![Set::new(GUARDED, [Datatype::IfName]), arp_senders::set(TableFamily::Arp)],
+        chains: vec![
+            hooked("input", HookPoint::Input, 0, vec![members(Field::IifName, GUARDED, "senders")]),
+            chain("senders", arp_senders::rules(TableFamily::Arp)),
+        ],
+    }
+}
+
+/// Adds the checks of a NIC's sources, unless any may be used (`ipspoof`), and of what it says.
+pub fn filters(nic: &Nic, ipspoof: bool, plan: &mut Plan) {
+    plan.tables.push(inet());
+    plan.elements.push(element(nic, TableFamily::Inet, ROUTED, []));
+    if ipspoof {
+        return;
+    }
+    plan.tables.push(arp());
+    plan.elements.push(element(nic, TableFamily::Arp, GUARDED, []));
+    plan.elements.push(element(nic, TableFamily::Inet, GUARDED, []));
+    if nic.endpoint(Family::V4).is_some() {
+        plan.elements.extend(arp_senders::element(nic, TableFamily::Arp));
+    }
+    neighbours::add_elements(nic, TableFamily::Inet, plan);
+}
