@@ -45,6 +45,12 @@ pub const ROWS: &[Row] = &[
     ),
     // What must not.
     row(
+        "ARP probe for the neighbour's address",
+        |c| vec![c.arp(1, (c.me.mac, NOBODY), (Mac::ZERO, c.victim.ip))],
+        UNSEEN,
+        Kernel("no proxy answers a probe"),
+    ),
+    row(
         "ARP request as the gateway",
         |c| vec![c.arp(1, (c.me.mac, c.gateway.ip), (Mac::ZERO, c.victim.ip))],
         CLAIM,
@@ -65,7 +71,7 @@ pub const ROWS: &[Row] = &[
     row(
         "ARP request for the node as the gateway",
         |c| vec![to(c.router.unwrap_or(c.node.mac), c.arp(1, (c.me.mac, c.gateway.ip), (Mac::ZERO, c.node.ip)))],
-        Seen(["BAN", "BAN", "", ""]),
+        Seen(["BAN", "BN", "", ""]),
         Seen(["AN", ""]),
     ),
     row(

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 
 use super::context::{Context, FOREIGN_MAC, ROUTER, VICTIM};
-use super::frames::{self, DESTINATION_OPTIONS, VLAN, behind, from, snap, tagged};
+use super::frames::{self, DESTINATION_OPTIONS, FRAGMENT, VLAN, behind, from, snap, tagged};
 use super::ground::{Bridged, Families, Ground, bridged_nic, nic};
 use crate::harness::frame::{self, Mac};
 use crate::harness::guest::Identity;
@@ -119,7 +119,7 @@ const ARRIVALS: &[Arrival] = &[
         "unicast of a foreign MAC in a VLAN tag",
         From::Uplink,
         |c| vec![tagged(&from(FOREIGN_MAC, ping(c)), &[(VLAN, 5)])],
-        [P, D, D, D, P],
+        ISOLATED,
     ),
     arrival("broadcast of the same prefix", From::Uplink, |c| vec![shout(c.gateway.mac, c.gateway)], ALWAYS),
     arrival("broadcast of a foreign MAC", From::Uplink, |_| vec![shout(FOREIGN_MAC, ROUTER)], ISOLATED),
@@ -168,6 +168,15 @@ const ARRIVALS: &[Arrival] = &[
         "fragment that overwrites the flags of TCP",
         From::Uplink,
         |c| vec![deliver(c, &frames::fragments4(&tcp(c, false, 80, SYN), 1)[1])],
+        OPEN,
+    ),
+    arrival(
+        "later fragment of TCP that looks like an acknowledgement",
+        From::Uplink,
+        |c| {
+            let packet = tcp(c, false, 40001, ACK);
+            vec![deliver(c, &frames::fragment4(&packet, 1, &packet[20..]))]
+        },
         OPEN,
     ),
     arrival("UDP", From::Uplink, |c| vec![deliver(c, &udp(c, false, 40000, 9))], OPEN),
@@ -239,6 +248,15 @@ const ARRIVALS: &[Arrival] = &[
         },
         OPEN,
     ),
+    arrival(
+        "later IPv6 fragment of TCP that looks like an acknowledgement",
+        From::Uplink,
+        |c| {
+            let packet = tcp(c, true, 40001, ACK);
+            vec![deliver(c, &behind(&packet, &[(FRAGMENT, frames::fragment_header(0, 1, false))]))]
+        },
+        OPEN,
+    ),
     arrival("UDP, IPv6", From::Uplink, |c| vec![deliver(c, &udp(c, true, 40000, 9))], OPEN),
     arrival(
         "UDP behind destination options",
@@ -248,6 +266,12 @@ const ARRIVALS: &[Arrival] = &[
     ),
     arrival("DNS answer, IPv6", From::Uplink, |c| vec![deliver(c, &udp(c, true, 53, 40000))], ALWAYS),
     // Tags and encapsulations.
+    arrival(
+        "TCP request in VLAN 5",
+        From::Uplink,
+        |c| vec![tagged(&deliver(c, &tcp(c, false, 80, SYN)), &[(VLAN, 5)])],
+        OPEN,
+    ),
     arrival(
         "TCP request in VLAN 0",
         From::Uplink,

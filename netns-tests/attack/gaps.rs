@@ -3,19 +3,20 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use super::context::{ATTACKER, Context, FOREIGN_MAC, STRANGER, VICTIM};
+use super::context::{self, ATTACKER, FOREIGN_MAC, STRANGER, VICTIM};
 use super::frames::{self, from};
 use super::ground::{Bridged, Ground, bridged_nic, holds, tap};
 use crate::harness::frame::{self, Mac};
 use crate::harness::port::Port;
+use crate::harness::until;
 
 /// How often a NIC is set up and down.
 const CYCLES: usize = 100;
 
 /// What all setups that filter forbid, each recognisable by its bytes: forged sources, to everybody.
-fn forbidden(c: &Context) -> Vec<Vec<u8>> {
+fn forbidden(c: &context::Context) -> Vec<Vec<u8>> {
     let shout = |mac: Mac, text: &[u8]| {
         let packet = frame::udp((c.me.ip.into(), 7), (std::net::Ipv4Addr::BROADCAST.into(), 7), text);
         frames::packet(Mac::BROADCAST, mac, &packet)
@@ -27,7 +28,7 @@ fn forbidden(c: &Context) -> Vec<Vec<u8>> {
 }
 
 /// What the attacker must never receive: frames of another prefix, to everybody.
-fn isolated(c: &Context) -> Vec<u8> {
+fn isolated(c: &context::Context) -> Vec<u8> {
     let packet = frame::udp((c.stranger.ip.into(), 7), (std::net::Ipv4Addr::BROADCAST.into(), 7), b"forbidden: to it");
     frames::packet(Mac::BROADCAST, c.stranger.mac, &packet)
 }
@@ -52,7 +53,13 @@ fn pour(setup: Bridged, cycles: usize) -> Result<Leaks> {
             let netns = &ground.node.netns;
             let unplugged = std::mem::replace(&mut ground.attacker, tap(netns, "tap9")?);
             drop(unplugged);
-            ground.attacker = tap(netns, "tap0")?;
+            // A program that another test is about to start may hold the descriptor for a moment.
+            let mut plugged = None;
+            until("the name of the TAP to be free", || {
+                plugged = tap(netns, "tap0").ok();
+                Ok(plugged.is_some())
+            })?;
+            ground.attacker = plugged.context("a TAP")?;
         }
         let found = under_load(&ground, &from_it, &to_it, || {
             let nic =

@@ -277,7 +277,7 @@ impl Ground {
     pub fn routed_unfiltered() -> Result<Self> {
         let ground = Self::routed(Families::Both)?;
         let tables = ground.node.netns.output(Command::new("nft").args(["list", "tables"]))?;
-        for table in tables.lines().filter(|table| table.ends_with("snf-network") && !table.contains(" arp ")) {
+        for table in tables.lines().filter(|table| table.ends_with("snf-network")) {
             ground.nft(&format!("delete {table}"))?;
         }
         Ok(ground)

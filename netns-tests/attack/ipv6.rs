@@ -269,6 +269,21 @@ pub const ROWS: &[Row] = &[
         NO_ENTRY,
     ),
     row(
+        "advertisement of the gateway, split before its target",
+        |c| frames::fragments6(&claim(c, c.gateway.ip6, &[c.me.mac]), 1).map(|it| c.to_group(&it)).to_vec(),
+        FORGED_TO_ALL,
+        NO_ENTRY,
+    ),
+    row(
+        "solicitation from :: for the neighbour, split before its target",
+        |c| {
+            let packet = frames::solicitation(NOWHERE, c.victim.ip6, None);
+            frames::fragments6(&packet, 1).map(|it| c.to_group(&it)).to_vec()
+        },
+        FORGED_TO_ALL,
+        NOT_FORWARDED,
+    ),
+    row(
         "solicitation as the neighbour",
         |c| vec![c.to_group(&frames::solicitation(c.victim.ip6, c.gateway.ip6, Some(c.me.mac)))],
         FORGED_TO_ALL,
@@ -277,7 +292,7 @@ pub const ROWS: &[Row] = &[
     row(
         "solicitation for the node as the neighbour",
         |c| vec![c.to_group(&frames::solicitation(c.victim.ip6, c.node.ip6, Some(c.me.mac)))],
-        Seen(["VUBSAN", "VUBAN", "", ""]),
+        Seen(["VUBSAN", "VUBN", "", ""]),
         NO_ENTRY,
     ),
     row(

@@ -2,7 +2,7 @@
 
 use super::context::Verdicts::{Kernel, Seen};
 use super::context::{Context, FOREIGN_MAC, NOT_FORWARDED, Row, UNUSED_MAC, row};
-use super::frames::{self, LLDP, MAC_CONTROL, RARP, SERVICE_VLAN, VLAN, from, snap, tagged};
+use super::frames::{self, LLDP, MAC_CONTROL, RARP, SERVICE_VLAN, VLAN, from, snap, tagged, to};
 use crate::harness::frame::{self, ARP, IPV4, IPV6, Mac};
 
 /// A datagram to everybody, from the attacker's own address.
@@ -49,15 +49,15 @@ pub const ROWS: &[Row] = &[
         NO_SUCH_PROTOCOL,
     ),
     // Source MACs.
-    row("foreign source MAC", |c| vec![from(FOREIGN_MAC, ping(c))], Seen(["V", "", "", ""]), Seen(["V", ""])),
-    row("unused MAC of the prefix", |c| vec![from(UNUSED_MAC, ping(c))], Seen(["V", "", "", ""]), Seen(["V", ""])),
+    row("foreign source MAC", |c| vec![from(FOREIGN_MAC, ping(c))], Seen(["V", "", "", ""]), OWN_PACKET),
+    row("unused MAC of the prefix", |c| vec![from(UNUSED_MAC, ping(c))], Seen(["V", "", "", ""]), OWN_PACKET),
     row("victim's source MAC", |c| vec![from(c.victim.mac, shout(c))], Seen(["VUBST", "", "", ""]), NOT_FORWARDED),
     row("gateway's source MAC", |c| vec![from(c.gateway.mac, shout(c))], Seen(["VUBST", "", "", ""]), NOT_FORWARDED),
     row("bridge's source MAC", |c| vec![from(c.node.mac, shout(c))], Seen(["VUBS", "", "", ""]), NOT_FORWARDED),
     row("stranger's source MAC", |c| vec![from(c.stranger.mac, shout(c))], Seen(["VUBS", "", "", ""]), NOT_FORWARDED),
-    row("multicast source MAC", |c| vec![from(Mac([3, 0, 0, 0, 0, 1]), ping(c))], Kernel(MARTIAN_MAC), Seen(["V", ""])),
-    row("broadcast source MAC", |c| vec![from(Mac::BROADCAST, ping(c))], Kernel(MARTIAN_MAC), Seen(["V", ""])),
-    row("zero source MAC", |c| vec![from(Mac::ZERO, ping(c))], Kernel(MARTIAN_MAC), Seen(["V", ""])),
+    row("multicast source MAC", |c| vec![from(Mac([3, 0, 0, 0, 0, 1]), ping(c))], Kernel(MARTIAN_MAC), OWN_PACKET),
+    row("broadcast source MAC", |c| vec![from(Mac::BROADCAST, ping(c))], Kernel(MARTIAN_MAC), OWN_PACKET),
+    row("zero source MAC", |c| vec![from(Mac::ZERO, ping(c))], Kernel(MARTIAN_MAC), OWN_PACKET),
     row(
         "victim's source MAC behind a VLAN tag",
         |c| vec![tagged(&from(c.victim.mac, shout(c)), &[(VLAN, 0)])],
@@ -77,6 +77,28 @@ pub const ROWS: &[Row] = &[
             )]
         },
         Seen(["VUBS", "", "", ""]),
+        NOT_FORWARDED,
+    ),
+    row(
+        "BPDU of provider bridges",
+        |c| vec![to(frames::bridge_group(8), frames::bpdu(c.me.mac))],
+        Seen(["VUBS", "", "", ""]),
+        NOT_FORWARDED,
+    ),
+    row(
+        "BPDU of a VLAN (PVST+)",
+        |c| {
+            let frame = to(Mac([1, 0, 0xc, 0xcc, 0xcc, 0xcd]), frames::bpdu(c.me.mac));
+            let payload = [&[0xaa, 0xaa, 3, 0, 0, 0xc, 1, 0xb], &frame[17..]].concat();
+            vec![frames::llc(&frame, &payload)]
+        },
+        Seen(["VUBS", "VUB", "", ""]),
+        NOT_FORWARDED,
+    ),
+    row(
+        "VLAN registration (MVRP)",
+        |c| vec![frame::ethernet(frames::bridge_group(0x21), c.me.mac, 0x88f5, &[0, 1, 2, 0, 1, 0, 5, 36, 0, 0, 0, 0])],
+        Seen(["VUBS", "VUB", "", ""]),
         NOT_FORWARDED,
     ),
     row(
@@ -105,7 +127,7 @@ pub const ROWS: &[Row] = &[
         Seen(["V", "V", "", ""]),
         NO_SUCH_PROTOCOL,
     ),
-    row("IPv4 in VLAN 0", |c| vec![tagged(&ping(c), &[(VLAN, 0)])], Seen(["V", "V", "", ""]), Seen(["V", ""])),
+    row("IPv4 in VLAN 0", |c| vec![tagged(&ping(c), &[(VLAN, 0)])], Seen(["V", "V", "", ""]), OWN_PACKET),
     row("forged IPv4 in VLAN 0", |c| vec![tagged(&forged(c), &[(VLAN, 0)])], Seen(["V", "V", "", ""]), Seen(["V", ""])),
     row(
         "forged IPv4 in VLAN 0 twice",
@@ -251,6 +273,10 @@ pub const ROWS: &[Row] = &[
         NO_SUCH_PROTOCOL,
     ),
 ];
+
+/// A router asks neither for the source MAC nor for the tag of priority: it answers to the MAC that ARP told it, and only
+/// ARP and neighbour discovery must not lie about that.
+const OWN_PACKET: Verdicts2 = Seen(["V", "V"]);
 
 /// The node has no entry of the gateway's on the attacker's TAP that could be overwritten.
 const NO_CLAIM: Verdicts2 = Kernel("a reply that nobody asked for makes no entry");

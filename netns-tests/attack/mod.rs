@@ -44,6 +44,8 @@ pub const TESTS: &[Test] = &[
     ("attack::leftovers_of_ebtables", scenes::leftovers_of_ebtables),
     ("attack::br_netfilter_changes_nothing", scenes::br_netfilter_changes_nothing),
     ("attack::spanning_tree", scenes::spanning_tree),
+    ("attack::link_local_gateway", scenes::link_local_gateway),
+    ("attack::node_believes_no_router_advertisement", scenes::node_believes_no_router_advertisement),
     ("attack::no_way_to_the_management_network", scenes::no_way_to_the_management_network),
     ("attack::poured_into_plain_ports", gaps::poured_into_plain_ports),
     ("attack::poured_into_private_filtered_ports", gaps::poured_into_private_filtered_ports),

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::TABLES;
-use super::context::{ATTACKER, FOREIGN_MAC, ROUTER, VICTIM};
+use super::context::{ATTACKER, FOREIGN_MAC, ROUTER, STRANGER, VICTIM};
 use super::frames::{self, from};
 use super::ground::{Bridged, Families, Ground, br_netfilter};
 use crate::harness::Skip;
@@ -113,9 +113,9 @@ pub fn leftovers_of_ebtables() -> Result<()> {
     let gone = Identity { mac: Mac([0xaa, 0x55, 0x60, 0, 0, 0x99]), ..ATTACKER };
     ground.seed_rules("tap7", gone, &ALL_HOOKS)?;
     ground.seed_rules("tap0", ATTACKER, &ALL_HOOKS)?;
-    let list = || ground.node.netns.output(Command::new("nft").args(["list", "table", "bridge", "filter"]));
+    let list = || ground.node.netns.output(Command::new("nft").args(["-s", "list", "table", "bridge", "filter"]));
     let before = list()?;
-    for (tap, id) in [("tap0", ATTACKER), ("tap1", VICTIM)] {
+    for (tap, id) in [("tap0", ATTACKER), ("tap1", VICTIM), ("tap2", STRANGER)] {
         ground.nic(tap, id, Bridged::Filtered).ifup()?.succeeds()?;
         ground.nic(tap, id, Bridged::Filtered).ifup()?.succeeds()?;
     }
@@ -162,12 +162,12 @@ fn root_port(ground: &Ground) -> Result<String> {
 pub fn spanning_tree() -> Result<()> {
     let bpdus = |ground: &Ground| {
         let own = frames::bpdu(ground.context.me.mac);
-        [own.clone(), from(FOREIGN_MAC, own)]
+        [own.clone(), from(FOREIGN_MAC, own.clone()), frames::tagged(&own, &[(frames::VLAN, 0)])]
     };
     for (setup, believed) in
         [(Bridged::Plain, true), (Bridged::Filtered, false), (Bridged::Strict, false), (Bridged::StrictFiltered, false)]
     {
-        for which in 0..2 {
+        for which in 0..3 {
             let ground = Ground::bridge()?;
             ground.node.netns.ip("link set br0 type bridge stp_state 1 forward_delay 200")?;
             ground.nic("tap0", ATTACKER, setup).ifup()?.succeeds()?;
@@ -177,6 +177,51 @@ pub fn spanning_tree() -> Result<()> {
             ensure!((now != "0") == believed, "{setup:?}: BPDU {which} made port {now} the way to the root");
         }
     }
+    Ok(())
+}
+
+/// A gateway that is known by a link-local address of no MAC is not impersonated either.
+pub fn link_local_gateway() -> Result<()> {
+    let gateway = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let ground = Ground::bridged(Bridged::Strict, Families::Both)?;
+    let victim = VICTIM.mac.link_local();
+    let tries = |ground: &Ground| {
+        let c = &ground.context;
+        [
+            [c.to_victim(&frames::echo6(gateway, victim))],
+            [c.to_victim(&frames::advertisement(c.me.ip6, VICTIM.ip6, 0x60, gateway, &[c.me.mac]))],
+        ]
+    };
+    for (number, frame) in tries(&ground).iter().enumerate() {
+        // As long as nobody says whose it is, it may be the guest's own.
+        let seen = ground.attack(frame)?;
+        ensure!(seen == "V", "{number} of an unknown address: seen {seen:?}");
+    }
+    ground.nic("tap0", ATTACKER, Bridged::Strict).set("NETWORK_GATEWAY6", gateway).ifup()?.succeeds()?;
+    for (number, frame) in tries(&ground).iter().enumerate() {
+        let seen = ground.attack(frame)?;
+        ensure!(seen.is_empty(), "{number} as the gateway: seen {seen:?}");
+    }
+    Ok(())
+}
+
+/// No guest tells the node where to send: with the filters gone, and a node that does not forward and so would listen, the
+/// settings of the TAP alone keep it from believing router advertisements.
+pub fn node_believes_no_router_advertisement() -> Result<()> {
+    let ground = Ground::routed_unfiltered()?;
+    let c = &ground.context;
+    let netns = &ground.node.netns;
+    for name in ["all", "tap0"] {
+        netns.set_sysctl(&format!("ipv6/conf/{name}/forwarding"), "0")?;
+    }
+    let packet = frames::router_advertisement(c.me.mac.link_local(), frame::ALL_NODES, c.me.mac);
+    let learned = || -> Result<bool> {
+        ground.attacker.send(&c.to_group(&packet))?;
+        Ok(!netns.ip("-6 route show proto ra")?.trim().is_empty())
+    };
+    ensure!(!learned()?, "the node took a route from a guest");
+    netns.set_sysctl("ipv6/conf/tap0/accept_ra", "1")?;
+    ensure!(learned()?, "without the setting it would have to");
     Ok(())
 }
 
