@@ -3,16 +3,11 @@
 use std::net::Ipv4Addr;
 
 use super::context::Verdicts::{Kernel, Seen};
-use super::context::{FOREIGN_MAC, Row, Verdicts, row};
+use super::context::{CLAIM, FOREIGN_MAC, FORGED_TO_ALL, HONEST_TO_ALL, Row, Verdicts, row};
 use super::frames::{from, to};
 use crate::harness::frame::Mac;
 
 const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-const HONEST: Verdicts<4> = Seen(["VUBS", "VUB", "VUBS", "VUB"]);
-/// Changes what the node knows of a neighbour, too. private-filtered by itself lets this pass, as the seed's rules did.
-const CLAIM: Verdicts<4> = Seen(["VUBSN", "VUBN", "", ""]);
-/// Here it asks the node nothing.
-const UNSEEN: Verdicts<4> = Seen(["VUBS", "VUB", "", ""]);
 const NO_ENTRY: Verdicts<2> = Kernel("a reply that nobody asked for makes no entry");
 
 /// The rows.
@@ -21,13 +16,13 @@ pub const ROWS: &[Row] = &[
     row(
         "ARP request for the neighbour",
         |c| vec![c.arp(1, (c.me.mac, c.me.ip), (Mac::ZERO, c.victim.ip))],
-        HONEST,
+        HONEST_TO_ALL,
         Seen(["A", "A"]),
     ),
     row(
         "ARP request for the gateway",
         |c| vec![c.arp(1, (c.me.mac, c.me.ip), (Mac::ZERO, c.gateway.ip))],
-        HONEST,
+        HONEST_TO_ALL,
         Seen(["A", "A"]),
     ),
     row(
@@ -36,18 +31,18 @@ pub const ROWS: &[Row] = &[
         Seen(["V", "V", "V", "V"]),
         NO_ENTRY,
     ),
-    row("ARP announcement", |c| vec![c.arp(1, (c.me.mac, c.me.ip), (Mac::ZERO, c.me.ip))], HONEST, OWN_ADDRESS),
+    row("ARP announcement", |c| vec![c.arp(1, (c.me.mac, c.me.ip), (Mac::ZERO, c.me.ip))], HONEST_TO_ALL, OWN_ADDRESS),
     row(
         "ARP probe for the own address",
         |c| vec![c.arp(1, (c.me.mac, NOBODY), (Mac::ZERO, c.me.ip))],
-        HONEST,
+        HONEST_TO_ALL,
         OWN_ADDRESS,
     ),
     // What must not.
     row(
         "ARP probe for the neighbour's address",
         |c| vec![c.arp(1, (c.me.mac, NOBODY), (Mac::ZERO, c.victim.ip))],
-        UNSEEN,
+        FORGED_TO_ALL,
         Kernel("no proxy answers a probe"),
     ),
     row(
@@ -65,7 +60,7 @@ pub const ROWS: &[Row] = &[
     row(
         "ARP request as a stranger",
         |c| vec![c.arp(1, (c.me.mac, Ipv4Addr::new(198, 51, 100, 77)), (Mac::ZERO, c.gateway.ip))],
-        UNSEEN,
+        FORGED_TO_ALL,
         Seen(["AN", ""]),
     ),
     row(
@@ -110,29 +105,34 @@ pub const ROWS: &[Row] = &[
         CLAIM,
         NO_ENTRY,
     ),
-    row("ARP as the node", |c| vec![c.arp(2, (c.me.mac, c.node.ip), (Mac::BROADCAST, c.node.ip))], UNSEEN, NO_ENTRY),
+    row(
+        "ARP as the node",
+        |c| vec![c.arp(2, (c.me.mac, c.node.ip), (Mac::BROADCAST, c.node.ip))],
+        FORGED_TO_ALL,
+        NO_ENTRY,
+    ),
     row(
         "ARP announcement of the own address with another sender MAC",
         |c| vec![c.arp(1, (FOREIGN_MAC, c.me.ip), (Mac::ZERO, c.me.ip))],
-        UNSEEN,
+        FORGED_TO_ALL,
         OWN_ADDRESS,
     ),
     row(
         "ARP request with another sender MAC",
         |c| vec![c.arp(1, (FOREIGN_MAC, c.me.ip), (Mac::ZERO, c.gateway.ip))],
-        UNSEEN,
+        FORGED_TO_ALL,
         Seen(["A", ""]),
     ),
     row(
         "ARP reply with the gateway's MAC as sender",
         |c| vec![c.arp(2, (c.gateway.mac, c.me.ip), (c.victim.mac, c.victim.ip))],
-        UNSEEN,
+        FORGED_TO_ALL,
         NO_ENTRY,
     ),
     row(
         "ARP probe with another sender MAC",
         |c| vec![c.arp(1, (FOREIGN_MAC, NOBODY), (Mac::ZERO, c.me.ip))],
-        UNSEEN,
+        FORGED_TO_ALL,
         OWN_ADDRESS,
     ),
     row(
@@ -158,13 +158,13 @@ pub const ROWS: &[Row] = &[
             frame[18] = 8;
             vec![frame]
         },
-        UNSEEN,
+        FORGED_TO_ALL,
         NO_ENTRY,
     ),
     row(
         "ARP probe answered by itself",
         |c| vec![c.arp(2, (c.me.mac, NOBODY), (c.victim.mac, c.victim.ip))],
-        UNSEEN,
+        FORGED_TO_ALL,
         NO_ENTRY,
     ),
 ];

@@ -77,50 +77,50 @@ pub struct Context {
 
 impl Context {
     /// A packet to the victim in the frame that reaches it.
-    pub fn to_victim(&self, packet: &[u8]) -> Vec<u8> {
+    pub fn to_victim(self, packet: &[u8]) -> Vec<u8> {
         frames::packet(self.router.unwrap_or(self.victim.mac), self.me.mac, packet)
     }
 
     /// A packet by way of the gateway.
-    pub fn to_gateway(&self, packet: &[u8]) -> Vec<u8> {
+    pub fn to_gateway(self, packet: &[u8]) -> Vec<u8> {
         frames::packet(self.router.unwrap_or(self.gateway.mac), self.me.mac, packet)
     }
 
     /// A packet to the node itself.
-    pub fn to_node(&self, packet: &[u8]) -> Vec<u8> {
+    pub fn to_node(self, packet: &[u8]) -> Vec<u8> {
         frames::packet(self.router.unwrap_or(self.node.mac), self.me.mac, packet)
     }
 
     /// A packet to everybody on the link.
-    pub fn to_all(&self, packet: &[u8]) -> Vec<u8> {
+    pub fn to_all(self, packet: &[u8]) -> Vec<u8> {
         frames::packet(Mac::BROADCAST, self.me.mac, packet)
     }
 
     /// An IPv6 packet to a group.
-    pub fn to_group(&self, packet: &[u8]) -> Vec<u8> {
+    pub fn to_group(self, packet: &[u8]) -> Vec<u8> {
         let group = Ipv6Addr::from(<[u8; 16]>::try_from(&packet[24..40]).expect("16 bytes"));
         frames::packet(Mac::of_group(group), self.me.mac, packet)
     }
 
     /// An echo request to the victim.
-    pub fn ping(&self, source: impl Into<IpAddr>) -> Vec<u8> {
+    pub fn ping(self, source: impl Into<IpAddr>) -> Vec<u8> {
         let source = source.into();
         frame::echo_request(source, self.victim.address_like(source), 0x5eed, 1)
     }
 
     /// An echo request to the outside.
-    pub fn ping_outside(&self, source: Ipv4Addr) -> Vec<u8> {
+    pub fn ping_outside(self, source: Ipv4Addr) -> Vec<u8> {
         frame::echo_request(source.into(), OUTSIDE, 0x5eed, 1)
     }
 
     /// A datagram to the listener on the node.
-    pub fn tell_node(&self, source: impl Into<IpAddr>) -> Vec<u8> {
+    pub fn tell_node(self, source: impl Into<IpAddr>) -> Vec<u8> {
         let source = source.into();
         frame::udp((source, 7), (self.node.address_like(source), LISTENING), b"forged")
     }
 
     /// An ARP packet from the attacker's own Ethernet address to everybody.
-    pub fn arp(&self, operation: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> Vec<u8> {
+    pub fn arp(self, operation: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> Vec<u8> {
         frame::ethernet(Mac::BROADCAST, self.me.mac, frame::ARP, &frame::arp(operation, sender, target))
     }
 }
@@ -128,7 +128,7 @@ impl Context {
 /// What must be seen of a row's frames in each column, or why the kernel itself stops them in all.
 #[derive(Clone, Copy, Debug)]
 pub enum Verdicts<const COLUMNS: usize> {
-    /// By column: where the frames arrive and what they bring about, as letters; see [`super::ground::Seen`].
+    /// By column: where the frames arrive and what they bring about, as letters; see [`super::watch::Seen`].
     Seen([&'static str; COLUMNS]),
     /// They arrive nowhere, whatever the setup, because.
     Kernel(&'static str),
@@ -136,7 +136,7 @@ pub enum Verdicts<const COLUMNS: usize> {
 
 /// What must be seen in one column.
 pub struct Verdict {
-    /// The letters of [`super::ground::Seen`].
+    /// The letters of [`super::watch::Seen`].
     pub seen: &'static str,
     /// Why the kernel lets nothing through.
     pub why: Option<&'static str>,
@@ -179,6 +179,21 @@ pub const fn row(
 ) -> Row {
     Row { name, frames, bridged, routed }
 }
+
+/// To the victim, and it must pass.
+pub const HONEST: Verdicts<4> = Verdicts::Seen(["V", "V", "V", "V"]);
+/// To everybody, and it must pass; but not to another network of private-filtered.
+pub const HONEST_TO_ALL: Verdicts<4> = Verdicts::Seen(["VUBS", "VUB", "VUBS", "VUB"]);
+/// To the victim. private-filtered by itself says nothing of what is in a frame, as the seed's rules did not.
+pub const FORGED: Verdicts<4> = Verdicts::Seen(["V", "V", "", ""]);
+/// To everybody.
+pub const FORGED_TO_ALL: Verdicts<4> = Verdicts::Seen(["VUBS", "VUB", "", ""]);
+/// To everybody, and the node believes it of a neighbour.
+pub const CLAIM: Verdicts<4> = Verdicts::Seen(["VUBSN", "VUBN", "", ""]);
+/// To everybody, and the node takes a route from it.
+pub const ROUTE: Verdicts<4> = Verdicts::Seen(["VUBSR", "VUBR", "", ""]);
+/// A packet to the victim that a router would pass on, and must not.
+pub const ROUTED: Verdicts<2> = Verdicts::Seen(["V", ""]);
 
 /// Nothing of it can pass a router.
 pub const NOT_FORWARDED: Verdicts<2> = Verdicts::Kernel("no router forwards it");

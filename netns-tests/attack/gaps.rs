@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::context::{self, ATTACKER, FOREIGN_MAC, STRANGER, VICTIM};
 use super::frames::{self, from};
-use super::ground::{Bridged, Ground, bridged_nic, holds, tap};
+use super::ground::{Bridged, Ground, bridged_nic, tap};
+use super::watch::holds;
 use crate::harness::frame::{self, Mac};
 use crate::harness::port::Port;
 use crate::harness::until;

@@ -3,16 +3,12 @@
 use std::net::Ipv4Addr;
 
 use super::context::Verdicts::{Kernel, Seen};
-use super::context::{Context, NOT_FORWARDED, Row, Verdicts, row};
+use super::context::{
+    Context, FORGED, FORGED_TO_ALL, HONEST, HONEST_TO_ALL, NOT_FORWARDED, ROUTED, Row, Verdicts, row,
+};
 use super::frames::{self, VLAN, tagged};
 use crate::harness::frame::{self, Mac, UDP};
 
-const HONEST: Verdicts<4> = Seen(["V", "V", "V", "V"]);
-const HONEST_TO_ALL: Verdicts<4> = Seen(["VUBS", "VUB", "VUBS", "VUB"]);
-/// private-filtered by itself says nothing about IP, as the seed's rules did not.
-const FORGED: Verdicts<4> = Seen(["V", "V", "", ""]);
-const FORGED_TO_ALL: Verdicts<4> = Seen(["VUBS", "VUB", "", ""]);
-const ROUTED: Verdicts<2> = Seen(["V", ""]);
 const MARTIAN: Verdicts<2> = Kernel("the kernel routes nothing from a martian source");
 const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const ALL: Ipv4Addr = Ipv4Addr::BROADCAST;

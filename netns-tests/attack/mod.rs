@@ -3,6 +3,7 @@
 mod arp;
 mod arrivals;
 mod context;
+mod discovery;
 mod frames;
 mod gaps;
 mod ground;
@@ -10,6 +11,7 @@ mod ipv4;
 mod ipv6;
 mod link;
 mod scenes;
+mod watch;
 
 use std::fmt::Write as _;
 
@@ -55,7 +57,7 @@ pub const TESTS: &[Test] = &[
 
 /// The tables, and the families of the NIC from which they are sent.
 const TABLES: [(Families, &[&[Row]]); 3] = [
-    (Families::Both, &[link::ROWS, arp::ROWS, ipv4::ROWS, ipv6::ROWS]),
+    (Families::Both, &[link::ROWS, arp::ROWS, ipv4::ROWS, ipv6::ROWS, discovery::ROWS]),
     (Families::OnlyV4, &[ipv4::ONLY_V4]),
     (Families::OnlyV6, &[ipv4::ONLY_V6]),
 ];

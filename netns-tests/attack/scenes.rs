@@ -120,7 +120,7 @@ pub fn leftovers_of_ebtables() -> Result<()> {
         ground.nic(tap, id, Bridged::Filtered).ifup()?.succeeds()?;
     }
     let own = ground.context.to_victim(&ground.context.ping(ATTACKER.ip));
-    ensure!(ground.attack(&[own.clone()])? == "V", "what is the guest's own does not arrive");
+    ensure!(ground.attack(std::slice::from_ref(&own))? == "V", "what is the guest's own does not arrive");
     let seen = ground.attack(&[from(VICTIM.mac, own)])?;
     ensure!(seen.is_empty(), "forged: seen {seen:?}");
     ground.nic("tap0", ATTACKER, Bridged::Filtered).ifdown()?.succeeds()?;
