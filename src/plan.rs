@@ -331,7 +331,7 @@ impl fmt::Display for Plan {
         if !self.tables.is_empty() || !self.elements.is_empty() {
             writeln!(f, "nft -f - <<'EOF'")?;
             for table in &self.tables {
-                writeln!(f, "{}", table.to_string().trim_end())?;
+                write!(f, "{}{table}", table.emptying())?;
             }
             for element in &self.elements {
                 writeln!(f, "{element}")?;

@@ -12,8 +12,8 @@ use crate::addr::{Family, IfName};
 use crate::kernel::netlink::Request;
 use crate::kernel::nftables::Change;
 use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
-use crate::kernel::{Kernel, is_absent, read_sysctl, write_sysctl};
-use crate::plan::{self, Binding, Folder, Hop, Object, Plan, Sysctl, Verb};
+use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
+use crate::plan::{Binding, Folder, Hop, Object, Plan, Route, Sysctl, Verb};
 use crate::ruleset::Element;
 
 /// Makes what the Plan says and is not there yet, filters first; `stale` elements go in the same transaction.
@@ -71,11 +71,15 @@ struct Batch<'k> {
     verb: Verb,
     described: Vec<String>,
     link: Option<(IfName, LinkChange, Vec<String>)>,
+    /// Routes that are replaced only if it is another one that stands, by their places among the requests.
+    contested: Vec<(usize, Route, Option<u32>)>,
 }
 
 impl<'k> Batch<'k> {
     fn new(kernel: &'k mut Kernel, verb: Verb) -> Self {
-        Self { kernel, verb, described: Vec::new(), link: None }
+        // What a batch before this one did not come to send must not go out with it.
+        kernel.netlink.forget_queued();
+        Self { kernel, verb, described: Vec::new(), link: None, contested: Vec::new() }
     }
 
     fn add(&mut self, object: &Object) -> Result<()> {
@@ -143,7 +147,13 @@ impl<'k> Batch<'k> {
                     },
                     Hop::Unreachable => None,
                 };
-                self.queue(rtnetlink::route(it, device, add), object);
+                let request = rtnetlink::route(it, device, add);
+                if add && it.destination.addr().is_ipv6() {
+                    self.queue(request.exclusive(), object);
+                    self.contested.push((self.described.len() - 1, it.clone(), device));
+                } else {
+                    self.queue(request, object);
+                }
             }
             Object::Proxy(it) => {
                 let Some(device) = self.index(&it.device)? else { return absent(add) };
@@ -191,7 +201,7 @@ impl<'k> Batch<'k> {
         let object = Object::Sysctl(sysctl.clone());
         let Some(name) = &sysctl.interface else {
             let path = sysctl.path();
-            if read_sysctl(&path) != Some(value) {
+            if read_sysctl(&path)? != Some(value) {
                 write_sysctl(&path, value)?;
             }
             return Ok(());
@@ -230,18 +240,40 @@ impl<'k> Batch<'k> {
                 return failures;
             }
         };
+        let contested = std::mem::take(&mut self.contested);
+        let mut replaced = false;
         for (place, error) in refusals {
-            let accepted = match self.verb {
+            let exists = error.errno == Errno::EEXIST as i32;
+            let done = match self.verb {
+                Verb::Add if exists && error.operation == "RTM_NEWROUTE" => {
+                    match contested.iter().find(|it| it.0 == place) {
+                        Some((_, route, device)) => self.replace(route, *device).map(|it| replaced |= it),
+                        None => Err(error),
+                    }
+                }
                 // The very rule is there already (an explicit preference makes it comparable).
-                Verb::Add => error.operation == "RTM_NEWRULE" && error.errno == Errno::EEXIST as i32,
-                Verb::Remove => is_absent(error.errno),
+                Verb::Add if exists && error.operation == "RTM_NEWRULE" => Ok(()),
+                Verb::Remove if is_absent(error.errno) => Ok(()),
+                _ => Err(error),
             };
-            if !accepted {
+            if let Err(error) = done {
                 let command = described.get(place).cloned().unwrap_or_default();
                 failures.push(Error::new(error).context(command));
             }
         }
+        if replaced {
+            failures.extend(self.flush_all());
+        }
         failures
+    }
+
+    /// Queues the replacement of whatever stands in a route's place, unless it is this very route.
+    fn replace(&mut self, route: &Route, device: Option<u32>) -> Result<bool, kernel::error::Error> {
+        if routes::stands(&mut self.kernel.netlink, route, device)? {
+            return Ok(false);
+        }
+        self.queue(rtnetlink::route(route, device, true), &Object::Route(route.clone()));
+        Ok(true)
     }
 }
 
@@ -293,7 +325,7 @@ fn write_binding(binding: &Binding) -> Result<()> {
 
 /// The objects and elements of `old` that `new` has not.
 pub fn difference(old: &Plan, new: &Plan) -> Plan {
-    plan::Plan {
+    Plan {
         tables: Vec::new(),
         elements: old.elements.iter().filter(|it| !new.elements.contains(it)).cloned().collect(),
         objects: old

@@ -56,6 +56,21 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The lines that empty the table's chains where they stand already: without them, what adds the table would add its
+    /// rules once more.
+    pub fn emptying(&self) -> String {
+        let mut lines = format!("add table {} {TABLE}\n", self.family);
+        for chain in &self.chains {
+            let hook = chain.hook.map(|it| format!(" {it}")).unwrap_or_default();
+            lines +=
+                &format!("add chain {} {TABLE} {} {{ {};{hook} }}\n", self.family, chain.name, chain.fingerprint());
+            lines += &format!("flush chain {} {TABLE} {}\n", self.family, chain.name);
+        }
+        lines
+    }
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {TABLE} {{", self.family)?;
@@ -176,10 +191,16 @@ impl Chain {
     }
 }
 
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "type filter hook {} priority {}; policy accept;", self.point, self.priority)
+    }
+}
+
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Hook { point, priority }) = self.hook {
-            writeln!(f, "\t\ttype filter hook {point} priority {priority}; policy accept;")?;
+        if let Some(hook) = self.hook {
+            writeln!(f, "\t\t{hook}")?;
         }
         self.rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))
     }

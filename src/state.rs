@@ -11,7 +11,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use crate::addr::{Family, IfName};
@@ -43,7 +42,7 @@ pub struct State {
     pub records: Vec<Variables>,
     /// What was wrong with the file, if it could not be read.
     pub complaint: Option<String>,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl State {
@@ -177,18 +176,19 @@ pub fn uplink_of_table(folder: &Path, table: u32) -> Option<IfName> {
 }
 
 /// Takes the lock; the file stays, as removing it would let two runs hold two locks of one name.
-fn lock(path: &Path) -> Result<Flock<File>> {
+fn lock(path: &Path) -> Result<File> {
     let open = || {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
         options.open(path)
     };
-    let mut file = open().with_context(|| format!("STATE_DIR: {}", path.display()))?;
+    let file = open().with_context(|| format!("STATE_DIR: {}", path.display()))?;
     loop {
-        match Flock::lock(file, FlockArg::LockExclusive) {
-            Ok(lock) => return Ok(lock),
-            Err((again, nix::errno::Errno::EINTR)) => file = again,
-            Err((_, errno)) => bail!("STATE_DIR: {}: flock: {errno}", path.display()),
+        match file.lock() {
+            // The lock goes when the file is closed.
+            Ok(()) => return Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => bail!("STATE_DIR: {}: flock: {error}", path.display()),
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::resume_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::thread;
 
@@ -12,6 +13,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getgid, getuid};
+
+use super::until;
 
 /// Moves the process into user, mount and network namespaces of its own, where it is root. Only a process of one
 /// thread can enter a user namespace, so this comes first of all.
@@ -132,6 +135,22 @@ impl Netns {
         let path = Path::new("/proc/sys/net").join(name);
         let text = self.run(|| fs::read_to_string(&path)).with_context(|| path.display().to_string())?;
         Ok(text.trim().to_owned())
+    }
+
+    /// The processes in here, such as one that a finished run left behind.
+    pub fn processes(&self) -> Result<Vec<PathBuf>> {
+        let ours = self.handle.metadata()?;
+        let inside = |process: &PathBuf| {
+            // One that is gone by now is not inside.
+            let theirs = fs::metadata(process.join("ns/net")).ok();
+            theirs.is_some_and(|theirs| (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
+        };
+        Ok(fs::read_dir("/proc")?.filter_map(|entry| Some(entry.ok()?.path())).filter(inside).collect())
+    }
+
+    /// Waits until the processes that were left behind in here have ended.
+    pub fn settle(&self) -> Result<()> {
+        until("the detached processes to end", || Ok(self.processes()?.is_empty()))
     }
 
     /// The MAC of an interface, as `ip` prints it.

@@ -141,8 +141,8 @@ impl Files {
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was run.
-    pub command: String,
+    #[expect(dead_code, reason = "read by Debug, for messages")]
+    command: String,
     /// The exit code; `None` after a signal.
     pub code: Option<i32>,
     /// Its standard output.

@@ -71,15 +71,18 @@ fn packet_socket(interface: &str, outgoing: bool) -> Result<OwnedFd> {
     // Protocol 0 hears nothing until the bind, so nothing of other interfaces comes in between.
     let kind = socket2::Type::RAW.nonblocking().cloexec();
     let socket = socket2::Socket::new(socket2::Domain::PACKET, kind, None)?;
-    if !outgoing {
-        let one: libc::c_int = 1;
-        let size = libc::socklen_t::try_from(size_of_val(&one))?;
+    let one: libc::c_int = 1;
+    let switch_on = |option| -> Result<()> {
+        let (value, size) = ((&raw const one).cast(), libc::socklen_t::try_from(size_of_val(&one))?);
         // SAFETY: the option takes a C int, whose address and size are given.
-        let done = unsafe {
-            let value = (&raw const one).cast();
-            libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, value, size)
-        };
+        let done = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, value, size) };
         ensure!(done == 0, io::Error::last_os_error());
+        Ok(())
+    };
+    // Until the kernel has noticed that the other end is up, a veth's queue swallows what is sent.
+    switch_on(libc::PACKET_QDISC_BYPASS)?;
+    if !outgoing {
+        switch_on(libc::PACKET_IGNORE_OUTGOING)?;
     }
     // SAFETY: all zeros is a valid sockaddr_ll.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };

@@ -2,7 +2,7 @@
 //! two states can be compared and their difference read.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -121,9 +121,13 @@ fn is_volatile(key: &str) -> bool {
         "link_index",
         "link_netnsid",
         "metainfo",
+        "packets",
+        "bytes",
         "expires",
         "used",
         "operstate",
+        // The first up of a link gives it one, for good.
+        "qdisc",
         "root_id",
         "bridge_id",
         "designated_root",
@@ -151,8 +155,15 @@ fn strip(value: &mut Value) {
 
 fn add(lines: &mut BTreeSet<String>, what: &str, objects: Value) {
     let Value::Array(objects) = objects else { return };
+    let mut positions = BTreeMap::new();
     for mut object in objects {
         strip(&mut object);
+        if let Some(rule) = object.get_mut("rule") {
+            // The order of the rules of a chain is part of the state.
+            let count = positions.entry(format!("{} {} {}", rule["family"], rule["table"], rule["chain"])).or_insert(0);
+            rule["position"] = Value::from(*count);
+            *count += 1;
+        }
         if object != Value::Object(serde_json::Map::new()) {
             // Twice the same object is another state than once.
             let line = format!("{what} {object}");

@@ -14,6 +14,7 @@ use super::guest::{Guest, Identity};
 use super::netns::Netns;
 use super::nic::Nic;
 use super::port::Capture;
+use super::until;
 
 /// The router on the guests' network: GW_IP.
 pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -51,8 +52,7 @@ pub struct Site {
     pub router: Netns,
     /// The node under test.
     pub node: Node,
-    /// Another one on the same wire, if wanted.
-    pub second: Option<Node>,
+    second: Option<Node>,
     /// The management network.
     pub management: Netns,
 }
@@ -88,7 +88,22 @@ impl Site {
         ))?;
         let node = Node::new(1, &router, &management, wanted)?;
         let second = (wanted.nodes > 1).then(|| Node::new(2, &router, &management, wanted)).transpose()?;
-        Ok(Self { router, node, second, management })
+        let site = Self { router, node, second, management };
+        for node in [Some(&site.node), site.second.as_ref()].into_iter().flatten() {
+            node.settled("eth0")?;
+            if wanted.uplink && !wanted.tentative {
+                node.settled("eth1")?;
+            }
+        }
+        Ok(site)
+    }
+
+    /// The second node.
+    ///
+    /// # Errors
+    /// If only one was wanted.
+    pub fn second(&self) -> Result<&Node> {
+        self.second.as_ref().context("a second node was not wanted")
     }
 
     /// What passes between the router and the nodes.
@@ -154,6 +169,13 @@ impl Node {
     /// And for IPv6.
     pub const UPLINK6: &str = "--dev eth1 --table 100 --gateway 2001:db8:1::1 --routes 2001:db8:1::/64";
 
+    /// Waits for what comes by itself after a link went up: its carrier, then its link-local address.
+    pub fn settled(&self, interface: &str) -> Result<()> {
+        until(&format!("the link-local address of {interface}"), || {
+            Ok(self.netns.ip(&format!("-6 addr show dev {interface} scope link -tentative"))?.contains("inet6 fe80::"))
+        })
+    }
+
     /// DEV_MAC.
     pub fn uplink_mac(&self) -> Mac {
         uplink_mac(self.number)
@@ -167,6 +189,12 @@ impl Node {
     /// A new guest's card.
     pub fn plug(&self, tap: &str, id: Identity) -> Result<Guest> {
         Guest::plug(&self.netns, tap, id)
+    }
+
+    /// Takes a guest's card away, as the end of its KVM does, and waits until the interface is gone.
+    pub fn unplug(&self, guest: Guest, tap: &str) -> Result<()> {
+        drop(guest);
+        until(&format!("{tap} to be gone"), || Ok(self.netns.ip(&format!("link show dev {tap}")).is_err()))
     }
 
     /// A NIC in the ip-less-routed network, as Ganeti would hand it to the program.

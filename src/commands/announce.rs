@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::addr::{Family, IfName, Mac, parse_net};
 use crate::announce::{Announcement, INTERVAL, Round};
-use crate::kernel::address::{Device, usable_link_local};
+use crate::kernel::address::{find, usable_link_local};
 use crate::kernel::packet::{AdvertisementSocket, PacketSocket};
 
 /// How `arpsend` is called.
@@ -137,7 +137,7 @@ fn announce(address: &str, family: Family, device: &str, count: u32) -> Result<(
     let ip: IpAddr = address.parse().with_context(|| format!("ADDRESS {address:?}: expected an {family} address"))?;
     ensure!(Family::of(ip) == family, "ADDRESS {ip} is {}, expected an {family} address", Family::of(ip));
     let name: IfName = device.parse().with_context(|| format!("DEVICE {device:?}"))?;
-    let found = Device::find(&name)?;
+    let found = find(&name)?;
     ensure!(found.up, "device {name} is down: nothing can be sent through it");
     // The loopback device's is all zeros.
     let mac = found.mac.filter(|mac| mac.is_unicast());

@@ -17,7 +17,7 @@ use crate::routing_tables;
 use crate::ruleset::Element;
 use crate::settings::{Settings, Setup};
 use crate::setup::{self, Before, Facts, base, routed};
-use crate::state::{self, State};
+use crate::state::{self, State, Variables};
 
 /// Sets a NIC up.
 ///
@@ -32,7 +32,7 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
     let mut kernel = Kernel::open()?;
     let (tap, old) = (the_tap(&mut kernel, &nic)?, records(&state, log));
     let current = old.last().filter(|it| it.is_of(&nic, tap.index));
-    let before = current.map_or_else(|| before(&tap), |it| it.facts.before.clone());
+    let before = current.map_or_else(|| before(&tap), |it| Ok(it.facts.before.clone()))?;
     let facts = facts(&mut kernel, &nic, settings, &tap, before)?;
     let plan = setup::plan(&nic, settings, &facts)?;
     let record = Record::new(raw, &nic, settings, facts);
@@ -96,7 +96,10 @@ fn change(
             for failure in failures {
                 log.line(format!("warning: left over: {failure:#}"));
             }
-            if clean { state.write(vec![variables]) } else { Ok(()) }
+            if clean {
+                settle(state, vec![variables], log);
+            }
+            Ok(())
         }
         Err(error) => {
             let undone = if let (true, Some(current)) = (same_owner, old.last()) {
@@ -109,10 +112,18 @@ fn change(
                 log.line(format!("error: undoing: {failure:#}"));
             }
             if clean {
-                state.write(if same_owner { recorded } else { Vec::new() })?;
+                settle(state, if same_owner { recorded } else { Vec::new() }, log);
             }
             Err(error)
         }
+    }
+}
+
+/// Records that nothing but this is left. Where that cannot be written, what was recorded before names it too, and more: the
+/// next run clears the rest away.
+fn settle(state: &mut State, records: Vec<Variables>, log: &mut Log) {
+    if let Err(error) = state.write(records) {
+        log.line(format!("warning: {error:#}"));
     }
 }
 
@@ -205,7 +216,7 @@ pub fn plan(raw: &RawNic, settings: &Settings) -> Result<Plan> {
     let tap = the_tap(&mut kernel, &nic)?;
     let old = State::peek(&settings.state_dir, &nic.interface).unwrap_or_default();
     let current = old.last().and_then(|it| Record::from_variables(it).ok()).filter(|it| it.is_of(&nic, tap.index));
-    let before = current.map_or_else(|| before(&tap), |it| it.facts.before);
+    let before = current.map_or_else(|| before(&tap), |it| Ok(it.facts.before))?;
     let facts = facts(&mut kernel, &nic, settings, &tap, before)?;
     setup::plan(&nic, settings, &facts)
 }
@@ -227,12 +238,13 @@ fn records(state: &State, log: &mut Log) -> Vec<Record> {
 }
 
 /// What a link is like before we touch it.
-fn before(tap: &LinkState) -> Before {
+fn before(tap: &LinkState) -> Result<Before> {
     let mut settings: Vec<_> =
         DEVCONF.iter().zip(tap.devconf).filter_map(|(&(family, key, _), value)| Some((family, key, value?))).collect();
     let delay = format!("/proc/sys/net/ipv4/neigh/{}/{}", tap.name, routed::PROXY_DELAY);
-    settings.extend(read_sysctl(&delay).map(|value| (Family::V4, routed::PROXY_DELAY, value)));
-    Before { mac: tap.mac, mtu: Some(tap.mtu), up: tap.up, settings }
+    let delay = read_sysctl(&delay).context(delay)?;
+    settings.extend(delay.map(|value| (Family::V4, routed::PROXY_DELAY, value)));
+    Ok(Before { mac: tap.mac, mtu: Some(tap.mtu), up: tap.up, settings })
 }
 
 fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, before: Before) -> Result<Facts> {

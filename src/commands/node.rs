@@ -62,7 +62,7 @@ impl Asked {
         };
         match option {
             "--dev" => self.device = Some(parsed(option, &value()?)?),
-            "--table" => self.table = Some(routing_tables::resolve(&value()?).context("node: --table")?),
+            "--table" => self.table = Some(table(option, &value()?)?),
             "--gateway" => self.gateways.push(parsed(option, &value()?)?),
             "--routes" => self.routes.extend(prefixes(option, &value()?)?),
             "--arp-ip" => self.arp_ip = Some(parsed(option, &value()?)?),
@@ -133,6 +133,10 @@ fn parsed<T: std::str::FromStr<Err: Into<anyhow::Error>>>(what: &str, text: &str
     text.parse().map_err(|error: T::Err| error.into().context(format!("node: {what}: {text:?}")))
 }
 
+fn table(what: &str, text: &str) -> Result<u32> {
+    routing_tables::resolve(text).with_context(|| format!("node: {what}: {}", quoted(text)))
+}
+
 fn family(what: &str, text: &str) -> Result<Family> {
     match text {
         "inet" => Ok(Family::V4),
@@ -165,7 +169,7 @@ fn from_ifupdown(asked: &mut Asked) -> Result<bool> {
     asked.families = vec![one];
     asked.device = Some(parsed("IFACE", device)?);
     if let Some(table) = &raw.if_ip_routing_table {
-        asked.table = Some(routing_tables::resolve(table).context("node: IF_IP_ROUTING_TABLE")?);
+        asked.table = Some(self::table("IF_IP_ROUTING_TABLE", table)?);
     }
     if let Some(gateway) = &raw.if_ip_gateway {
         asked.gateways.push(parsed("IF_IP_GATEWAY", gateway)?);
@@ -259,7 +263,8 @@ fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before
         ("all.forwarding", format!("{folder}/conf/all/forwarding")),
         ("all.proxy_ndp", format!("{folder}/conf/all/proxy_ndp")),
     ] {
-        settings.extend(read_sysctl(&file).map(|value| (family, key, value)));
+        let value = read_sysctl(&file).context(file)?;
+        settings.extend(value.map(|value| (family, key, value)));
     }
     Ok(Before { up: link.up, settings, ..Before::default() })
 }

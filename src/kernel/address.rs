@@ -1,71 +1,28 @@
 //! What the kernel says of a device: its index, MAC and link-local address.
 
-use std::io;
 use std::net::Ipv6Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use netlink_packet_core::{NLM_F_DUMP, NlaBuffer, NlasIterator, Parseable};
-use netlink_packet_route::AddressFamily;
+use netlink_packet_core::{NLM_F_DUMP, Parseable};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use nix::libc;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::exchange::exchange;
-use crate::addr::{IfName, Mac};
-
-/// Length of `struct ifinfomsg` (linux/rtnetlink.h).
-const LINK_HEADER: usize = 16;
+use super::netlink::{Netlink, Request};
+use super::rtnetlink::{self, By, LinkState};
+use crate::addr::IfName;
 
 /// Between two looks at an address that is still tentative.
 const TENTATIVE_POLL: Duration = Duration::from_millis(20);
 
-/// A network device, as it was when asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Its index in the namespace it was found in.
-    pub index: u32,
-    /// Its Ethernet address, if its addresses have six octets.
-    pub mac: Option<Mac>,
-    /// Whether it is up, in the administrator's sense (IFF_UP).
-    pub up: bool,
-}
-
-impl Device {
-    /// Looks a device up by name, in the calling thread's network namespace (RTM_GETLINK).
-    ///
-    /// # Errors
-    /// If there is none of this name, or the kernel does not say.
-    pub fn find(name: &IfName) -> Result<Self> {
-        let mut request = LinkMessage::default();
-        request.attributes.push(LinkAttribute::IfName(name.to_string()));
-        let answers = exchange(libc::RTM_GETLINK, 0, &request).map_err(|error| {
-            match error.downcast_ref().and_then(io::Error::raw_os_error) {
-                Some(libc::ENODEV) => anyhow::anyhow!("no such device: {name}"),
-                _ => error.context(format!("device {name}: RTM_GETLINK")),
-            }
-        })?;
-        let answer = answers.first().with_context(|| format!("device {name}: RTM_GETLINK: no answer"))?;
-        Self::parse(answer).with_context(|| format!("device {name}: RTM_GETLINK"))
-    }
-
-    /// Reads `struct ifinfomsg` and the one attribute that is wanted. (LinkMessage would parse them all, a link's
-    /// two hundred kilobytes of code.)
-    fn parse(answer: &[u8]) -> Result<Self> {
-        let (header, attributes) =
-            answer.split_first_chunk::<LINK_HEADER>().context("the answer is shorter than its header")?;
-        let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
-        let mut mac = None;
-        for attribute in NlasIterator::new(attributes) {
-            let attribute: NlaBuffer<&[u8]> = attribute?;
-            if attribute.kind() == libc::IFLA_ADDRESS {
-                mac = attribute.value().try_into().ok().map(Mac);
-            }
-        }
-        let up = u32::from_ne_bytes([f0, f1, f2, f3]) & libc::IFF_UP.cast_unsigned() != 0;
-        Ok(Self { index: u32::from_ne_bytes([i0, i1, i2, i3]), mac, up })
-    }
+/// Looks a device up by name, in the calling thread's network namespace.
+///
+/// # Errors
+/// If there is none of this name, or the kernel does not say.
+pub fn find(name: &IfName) -> Result<LinkState> {
+    let link = Netlink::open().and_then(|mut netlink| rtnetlink::link(&mut netlink, By::Name(name)));
+    link.with_context(|| format!("device {name}"))?.with_context(|| format!("no such device: {name}"))
 }
 
 /// A device's link-local address.
@@ -84,33 +41,38 @@ pub enum LinkLocal {
 /// # Errors
 /// If the kernel refuses the question, as it does when there is no such device.
 pub fn link_local(index: u32) -> Result<LinkLocal> {
-    let mut request = AddressMessage::default();
-    request.header = AddressHeader { family: AddressFamily::Inet6, index, ..Default::default() };
+    let mut message = AddressMessage::default();
+    message.header = AddressHeader { family: AddressFamily::Inet6, index, ..Default::default() };
+    let message = RouteNetlinkMessage::GetAddress(message);
     let mut found = LinkLocal::None;
-    for answer in exchange(libc::RTM_GETADDR, NLM_F_DUMP, &request).context("RTM_GETADDR")? {
-        let message = AddressMessage::parse(&answer).context("RTM_GETADDR")?;
-        if message.header.index != index || message.header.scope != AddressScope::Link {
-            continue;
+    Netlink::open()?.each_answer(Request { operation: "RTM_GETADDR", message, flags: NLM_F_DUMP }, |_, payload| {
+        match AddressMessage::parse(payload).ok().and_then(|it| state_of(index, it)) {
+            Some(usable @ LinkLocal::Usable(_)) => found = usable,
+            Some(other) if found == LinkLocal::None => found = other,
+            _ => {}
         }
-        let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
-        let mut address = None;
-        for attribute in message.attributes {
-            match attribute {
-                AddressAttribute::Address(std::net::IpAddr::V6(v6)) => address = Some(v6),
-                AddressAttribute::Flags(all) => flags = all,
-                _ => {}
-            }
-        }
-        let Some(address) = address else { continue };
-        if flags.contains(AddressFlags::Dadfailed) {
-            continue;
-        }
-        if !flags.contains(AddressFlags::Tentative) || flags.contains(AddressFlags::Optimistic) {
-            return Ok(LinkLocal::Usable(address));
-        }
-        found = LinkLocal::Tentative(address);
-    }
+        true
+    })?;
     Ok(found)
+}
+
+/// What an address is to its device: none unless it is a link-local one that nobody else has.
+fn state_of(index: u32, message: AddressMessage) -> Option<LinkLocal> {
+    if message.header.index != index || message.header.scope != AddressScope::Link {
+        return None;
+    }
+    let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+    let mut address = None;
+    for attribute in message.attributes {
+        match attribute {
+            AddressAttribute::Address(std::net::IpAddr::V6(v6)) => address = Some(v6),
+            AddressAttribute::Flags(all) => flags = all,
+            _ => {}
+        }
+    }
+    let address = address.filter(|_| !flags.contains(AddressFlags::Dadfailed))?;
+    let tentative = flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
+    Some(if tentative { LinkLocal::Tentative(address) } else { LinkLocal::Usable(address) })
 }
 
 /// The link-local address of a device, waiting for it while it is tentative.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use nix::libc;
 
-use super::address::Device;
+use super::address::find;
 use super::namespace::{Netns, set_sysctl};
 use super::packet::{Direction, MAX_FRAME, PacketSocket};
 use super::{readable, topology};
@@ -143,7 +143,7 @@ impl VethPeer {
             // Before it is up: no neighbour or listener message of the kernel's on the guest's behalf.
             set_sysctl(&format!("net/ipv6/conf/{far_end}/disable_ipv6"), 1)?;
             topology::set_up(&far_end)?;
-            let index = Device::find(&far_end)?.index;
+            let index = find(&far_end)?.index;
             let socket = PacketSocket::listener(index)?;
             socket.ignore_outgoing().context("PACKET_IGNORE_OUTGOING")?;
             Ok((socket, index))

@@ -2,13 +2,13 @@
 
 pub mod address;
 pub mod error;
-mod exchange;
 pub mod guest_port;
 pub mod namespace;
 pub mod netlink;
 pub mod nftables;
 pub mod packet;
 pub mod process;
+pub mod routes;
 pub mod rtnetlink;
 pub mod topology;
 
@@ -155,8 +155,14 @@ impl Kernel {
 }
 
 /// Reads a number from /proc/sys; none where the file is not there.
-pub fn read_sysctl(path: &str) -> Option<u32> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+///
+/// # Errors
+/// Those of open(2) and read(2), and what is no number.
+pub fn read_sysctl(path: &str) -> io::Result<Option<u32>> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        text => text?.trim().parse().map(Some).map_err(io::Error::other),
+    }
 }
 
 /// Writes a number into /proc/sys.

@@ -3,7 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -29,6 +30,14 @@ pub struct Request {
     pub message: RouteNetlinkMessage,
     /// NLM_F_CREATE and its kin; NLM_F_REQUEST is added.
     pub flags: u16,
+}
+
+impl Request {
+    /// The same request, refused (EEXIST) where there is such an object already.
+    pub fn exclusive(mut self) -> Self {
+        self.flags = self.flags & !NLM_F_REPLACE | NLM_F_EXCL;
+        self
+    }
 }
 
 /// An rtnetlink socket with a queue of requests.
@@ -80,6 +89,12 @@ impl Netlink {
         append(&mut self.out, request, sequence);
         self.queued.push(Queued { sequence, offset, operation });
         self.queued.len() - 1
+    }
+
+    /// Drops what is queued.
+    pub fn forget_queued(&mut self) {
+        self.out.clear();
+        self.queued.clear();
     }
 
     /// Sends what is queued, in one piece. The kernel acts on every request, also behind one that it refused; the refused

@@ -8,15 +8,14 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
-use nix::libc;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::address::Device;
-use super::exchange::exchange;
+use super::address::find;
 use super::namespace::Netns;
+use super::netlink::{Netlink, Request};
 use crate::addr::{Family, IfName, Mac};
 
 /// `lo`.
@@ -38,7 +37,7 @@ pub fn add_veth((name, mac): (&IfName, Mac), (peer, peer_mac): (&IfName, Mac), n
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
     ]));
-    exchange(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &near)
+    change("RTM_NEWLINK", RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
         .with_context(|| format!("ip link add {name} type veth peer name {peer}"))?;
     Ok(())
 }
@@ -48,7 +47,8 @@ pub fn add_veth((name, mac): (&IfName, Mac), (peer, peer_mac): (&IfName, Mac), n
 /// # Errors
 /// ENODEV if there is none.
 pub fn delete(name: &IfName) -> Result<()> {
-    exchange(libc::RTM_DELLINK, 0, &named(name)).with_context(|| format!("ip link del {name}"))?;
+    change("RTM_DELLINK", RouteNetlinkMessage::DelLink(named(name)), 0)
+        .with_context(|| format!("ip link del {name}"))?;
     Ok(())
 }
 
@@ -84,6 +84,12 @@ pub fn set_mtu(name: &IfName, mtu: u32) -> Result<()> {
     set(name, LinkAttribute::Mtu(mtu)).with_context(|| format!("ip link set {name} mtu {mtu}"))
 }
 
+fn change(operation: &'static str, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
+    let mut netlink = Netlink::open()?;
+    netlink.queue(Request { operation, message, flags });
+    netlink.flush()?.into_iter().next().map_or(Ok(()), |(_, error)| Err(error.into()))
+}
+
 fn named(name: &IfName) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_string()));
@@ -93,14 +99,14 @@ fn named(name: &IfName) -> LinkMessage {
 fn set(name: &IfName, attribute: LinkAttribute) -> Result<()> {
     let mut message = named(name);
     message.attributes.push(attribute);
-    exchange(libc::RTM_SETLINK, 0, &message).map(drop)
+    change("RTM_SETLINK", RouteNetlinkMessage::SetLink(message), 0)
 }
 
 fn set_flags(name: &IfName, flags: LinkFlags, mask: LinkFlags) -> Result<()> {
     let mut message = named(name);
     message.header.flags = flags;
     message.header.change_mask = mask;
-    exchange(libc::RTM_SETLINK, 0, &message).map(drop)
+    change("RTM_SETLINK", RouteNetlinkMessage::SetLink(message), 0)
 }
 
 /// `ip addr add`, for IPv6 without duplicate address detection: nobody else is on these wires.
@@ -113,13 +119,13 @@ pub fn add_address(name: &IfName, address: IpNet) -> Result<()> {
         family: family(address.addr()),
         prefix_len: address.prefix_len(),
         flags: AddressHeaderFlags::Nodad,
-        index: Device::find(name)?.index,
+        index: find(name)?.index,
         ..Default::default()
     };
     // IPv4 has both: the peer's address and our own, here the same.
     message.attributes.push(AddressAttribute::Local(address.addr()));
     message.attributes.push(AddressAttribute::Address(address.addr()));
-    exchange(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)
+    change("RTM_NEWADDR", RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
         .with_context(|| format!("ip addr add {address} dev {name}"))?;
     Ok(())
 }
@@ -149,10 +155,10 @@ pub fn add_route(destination: IpNet, gateway: Option<IpAddr>, device: Option<&If
         command += &format!(" via {gateway}");
     }
     if let Some(device) = device {
-        message.attributes.push(RouteAttribute::Oif(Device::find(device)?.index));
+        message.attributes.push(RouteAttribute::Oif(find(device)?.index));
         command += &format!(" dev {device}");
     }
-    exchange(libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &message).context(command)?;
+    change("RTM_NEWROUTE", RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL).context(command)?;
     Ok(())
 }
 

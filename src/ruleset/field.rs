@@ -52,8 +52,10 @@ pub enum Field {
     UdpDport,
     /// Type of an ICMPv6 message.
     Icmp6Type,
+    /// Place of a fragment in its IPv4 packet (13 bits, in units of eight bytes), below three flags.
+    IpFragmentOffset,
     /// Place of a fragment in its IPv6 packet, in units of eight bytes. No other packet has it.
-    FragmentOffset,
+    Ip6FragmentOffset,
     /// Bits of any packet.
     Raw(Raw),
 }
@@ -67,8 +69,8 @@ pub enum RawHeader {
     Transport,
 }
 
-/// Bits of a packet for which nft 1.0.6 has no name: `@th,64,128`. Of a packet that does not have them, or is another
-/// fragment than the first, no comparison holds.
+/// Bits of a packet for which nft 1.0.6 has no name: `@th,64,128`. Of a packet that is too short for them, no
+/// comparison holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Raw {
     /// Where they are counted from.
@@ -105,7 +107,8 @@ impl Field {
             Self::TcpFlags => Datatype::TcpFlag,
             Self::TcpDport | Self::UdpSport | Self::UdpDport => Datatype::InetService,
             Self::Icmp6Type => Datatype::Icmp6Type,
-            Self::FragmentOffset => Datatype::FragmentOffset,
+            Self::IpFragmentOffset => Datatype::IpFragmentOffset,
+            Self::Ip6FragmentOffset => Datatype::Ip6FragmentOffset,
             Self::Raw(raw) => Datatype::Raw(raw),
         }
     }
@@ -142,7 +145,8 @@ impl fmt::Display for Field {
             Self::UdpSport => "udp sport",
             Self::UdpDport => "udp dport",
             Self::Icmp6Type => "icmpv6 type",
-            Self::FragmentOffset => "frag frag-off",
+            Self::IpFragmentOffset => "ip frag-off",
+            Self::Ip6FragmentOffset => "frag frag-off",
         })
     }
 }

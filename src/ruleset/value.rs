@@ -33,8 +33,10 @@ pub enum Datatype {
     InetService,
     /// A type of ICMPv6.
     Icmp6Type,
+    /// Place of a fragment in its IPv4 packet.
+    IpFragmentOffset,
     /// Place of a fragment in its IPv6 packet.
-    FragmentOffset,
+    Ip6FragmentOffset,
     /// Bits without a type of their own: displayed, an example of them.
     Raw(Raw),
 }
@@ -55,7 +57,7 @@ impl fmt::Display for Datatype {
             Self::TcpFlag => "tcp_flag",
             Self::InetService => "inet_service",
             Self::Icmp6Type => "icmpv6_type",
-            Self::FragmentOffset => "integer",
+            Self::IpFragmentOffset | Self::Ip6FragmentOffset => "integer",
         })
     }
 }
@@ -87,8 +89,10 @@ pub enum Value {
     Port(u16),
     /// A type of ICMPv6 (134 router advertisement; linux/icmpv6.h and net/ndisc.h).
     Icmp6Type(u8),
+    /// Flags and place of a fragment in its IPv4 packet (3 and 13 bits; RFC 791, 3.1).
+    IpFragmentOffset(u16),
     /// Place of a fragment in its IPv6 packet, in units of eight bytes (13 bits; RFC 8200, 4.5).
-    FragmentOffset(u16),
+    Ip6FragmentOffset(u16),
     /// What raw bits hold, as a number in the order of transmission; no more bits than they are.
     Raw(Raw, u128),
 }
@@ -109,7 +113,8 @@ impl Value {
             Self::TcpFlags(_) => Datatype::TcpFlag,
             Self::Port(_) => Datatype::InetService,
             Self::Icmp6Type(_) => Datatype::Icmp6Type,
-            Self::FragmentOffset(_) => Datatype::FragmentOffset,
+            Self::IpFragmentOffset(_) => Datatype::IpFragmentOffset,
+            Self::Ip6FragmentOffset(_) => Datatype::Ip6FragmentOffset,
             Self::Raw(raw, _) => Datatype::Raw(*raw),
         }
     }
@@ -141,7 +146,7 @@ impl Value {
         }
     }
 
-    /// This value without the bits that `mask` lacks. Only addresses and TCP's flags can be masked: anything else stays as it
+    /// This value without the bits that `mask` lacks. Only addresses, TCP's flags and IPv4's fragment offset can be masked: anything else stays as it
     /// is.
     #[must_use]
     pub fn masked(&self, mask: &Self) -> Self {
@@ -152,6 +157,7 @@ impl Value {
                 Self::Mac(Mac(std::array::from_fn(|octet| value.0[octet] & mask.0[octet])))
             }
             (Self::TcpFlags(value), Self::TcpFlags(mask)) => Self::TcpFlags(value & mask),
+            (Self::IpFragmentOffset(value), Self::IpFragmentOffset(mask)) => Self::IpFragmentOffset(value & mask),
             _ => self.clone(),
         }
     }
@@ -197,9 +203,12 @@ impl fmt::Display for Value {
             Self::Icmp6Type(136) => f.write_str("nd-neighbor-advert"),
             Self::Icmp6Type(137) => f.write_str("nd-redirect"),
             Self::InetProto(number) | Self::NfProto(number) | Self::Icmp6Type(number) => number.fmt(f),
-            Self::ArpOp(number) | Self::IfaceType(number) | Self::Port(number) | Self::FragmentOffset(number) => {
-                number.fmt(f)
-            }
+            Self::IpFragmentOffset(number @ 1..) => write!(f, "{number:#x}"),
+            Self::ArpOp(number)
+            | Self::IfaceType(number)
+            | Self::Port(number)
+            | Self::IpFragmentOffset(number)
+            | Self::Ip6FragmentOffset(number) => number.fmt(f),
             Self::Raw(raw, number) => write!(f, "0x{number:0digits$x}", digits = usize::from(raw.length) * 2),
         }
     }

@@ -5,7 +5,7 @@ use crate::nic::{Mode, Nic, Profile};
 use crate::plan::Plan;
 use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
 use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, chain, hooked, members, refuse};
-use crate::setup::element;
+use crate::setup::{element, neighbours};
 
 /// Set: the interfaces whose guests get no connection requests.
 pub const PROTECTED: &str = "protected";
@@ -34,18 +34,15 @@ pub fn table(family: TableFamily) -> Table {
     if family == TableFamily::Bridge {
         protected.push(pass(Statement::equal(Field::EtherType, Value::EtherType(0x0806))));
     }
-    protected.extend([
-        pass(no_request),
-        pass(port(Field::UdpSport, DOMAIN)),
-        pass(protocol(1)),
-        pass(protocol(58)),
-        refuse([]),
-    ]);
-    let limited = vec![
-        pass(port(Field::TcpDport, SSH)),
-        pass(port(Field::TcpDport, RDP)),
-        Rule::from([Statement::Goto("protected".into())]),
-    ];
+    let offset = Field::IpFragmentOffset.masked(Value::IpFragmentOffset(0x1fff));
+    let later_fragments = [Statement::not_equal(offset, Value::IpFragmentOffset(0)), neighbours::later_fragment6()];
+    protected.extend([pass(protocol(1)), pass(protocol(58))]);
+    // Kernels differ in what they take for the ports and flags of later fragments.
+    protected.extend(later_fragments.clone().map(|later| refuse([later])));
+    protected.extend([pass(no_request), pass(port(Field::UdpSport, DOMAIN)), refuse([])]);
+    let to_protected = || Statement::Goto("protected".into());
+    let mut limited = Vec::from(later_fragments.map(|later| Rule::from([later, to_protected()])));
+    limited.extend([pass(port(Field::TcpDport, SSH)), pass(port(Field::TcpDport, RDP)), Rule::from([to_protected()])]);
     let to_guests =
         || vec![members(Field::OifName, PROTECTED, "protected"), members(Field::OifName, LIMITED, "limited")];
     let hooks = match family {

@@ -61,6 +61,11 @@ pub fn protocol_known() -> Statement {
     Statement::not_equal(Field::L4Proto, Value::InetProto(255))
 }
 
+/// A fragment of an IPv6 packet other than its first, so without what is above IPv6.
+pub fn later_fragment6() -> Statement {
+    Statement::not_equal(Field::Ip6FragmentOffset, Value::Ip6FragmentOffset(0))
+}
+
 /// The rules that let IPv6 pass by its source: an address of the interface; a link-local one, unless it is known to be
 /// another's; none at all, in ICMPv6 to a link-local group (duplicate address detection, MLD, router solicitations).
 pub fn sources6() -> [Rule; 3] {
@@ -121,10 +126,11 @@ pub fn dhcp_replies() -> [Rule; 2] {
 /// pass, as they are nothing without the first.
 pub fn servers6() -> Chain {
     let icmp = |kind: &Value| Statement::equal(Field::Icmp6Type, kind.clone());
-    let later_fragment = Statement::not_equal(Field::FragmentOffset, Value::FragmentOffset(0));
     chain(
         "servers6",
         vec![
+            // First of all: Linux 6.18 takes the start of the IPv6 header for the transport header of later fragments.
+            Rule::from([later_fragment6(), protocol_known(), Statement::Return]),
             refuse([Statement::equal(Field::UdpSport, DHCPV6_SERVER)]),
             refuse([Statement::equal(Field::UdpDport, DHCPV6_CLIENT)]),
             refuse([icmp(&ROUTER_ADVERTISEMENT)]),
@@ -132,7 +138,6 @@ pub fn servers6() -> Chain {
             // Whatever type, whatever port: it can be read. Type 255 and port 0 are reserved.
             Rule::from([Statement::not_equal(Field::Icmp6Type, Value::Icmp6Type(255)), Statement::Return]),
             Rule::from([Statement::not_equal(Field::UdpDport, Value::Port(0)), Statement::Return]),
-            Rule::from([later_fragment, protocol_known(), Statement::Return]),
             refuse([Statement::equal(Field::L4Proto, ICMPV6)]),
             refuse([Statement::equal(Field::L4Proto, UDP)]),
             Rule::from([protocol_known(), Statement::Return]),

@@ -58,7 +58,8 @@ fn locate(field: Field) -> (Source, Header) {
         Field::UdpSport => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0), Header::Transport(IPPROTO_UDP)),
         Field::UdpDport => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2), Header::Transport(IPPROTO_UDP)),
         Field::Icmp6Type => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0), Header::BehindIp6(Some(IPPROTO_ICMPV6))),
-        Field::FragmentOffset => (Source::Extension(IPPROTO_FRAGMENT, 2, [0xff, 0xf8]), Header::BehindIp6(None)),
+        Field::IpFragmentOffset => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 6), Header::Ip),
+        Field::Ip6FragmentOffset => (Source::Extension(IPPROTO_FRAGMENT, 2, [0xff, 0xf8]), Header::BehindIp6(None)),
         Field::Raw(Raw { header: RawHeader::Network, offset, .. }) => {
             (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, offset.into()), Header::Any)
         }

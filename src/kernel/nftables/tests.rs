@@ -141,6 +141,7 @@ fn guests() -> Vec<Rule> {
     let raw = |raw: Raw| Selector::from(Field::Raw(raw));
     let syn = Field::TcpFlags.masked(Value::TcpFlags(0x12));
     let group = Field::EtherDaddr.masked(mac("ff:ff:ff:ff:ff:f0"));
+    let offset = Field::IpFragmentOffset.masked(Value::IpFragmentOffset(0x1fff));
     let nowhere = Statement::equal(Field::Ip6Saddr, v6("::"));
     vec![
         [Statement::equal(group, mac("1:80:c2:0:0:0")), Drop].into(),
@@ -153,7 +154,7 @@ fn guests() -> Vec<Rule> {
         [nowhere, Statement::equal(Field::Icmp6Type, Value::Icmp6Type(135)), Accept].into(),
         [Statement::not_equal(Field::Icmp6Type, Value::Icmp6Type(255)), Return].into(),
         [
-            Statement::not_equal(Field::FragmentOffset, Value::FragmentOffset(0)),
+            Statement::not_equal(Field::Ip6FragmentOffset, Value::Ip6FragmentOffset(0)),
             Statement::not_equal(Field::L4Proto, Value::InetProto(255)),
             Return,
         ]
@@ -168,6 +169,7 @@ fn guests() -> Vec<Rule> {
         ]
         .into(),
         [Statement::equal(Field::ArpDaddrIp, v4("10.0.0.1")), Drop].into(),
+        [Statement::not_equal(offset, Value::IpFragmentOffset(0)), Drop].into(),
     ]
 }
 

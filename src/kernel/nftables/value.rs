@@ -30,7 +30,7 @@ pub(super) fn layout(datatype: Datatype) -> (u32, usize, Byteorder) {
         Datatype::TcpFlag => (TYPE_TCP_FLAG, 1, Byteorder::Host),
         Datatype::InetService => (TYPE_INET_SERVICE, 2, Byteorder::Big),
         Datatype::Icmp6Type => (TYPE_ICMP6_TYPE, 1, Byteorder::Big),
-        Datatype::FragmentOffset => (TYPE_INTEGER, 2, Byteorder::Big),
+        Datatype::IpFragmentOffset | Datatype::Ip6FragmentOffset => (TYPE_INTEGER, 2, Byteorder::Big),
         Datatype::Raw(raw) => (TYPE_INTEGER, usize::from(raw.length), Byteorder::Big),
     }
 }
@@ -57,11 +57,13 @@ pub(super) fn bytes(value: &Value) -> Vec<u8> {
         Value::V4(address) => address.octets().into(),
         Value::V6(address) => address.octets().into(),
         Value::Mac(mac) => mac.0.into(),
-        Value::EtherType(number) | Value::ArpOp(number) | Value::Port(number) => number.to_be_bytes().into(),
+        Value::EtherType(number) | Value::ArpOp(number) | Value::Port(number) | Value::IpFragmentOffset(number) => {
+            number.to_be_bytes().into()
+        }
         Value::InetProto(number) | Value::NfProto(number) => vec![*number],
         Value::TcpFlags(number) | Value::Icmp6Type(number) => vec![*number],
         // In the upper 13 bits of its field.
-        Value::FragmentOffset(number) => (number << 3).to_be_bytes().into(),
+        Value::Ip6FragmentOffset(number) => (number << 3).to_be_bytes().into(),
         Value::Raw(raw, number) => number.to_be_bytes()[16_usize.saturating_sub(raw.length.into())..].into(),
         Value::IfaceType(number) => number.to_ne_bytes().into(),
     }
@@ -97,7 +99,8 @@ pub(super) fn parse(datatype: Datatype, bytes: &[u8]) -> Option<Value> {
         Datatype::TcpFlag => Value::TcpFlags(*bytes.first()?),
         Datatype::InetService => Value::Port(u16::from_be_bytes(bytes.try_into().ok()?)),
         Datatype::Icmp6Type => Value::Icmp6Type(*bytes.first()?),
-        Datatype::FragmentOffset => Value::FragmentOffset(u16::from_be_bytes(bytes.try_into().ok()?) >> 3),
+        Datatype::IpFragmentOffset => Value::IpFragmentOffset(u16::from_be_bytes(bytes.try_into().ok()?)),
+        Datatype::Ip6FragmentOffset => Value::Ip6FragmentOffset(u16::from_be_bytes(bytes.try_into().ok()?) >> 3),
         Datatype::Raw(raw) => {
             let number = bytes.iter().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
             Value::Raw(raw, number)

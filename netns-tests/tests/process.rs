@@ -1,0 +1,167 @@
+//! What the program is as a process: alone, static, and gone before its caller waits.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::Test;
+use crate::harness::Skip;
+use crate::harness::guest::WEB1;
+use crate::harness::snapshot::Snapshot;
+use crate::harness::topology::{OUTSIDE, OUTSIDE6, Site};
+
+pub const TESTS: &[Test] = &[
+    ("process::runs_no_other_program", runs_no_other_program),
+    ("process::static_in_an_empty_root", static_in_an_empty_root),
+    ("process::extra_script_is_the_last_act", extra_script_is_the_last_act),
+    ("process::the_log_in_ip_and_nft_words", the_log_in_ip_and_nft_words),
+];
+
+/// The system calls by which a program is started.
+const EXEC: [&str; 2] = ["execve(", "execveat("];
+
+fn runs_no_other_program() -> Result<()> {
+    let site = Site::new()?;
+    let _guest = site.node.plug("tap0", WEB1)?;
+    let trace = site.node.files.folder.join("trace");
+    let trace_name = trace.display().to_string();
+    let nic = site.node.nic("tap0", WEB1).set("NETWORK_TAGS", "ip-less-routed nfdhcpd");
+    for verb in ["plan", "ifup", "ifup", "ifdown", "ifdown"] {
+        // -f: what the program leaves behind is watched to its end.
+        let outcome = nic.run_under(&["strace", "-f", "-qq", "-o", &trace_name, "-e", "trace=process"], verb);
+        let outcome = outcome.map_err(|error| Skip(format!("strace: {error:#}")))?;
+        outcome.succeeds()?;
+        let text = fs::read_to_string(&trace)?;
+        let execs: Vec<_> = text.lines().filter(|line| EXEC.iter().any(|call| line.contains(call))).collect();
+        ensure!(execs.len() == 1, "{verb} runs other programs: {execs:#?}");
+        ensure!(!text.contains("vfork"), "{verb} prepares to run another program:\n{text}");
+    }
+    Ok(())
+}
+
+/// A static build of this program, made by the cargo that runs the tests.
+fn static_build() -> Result<PathBuf> {
+    let target = "x86_64-unknown-linux-musl";
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("static");
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--locked", "--bin", "snf-network", "--target-dir"]).arg(&folder);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let mut installed = Command::new("rustc");
+    installed.args(["--print", "target-libdir", "--target", target]);
+    let installed = installed.output().context("rustc")?;
+    let musl = Path::new(String::from_utf8_lossy(&installed.stdout).trim()).is_dir();
+    // Without the musl target, glibc can be linked statically too.
+    let triple = if musl { target } else { "x86_64-unknown-linux-gnu" };
+    cargo.args(["--target", triple]);
+    if !musl {
+        cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    }
+    let output = cargo.output().context("cargo build")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{cargo:?}: {errors}");
+    Ok(folder.join(triple).join("debug/snf-network"))
+}
+
+/// A folder that is to be a root, with nothing in it but /proc, for as long as this value lives.
+struct Root(PathBuf);
+
+impl Root {
+    fn new(folder: PathBuf) -> Result<Self> {
+        fs::create_dir_all(folder.join("proc"))?;
+        let none = None::<&str>;
+        mount(Some("/proc"), &folder.join("proc"), none, MsFlags::MS_BIND | MsFlags::MS_REC, none).context("/proc")?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // It goes with the mount namespace, at the latest.
+        let _ = umount2(&self.0.join("proc"), MntFlags::MNT_DETACH);
+    }
+}
+
+fn static_in_an_empty_root() -> Result<()> {
+    let program = static_build()?;
+    let site = Site::new()?;
+    let netns = &site.node.netns;
+    // What node up has recorded is in its own folder: here the uplink has to be found in the kernel.
+    let guest = site.node.plug("tap0", WEB1)?;
+    let root = Root::new(site.node.files.folder.join("root"))?;
+    fs::copy(&program, root.0.join("snf-network"))?;
+    fs::write(root.0.join("settings"), "STATE_DIR=/state\nLOGFILE=/log\nNFDHCPD_STATE_DIR=/nfdhcpd\n")?;
+    fs::create_dir(root.0.join("nfdhcpd"))?;
+    let run = |verb: &str| {
+        let nic = site.node.nic("tap0", WEB1).set("NETWORK_TAGS", "ip-less-routed nfdhcpd");
+        let mut command = Command::new("chroot");
+        nic.set("SNF_NETWORK_DEFAULTS", "/settings").finish(command.arg(&root.0).args(["/snf-network", verb, "tap0"]))
+    };
+    let before = Snapshot::of(netns)?;
+    let wire = site.wire()?;
+    run("ifup")?.succeeds()?;
+    guest.ping(OUTSIDE)?;
+    guest.ping(OUTSIDE6)?;
+    wire.expect_count(&format!("ARP, Request who-has {ip} tell {ip}", ip = WEB1.ip), 3)?;
+    run("ifup")?.succeeds()?;
+    run("ifdown")?.succeeds()?;
+    before.returns_in(netns, Snapshot::without_base_tables)
+}
+
+fn extra_script_is_the_last_act() -> Result<()> {
+    let site = Site::new()?;
+    let _guest = site.node.plug("tap0", WEB1)?;
+    let folder = &site.node.files.folder;
+    let (script, seen) = (folder.join("extra"), folder.join("seen"));
+    let text = format!(
+        "#!/bin/sh\n{{ echo \"arguments $*\"; env; ip rule show; ip -br link show dev tap0; }} > {}\nexit 7\n",
+        seen.display()
+    );
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    site.node.files.set(&format!("IFUP_EXTRA_SCRIPT={}", script.display()))?;
+    let nic = site.node.nic("tap0", WEB1).set("SOMETHING", "of Ganeti's");
+    let trace = folder.join("trace");
+    // Only the first process is traced: were the script its child, the trace would not have it.
+    let outcome = nic
+        .run_under(&["strace", "-qq", "-o", &trace.display().to_string(), "-e", "trace=execve"], "ifup")
+        .map_err(|error| Skip(format!("strace: {error:#}")))?;
+    ensure!(outcome.code == Some(7), "its exit code is to be the run's: {outcome:?}");
+    let seen = fs::read_to_string(&seen)?;
+    for part in ["arguments tap0", "INTERFACE=tap0", "SOMETHING=of Ganeti's", "iif tap0 lookup 100", "UP"] {
+        ensure!(seen.contains(part), "expected {part:?} in {seen}");
+    }
+    let trace = fs::read_to_string(&trace)?;
+    ensure!(trace.matches("execve(").count() == 2 && trace.contains("/extra\""), "{trace}");
+    // What cannot be run is said; the network stands.
+    fs::remove_file(&script)?;
+    nic.ifup()?.fails(&["IFUP_EXTRA_SCRIPT", "extra"])?;
+    Ok(())
+}
+
+fn the_log_in_ip_and_nft_words() -> Result<()> {
+    let site = Site::new()?;
+    let _guest = site.node.guest("tap0", WEB1)?;
+    site.node.nic("tap0", WEB1).ifdown()?.succeeds()?;
+    let log = fs::read_to_string(site.node.files.log())?;
+    for part in [
+        "ifup tap0 web1.example.org: ip -4 rule add iif tap0 lookup 100",
+        "ifup tap0 web1.example.org: ip -4 route replace 10.0.0.2/32 dev tap0 table 100",
+        "ifup tap0 web1.example.org: ip -6 neigh replace proxy 2001:db8:1:0:a800:ff:fe12:3456 dev eth1",
+        "ifup tap0 web1.example.org: nft add element",
+        "ifup tap0 web1.example.org: echo 1 > /proc/sys/net/ipv4/conf/tap0/proxy_arp",
+        "ifup tap0 web1.example.org: announce",
+        "ifdown tap0 web1.example.org: ip -4 rule del iif tap0 lookup 100",
+    ] {
+        ensure!(log.contains(part), "expected {part:?} in\n{log}");
+    }
+    for line in log.lines() {
+        let time = line.split(' ').next().unwrap_or_default();
+        ensure!(time.len() >= 20 && time.ends_with('Z'), "no time: {line:?}");
+    }
+    Ok(())
+}
