@@ -7,6 +7,7 @@
 //! that cannot run says SKIP and why; with CI=true in the environment that is a failure.
 #![expect(clippy::print_stderr, reason = "a test runner speaks to whoever runs it")]
 
+mod attack;
 mod harness;
 mod tests;
 mod vm;

@@ -55,6 +55,16 @@ impl Port {
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         (&self.file).write_all(frame).context("send a frame")
     }
+
+    /// Takes the frames that have come out of it by now.
+    pub fn drain(&self) -> Vec<Vec<u8>> {
+        let mut buffer = vec![0; 65536];
+        let mut frames = Vec::new();
+        while let Ok(length) = (&self.file).read(&mut buffer) {
+            frames.push(buffer[..length].to_vec());
+        }
+        frames
+    }
 }
 
 fn packet_socket(interface: &str, outgoing: bool) -> Result<OwnedFd> {

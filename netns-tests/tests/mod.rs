@@ -25,6 +25,7 @@ use super::Test;
 /// Those that run in namespaces on this machine's kernel.
 pub fn all() -> impl Iterator<Item = Test> {
     let themes = [
+        crate::attack::TESTS,
         selftest::TESTS,
         routed::TESTS,
         spoof::TESTS,

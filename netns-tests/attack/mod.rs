@@ -1,0 +1,96 @@
+//! What a guest will try, as tables of named frames, and what becomes of each in every setup.
+
+mod arp;
+mod arrivals;
+mod context;
+mod discovery;
+mod frames;
+mod gaps;
+mod ground;
+mod ipv4;
+mod ipv6;
+mod link;
+mod scenes;
+mod watch;
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, ensure};
+
+use crate::Test;
+use context::{Row, Verdict};
+use ground::{Bridged, Families, Ground};
+
+/// The tests.
+pub const TESTS: &[Test] = &[
+    ("attack::from_a_plain_port", || bridged(Bridged::Plain)),
+    ("attack::from_a_private_filtered_port", || bridged(Bridged::Filtered)),
+    ("attack::from_a_strict_filtered_port", || bridged(Bridged::Strict)),
+    ("attack::from_a_port_with_both_filters", || bridged(Bridged::StrictFiltered)),
+    ("attack::from_a_routed_tap_without_filters", || {
+        judge(|_| Ground::routed_unfiltered(), |row| row.routed.column(0))
+    }),
+    ("attack::from_an_ip_less_routed_tap", || judge(Ground::routed, |row| row.routed.column(1))),
+    ("attack::no_row_is_vacuous", no_row_is_vacuous),
+    ("attack::to_a_plain_port", || arrivals::bridged(0)),
+    ("attack::to_a_private_filtered_port", || arrivals::bridged(1)),
+    ("attack::to_a_protected_port", || arrivals::bridged(2)),
+    ("attack::to_a_limited_port", || arrivals::bridged(3)),
+    ("attack::to_an_unprotected_port", || arrivals::bridged(4)),
+    ("attack::to_a_routed_guest_without_a_profile", || arrivals::routed(0)),
+    ("attack::to_a_protected_routed_guest", || arrivals::routed(2)),
+    ("attack::to_a_limited_routed_guest", || arrivals::routed(3)),
+    ("attack::to_an_unprotected_routed_guest", || arrivals::routed(4)),
+    ("attack::forward_alone_does_not_isolate", scenes::forward_alone_does_not_isolate),
+    ("attack::theft_of_a_forwarding_entry", scenes::theft_of_a_forwarding_entry),
+    ("attack::leftovers_of_ebtables", scenes::leftovers_of_ebtables),
+    ("attack::br_netfilter_changes_nothing", scenes::br_netfilter_changes_nothing),
+    ("attack::spanning_tree", scenes::spanning_tree),
+    ("attack::link_local_gateway", scenes::link_local_gateway),
+    ("attack::node_believes_no_router_advertisement", scenes::node_believes_no_router_advertisement),
+    ("attack::no_way_to_the_management_network", scenes::no_way_to_the_management_network),
+    ("attack::poured_into_plain_ports", gaps::poured_into_plain_ports),
+    ("attack::poured_into_private_filtered_ports", gaps::poured_into_private_filtered_ports),
+    ("attack::poured_into_strict_filtered_ports", gaps::poured_into_strict_filtered_ports),
+    ("attack::poured_into_ports_with_both_filters", gaps::poured_into_ports_with_both_filters),
+];
+
+/// The tables, and the families of the NIC from which they are sent.
+const TABLES: [(Families, &[&[Row]]); 3] = [
+    (Families::Both, &[link::ROWS, arp::ROWS, ipv4::ROWS, ipv6::ROWS, discovery::ROWS]),
+    (Families::OnlyV4, &[ipv4::ONLY_V4]),
+    (Families::OnlyV6, &[ipv4::ONLY_V6]),
+];
+
+fn bridged(setup: Bridged) -> Result<()> {
+    judge(|families| Ground::bridged(setup, families), |row| row.bridged.column(setup as usize))
+}
+
+/// Sends all rows, and compares what is seen of each with its verdict.
+fn judge(ground: impl Fn(Families) -> Result<Ground>, verdict: impl Fn(&Row) -> Verdict) -> Result<()> {
+    let mut wrong = String::new();
+    for (families, tables) in TABLES {
+        let ground = ground(families)?;
+        for row in tables.iter().copied().flatten() {
+            let seen = ground.attack(&(row.frames)(&ground.context))?;
+            let verdict = verdict(row);
+            if seen != verdict.seen {
+                let _infallible = write!(wrong, "\n  {}: seen {seen:?}, expected {verdict}", row.name);
+            }
+        }
+    }
+    ensure!(wrong.is_empty(), "rows that went another way:{wrong}");
+    Ok(())
+}
+
+/// Where nothing filters, every row is seen somewhere, unless it says why not; so no filter is praised for what it never met.
+fn no_row_is_vacuous() -> Result<()> {
+    for (_, tables) in TABLES {
+        for row in tables.iter().copied().flatten() {
+            for verdict in [row.bridged.column(Bridged::Plain as usize), row.routed.column(0)] {
+                ensure!(verdict.seen.is_empty() == verdict.why.is_some(), "{}: {verdict}", row.name);
+            }
+        }
+    }
+    Ok(())
+}
