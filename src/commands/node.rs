@@ -261,7 +261,7 @@ fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before
     let link = kernel.link(device)?.cloned();
     let link = link.with_context(|| format!("\"{device}\": there is no such interface"))?;
     let mut settings = Vec::new();
-    for key in ["forwarding", "proxy_arp", "proxy_ndp"] {
+    for key in ["forwarding", "proxy_arp", "proxy_ndp", "rp_filter"] {
         settings.extend(link.setting(family, key).map(|value| (family, key, value)));
     }
     let folder = format!("/proc/sys/net/{}", family.sysctl());

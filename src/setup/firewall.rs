@@ -5,6 +5,7 @@ use crate::nic::{Mode, Nic, Profile};
 use crate::plan::Plan;
 use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
 use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, chain, hooked, members, refuse};
+use crate::setup::neighbours::{DHCP_CLIENT, DHCP_SERVER, DHCPV6_CLIENT, DHCPV6_SERVER};
 use crate::setup::{element, neighbours};
 
 /// Set: the interfaces whose guests get no connection requests.
@@ -27,6 +28,7 @@ const DOMAIN: Value = Value::Port(53);
 /// chain of extension headers cut short, tagged frames) is dropped, but for later fragments of ICMP and ICMPv6.
 pub fn table(family: TableFamily) -> Table {
     let pass = |statement| Rule::from([statement, Statement::Return]);
+    let pass_all = |[first, second]: [Statement; 2]| Rule::from([first, second, Statement::Return]);
     let port = |field: Field, value: Value| Statement::equal(field, value);
     let protocol = |number| Statement::equal(Field::L4Proto, Value::InetProto(number));
     let no_request = Statement::not_equal(Field::TcpFlags.masked(Value::TcpFlags(SYN | ACK)), Value::TcpFlags(SYN));
@@ -46,10 +48,16 @@ pub fn table(family: TableFamily) -> Table {
     let to_guests =
         || vec![members(Field::OifName, PROTECTED, "protected"), members(Field::OifName, LIMITED, "limited")];
     let hooks = match family {
-        TableFamily::Bridge => vec![
-            hooked("firewall_forward", HookPoint::Forward, BRIDGE_FORWARD, to_guests()),
-            hooked("firewall_output", HookPoint::Output, BRIDGE_OUTPUT, to_guests()),
-        ],
+        TableFamily::Bridge => {
+            // The node's own answers: without them a guest would not even get its address of nfdhcpd.
+            let answer = |from, to| pass_all([port(Field::UdpSport, from), port(Field::UdpDport, to)]);
+            let mut output = vec![answer(DHCP_SERVER, DHCP_CLIENT), answer(DHCPV6_SERVER, DHCPV6_CLIENT)];
+            output.extend(to_guests());
+            vec![
+                hooked("firewall_forward", HookPoint::Forward, BRIDGE_FORWARD, to_guests()),
+                hooked("firewall_output", HookPoint::Output, BRIDGE_OUTPUT, output),
+            ]
+        }
         _ => vec![hooked("firewall_forward", HookPoint::Forward, 0, to_guests())],
     };
     let mut chains = vec![chain("protected", protected), chain("limited", limited)];

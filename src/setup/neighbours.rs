@@ -21,6 +21,15 @@ pub const TARGETS: &str = "targets";
 /// Set: [`STRANGERS`] as the targets of neighbour discovery.
 pub const STRANGE_TARGETS: &str = "strange_targets";
 
+/// Set: the one option that an advertisement may carry, the target link-layer address with the interface's MAC.
+pub const OWN_OPTIONS: &str = "own_options";
+
+/// The first option of a neighbour advertisement, and the places of its type and of the next one's (RFC 4861, 4.4 and 4.6).
+const OPTION: Raw = Raw { header: RawHeader::Transport, offset: 24, length: 8 };
+const OPTION_TYPE: Raw = Raw { header: RawHeader::Transport, offset: 24, length: 1 };
+const SECOND_TYPE: Raw = Raw { header: RawHeader::Transport, offset: 32, length: 1 };
+/// A target link-layer address option of 8 octets, without the address (RFC 4861, 4.6.1).
+const TARGET_LINK_LAYER: u128 = 0x0201 << 48;
 /// Target of a neighbour solicitation or advertisement (RFC 4861, 4.3 and 4.4).
 const TARGET: Raw = Raw { header: RawHeader::Transport, offset: 8, length: 16 };
 /// The first 64 bits of the target.
@@ -37,12 +46,15 @@ const ICMPV6: Value = Value::InetProto(58);
 const ROUTER_ADVERTISEMENT: Value = Value::Icmp6Type(134);
 const NEIGHBOUR_SOLICITATION: Value = Value::Icmp6Type(135);
 const NEIGHBOUR_ADVERTISEMENT: Value = Value::Icmp6Type(136);
+/// Multicast listener reports (RFC 2710, RFC 3810) and the end of listening; router solicitations.
+const FROM_NOWHERE: [Value; 4] =
+    [Value::Icmp6Type(131), Value::Icmp6Type(132), Value::Icmp6Type(143), Value::Icmp6Type(133)];
 const REDIRECT: Value = Value::Icmp6Type(137);
 /// Ports of DHCP and DHCPv6.
-const DHCP_SERVER: Value = Value::Port(67);
-const DHCP_CLIENT: Value = Value::Port(68);
-const DHCPV6_CLIENT: Value = Value::Port(546);
-const DHCPV6_SERVER: Value = Value::Port(547);
+pub(super) const DHCP_SERVER: Value = Value::Port(67);
+pub(super) const DHCP_CLIENT: Value = Value::Port(68);
+pub(super) const DHCPV6_CLIENT: Value = Value::Port(546);
+pub(super) const DHCPV6_SERVER: Value = Value::Port(547);
 
 /// The sets of [`chains`].
 pub fn sets() -> Vec<Set> {
@@ -52,6 +64,7 @@ pub fn sets() -> Vec<Set> {
         Set::new(STRANGERS, [Datatype::IfName, Datatype::Ipv6Addr]),
         Set::new(TARGETS, [Datatype::IfName, Datatype::Raw(TARGET)]),
         Set::new(STRANGE_TARGETS, [Datatype::IfName, Datatype::Raw(TARGET)]),
+        Set::new(OWN_OPTIONS, [Datatype::IfName, Datatype::Raw(OPTION)]),
     ]
 }
 
@@ -88,7 +101,7 @@ pub fn sources6() -> [Rule; 3] {
 /// guests and routers that have such addresses, wherever they are, without a list of them. Neighbour advertisements, and the
 /// solicitations of duplicate address detection, are for own addresses only: an advertisement would steal another's traffic,
 /// a solicitation from :: would make it give up its address.
-pub fn chains() -> [Chain; 4] {
+pub fn chains() -> [Chain; 5] {
     let icmp = |kind: &Value| Statement::equal(Field::Icmp6Type, kind.clone());
     let goto = |name: &'static str| Statement::Goto(name.into());
     let raw = |raw, value| Statement::equal(Field::Raw(raw), Value::Raw(raw, value));
@@ -98,11 +111,26 @@ pub fn chains() -> [Chain; 4] {
             "linklocal",
             vec![refuse([eui64]), refuse([from(Field::Ip6Saddr, STRANGERS)]), Rule::from([goto("advertised")])],
         ),
+        chain("unspecified", {
+            let mut rules = vec![Rule::from([icmp(&NEIGHBOUR_SOLICITATION), goto("target")])];
+            rules.extend(FROM_NOWHERE.iter().map(|kind| Rule::from([icmp(kind), Statement::Return])));
+            rules.push(refuse([]));
+            rules
+        }),
+        chain("advertised", vec![Rule::from([icmp(&NEIGHBOUR_ADVERTISEMENT), goto("options")])]),
+        // No option, or the own MAC and nothing behind it: whoever reads another one of the same address would be led astray.
+        // What is not there matches neither == nor !=.
         chain(
-            "unspecified",
-            vec![Rule::from([icmp(&NEIGHBOUR_SOLICITATION), goto("target")]), refuse([icmp(&NEIGHBOUR_ADVERTISEMENT)])],
+            "options",
+            vec![
+                refuse([raw(SECOND_TYPE, 0)]),
+                refuse([Statement::not_equal(Field::Raw(SECOND_TYPE), Value::Raw(SECOND_TYPE, 0))]),
+                Rule::from([from(Field::Raw(OPTION), OWN_OPTIONS), goto("target")]),
+                refuse([raw(OPTION_TYPE, 0)]),
+                refuse([Statement::not_equal(Field::Raw(OPTION_TYPE), Value::Raw(OPTION_TYPE, 0))]),
+                Rule::from([goto("target")]),
+            ],
         ),
-        chain("advertised", vec![Rule::from([icmp(&NEIGHBOUR_ADVERTISEMENT), goto("target")])]),
         chain(
             "target",
             vec![
@@ -149,7 +177,10 @@ pub fn servers6() -> Chain {
 /// DHCP requests of a guest that has no address yet.
 pub fn dhcp_request() -> Rule {
     let from_nowhere = Statement::equal(Field::IpSaddr, Value::V4([0; 4].into()));
-    Rule::from([from_nowhere, Statement::equal(Field::UdpDport, DHCP_SERVER), Statement::Return])
+    // Linux 6.18 takes the start of later fragments for a transport header.
+    let offset = Field::IpFragmentOffset.masked(Value::IpFragmentOffset(0x1fff));
+    let first = Statement::equal(offset, Value::IpFragmentOffset(0));
+    Rule::from([from_nowhere, first, Statement::equal(Field::UdpDport, DHCP_SERVER), Statement::Return])
 }
 
 /// Adds the elements of a NIC in the sets of [`sets`].
@@ -161,6 +192,9 @@ pub fn add_elements(nic: &Nic, family: TableFamily, plan: &mut Plan) {
             IpAddr::V6(address) => own6.insert(0, address),
         }
     }
+    let [a, b, c, d, e, f] = nic.mac.0.map(u128::from);
+    let mac = a << 40 | b << 32 | c << 24 | d << 16 | e << 8 | f;
+    plan.elements.push(element(nic, family, OWN_OPTIONS, [Value::Raw(OPTION, TARGET_LINK_LAYER | mac)]));
     let gateway = match nic.endpoint(Family::V6).and_then(|endpoint| endpoint.gateway) {
         Some(IpAddr::V6(gateway)) if gateway.is_unicast_link_local() => Some(gateway),
         _ => None,

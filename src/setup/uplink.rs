@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::addr::{Family, IfName};
-use crate::plan::{Change, Hop, Object, PREFERENCE_NODE, PROTOCOL_NODE, Plan, Route, Rule, Sysctl, TABLE_MAIN, Up};
+use crate::plan::{
+    Change, Folder, Hop, Object, PREFERENCE_NODE, PROTOCOL_NODE, Plan, Route, Rule, Sysctl, TABLE_MAIN, Up,
+};
 use crate::ruleset::{Comment, Element, TableFamily, Value};
 use crate::setup::{Before, base, routed};
 
@@ -54,6 +56,16 @@ pub fn plan(uplink: &Uplink, before: &Before) -> Plan {
         let Object::Sysctl(Sysctl { key, .. }) = object else { return true };
         if *key == "forwarding" { uplink.forwarding } else { uplink.proxy }
     }));
+    if *family == Family::V4 {
+        // What comes in is routed by the table, but the reverse path would be looked up in main.
+        plan.objects.push(Object::Sysctl(Sysctl {
+            family: *family,
+            folder: Folder::Conf,
+            interface: Some(device.clone()),
+            key: "rp_filter",
+            value: change("rp_filter", 0),
+        }));
+    }
     if *table != TABLE_MAIN {
         let (preference, protocol) = (PREFERENCE_NODE, PROTOCOL_NODE);
         let rule = Rule { family: *family, iif: device.clone(), table: *table, preference, protocol };
@@ -78,6 +90,11 @@ fn routes(uplink: &Uplink, plan: &mut Plan) {
         add(any, Hop::Unreachable, uplink.table, Some(METRIC_BACKSTOP));
     }
     for &network in &uplink.routes {
+        // Likewise what the node itself says to a guest, such as that its packet leads nowhere: it must not leave by another
+        // way when the device is down.
+        if own_table {
+            add(network, Hop::Unreachable, TABLE_MAIN, Some(METRIC_BACKSTOP));
+        }
         add(network, Hop::Device(uplink.device.clone()), TABLE_MAIN, None);
         if own_table {
             add(network, Hop::Device(uplink.device.clone()), uplink.table, None);
