@@ -96,3 +96,6 @@ fn comment(nic: &Nic) -> Comment {
         None => Comment::new(&nic.instance),
     }
 }
+
+#[cfg(test)]
+mod tests;
