@@ -16,6 +16,8 @@ pub const TESTS: &[Test] = &[
     ("plan::one_family_by_the_real_tools", one_family_by_the_real_tools),
     ("plan::unchecked_sources_by_the_real_tools", unchecked_sources_by_the_real_tools),
     ("plan::plain_nics_by_the_real_tools", plain_nics_by_the_real_tools),
+    ("plan::filtered_nics_by_the_real_tools", filtered_nics_by_the_real_tools),
+    ("plan::profiles_by_the_real_tools", profiles_by_the_real_tools),
     ("plan::touches_nothing", touches_nothing),
 ];
 
@@ -69,6 +71,23 @@ fn unchecked_sources_by_the_real_tools() -> Result<()> {
 fn plain_nics_by_the_real_tools() -> Result<()> {
     differential("", |nic| nic.without_network())?;
     differential("", |nic| nic.without_network().bridged("br0")).map(drop)
+}
+
+fn filtered_nics_by_the_real_tools() -> Result<()> {
+    fn bridged<'a>(nic: Nic<'a>, tags: &str) -> Nic<'a> {
+        nic.bridged("br0").set("NETWORK_TAGS", tags).set("NETWORK_MAC_PREFIX", "aa:00:00")
+    }
+    differential("", |nic| bridged(nic, "private-filtered"))?;
+    differential("MAC_MASK=ff:ff:ff:ff:0:0", |nic| bridged(nic, "private-filtered"))?;
+    differential("", |nic| bridged(nic, "strict-filtered").set("NETWORK_GATEWAY6", "fe80::1"))?;
+    differential("STRICT_FILTERED_TAG=strict", |nic| bridged(nic, "private-filtered strict")).map(drop)
+}
+
+fn profiles_by_the_real_tools() -> Result<()> {
+    differential("", |nic| nic.bridged("br0").set("NETWORK_TAGS", "").set("TAGS", "limited"))?;
+    differential("", |nic| nic.set("TAGS", "limited synnefo:network:0:protected"))?;
+    differential("", |nic| nic.set("TAGS", "limited").without_network().set("NETWORK_TAGS", "strict-filtered"))
+        .map(drop)
 }
 
 fn touches_nothing() -> Result<()> {

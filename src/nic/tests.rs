@@ -44,6 +44,27 @@ fn endpoint(nic: &Nic, family: Family) -> Option<[String; 3]> {
 }
 
 #[test]
+fn a_filtered_nic_is_of_its_network() {
+    let filtered = |changes: &[(&str, &str)]| {
+        nic(BRIDGED, &[&[("NETWORK_TAGS", "private-filtered strict-filtered")], changes].concat())
+    };
+    for (mac, prefix) in [("aa:0:0f:1:2:3", "aa:0:0"), ("aa:0:0:1:2:3", "aa:00:0f"), ("aa:0:10:1:2:3", "")] {
+        filtered(&[("MAC", mac), ("NETWORK_MAC_PREFIX", prefix)]).unwrap_or_else(|e| panic!("{mac} {prefix}: {e:#}"));
+    }
+    let error = filtered(&[("MAC", "aa:0:10:1:2:3"), ("NETWORK_MAC_PREFIX", "aa:0:0")]).expect_err("another network");
+    let expected =
+        "MAC \"aa:0:10:1:2:3\": expected one inside NETWORK_MAC_PREFIX \"aa:0:0\" (MAC_MASK ff:ff:f0:00:00:00)";
+    assert_eq!(format!("{error:#}"), expected);
+    assert!(
+        nic(BRIDGED, &[("MAC", "aa:0:10:1:2:3"), ("NETWORK_MAC_PREFIX", "aa:0:0")]).is_ok(),
+        "no filter, no prefix"
+    );
+    assert!(filtered(&[("VLAN", ".5")]).is_ok());
+    let error = filtered(&[("VLAN", ".5:6")]).expect_err("tagged frames").to_string();
+    assert!(error.starts_with("VLAN \".5:6\": expected no tagged VLANs"), "{error}");
+}
+
+#[test]
 fn a_routed_nic_is_typed_throughout() {
     let nic = accepted(ROUTED, &[("MIGRATION_PHASE", "post"), ("NETWORK_MAC_PREFIX", "aa:00:01")]);
     assert_eq!(nic.interface.as_str(), "tap0");

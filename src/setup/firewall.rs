@@ -25,7 +25,7 @@ const DOMAIN: Value = Value::Port(53);
 ///
 /// Only what is named passes, so that nothing slips through unread: of TCP what shows its flags and is no request, hence no
 /// fragment but a first one of at least 14 bytes; of UDP what shows its source port. What cannot be read (later fragments, a
-/// chain of extension headers cut short, tagged frames) is dropped, but for later fragments of ICMP and ICMPv6.
+/// chain of extension headers cut short, what is behind two tags) is dropped, but for later fragments of ICMP and ICMPv6.
 pub fn table(family: TableFamily) -> Table {
     let pass = |statement| Rule::from([statement, Statement::Return]);
     let pass_all = |[first, second]: [Statement; 2]| Rule::from([first, second, Statement::Return]);
@@ -33,17 +33,21 @@ pub fn table(family: TableFamily) -> Table {
     let protocol = |number| Statement::equal(Field::L4Proto, Value::InetProto(number));
     let no_request = Statement::not_equal(Field::TcpFlags.masked(Value::TcpFlags(SYN | ACK)), Value::TcpFlags(SYN));
     let mut protected = Vec::new();
+    let mut later_fragment6 = vec![neighbours::later_fragment6()];
     if family == TableFamily::Bridge {
-        protected.push(pass(Statement::equal(Field::EtherType, Value::EtherType(0x0806))));
+        // Behind one VLAN tag, too, as on a trunk; the rules on IP look behind it likewise.
+        protected.push(pass(Statement::equal(Field::Protocol, Value::EtherType(0x0806))));
+        later_fragment6.insert(0, Statement::equal(Field::Protocol, Value::EtherType(0x86dd)));
     }
     let offset = Field::IpFragmentOffset.masked(Value::IpFragmentOffset(0x1fff));
-    let later_fragments = [Statement::not_equal(offset, Value::IpFragmentOffset(0)), neighbours::later_fragment6()];
+    let later_fragments = [vec![Statement::not_equal(offset, Value::IpFragmentOffset(0))], later_fragment6];
+    let with = |matches: &[Statement], then: &[Statement]| Rule([matches, then].concat());
     protected.extend([pass(protocol(1)), pass(protocol(58))]);
     // Kernels differ in what they take for the ports and flags of later fragments.
-    protected.extend(later_fragments.clone().map(|later| refuse([later])));
+    protected.extend(later_fragments.each_ref().map(|later| with(later, &[Statement::Counter, Statement::Drop])));
     protected.extend([pass(no_request), pass(port(Field::UdpSport, DOMAIN)), refuse([])]);
     let to_protected = || Statement::Goto("protected".into());
-    let mut limited = Vec::from(later_fragments.map(|later| Rule::from([later, to_protected()])));
+    let mut limited = Vec::from(later_fragments.map(|later| with(&later, &[to_protected()])));
     limited.extend([pass(port(Field::TcpDport, SSH)), pass(port(Field::TcpDport, RDP)), Rule::from([to_protected()])]);
     let to_guests =
         || vec![members(Field::OifName, PROTECTED, "protected"), members(Field::OifName, LIMITED, "limited")];

@@ -107,3 +107,6 @@ fn comment(nic: &Nic) -> Comment {
         None => Comment::new(&nic.instance),
     }
 }
+
+#[cfg(test)]
+mod tests;

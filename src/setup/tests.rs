@@ -1,0 +1,138 @@
+//! What stands in nf_tables for a NIC, as nft reads it.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::environment::{RawNic, Unset};
+
+const PRIVATE: &[(&str, &str)] = &[
+    ("INTERFACE", "tap5"),
+    ("INTERFACE_INDEX", "0"),
+    ("INSTANCE", "vm1.example.org"),
+    ("MAC", "aa:55:66:1a:ae:82"),
+    ("MODE", "bridged"),
+    ("LINK", "prv0"),
+    ("NETWORK_MAC_PREFIX", "aa:55:60"),
+    ("NETWORK_TAGS", "private-filtered"),
+];
+const STRICT: &[(&str, &str)] = &[
+    ("NETWORK_TAGS", "private-filtered strict-filtered"),
+    ("IP", "10.0.0.2"),
+    ("NETWORK_SUBNET", "10.0.0.0/24"),
+    ("NETWORK_SUBNET6", "2001:db8:1::/64"),
+    ("NETWORK_GATEWAY6", "fe80::1"),
+    ("TAGS", "limited"),
+];
+
+fn plan_of(variables: &[&[(&'static str, &str)]], settings: &Settings) -> Result<Plan> {
+    let variables: HashMap<_, _> = variables.iter().copied().flatten().copied().collect();
+    let raw = RawNic::from_variables(Unset::Empty, |name| variables.get(name).map(Into::into))?;
+    let facts = Facts { index: 5, before: Before::default(), uplinks: [vec![], vec![]], bridge_mtu: None };
+    plan(&Nic::new(&raw, settings, |_| Ok(100))?, settings, &facts)
+}
+
+fn settings(text: &str) -> Settings {
+    Settings::parse(text.as_bytes(), "settings").expect("settings").0
+}
+
+/// Tables and elements, as nft reads them.
+fn nft(plan: &Plan) -> String {
+    let tables = plan.tables.iter().map(ToString::to_string);
+    tables.chain(plan.elements.iter().map(|element| format!("{element}\n"))).collect()
+}
+
+#[test]
+fn private_filtered() {
+    let plan = plan_of(&[PRIVATE], &Settings::default()).expect("a plan");
+    assert_eq!(nft(&plan), include_str!("tests/private.nft"));
+    let objects: Vec<_> = plan.objects.iter().map(|it| it.command(crate::plan::Verb::Add)).collect();
+    assert_eq!(
+        objects.iter().filter(|it| !it.is_empty()).collect::<Vec<_>>(),
+        [
+            "ip link set dev tap5 master prv0",
+            "ip link set dev tap5 type bridge_slave group_fwd_mask 0xfffd",
+            "ip link set dev tap5 up"
+        ]
+    );
+}
+
+#[test]
+fn strict_filtered_and_a_profile_on_a_bridge() {
+    let plan = plan_of(&[PRIVATE, STRICT], &Settings::default()).expect("a plan");
+    assert_eq!(nft(&plan), include_str!("tests/strict.nft"));
+}
+
+#[test]
+fn what_a_routed_nic_always_gets_and_a_profile() {
+    let routed = [("MODE", "routed"), ("LINK", "100"), ("NETWORK_TAGS", "ip-less-routed")];
+    let gateway = [("NETWORK_GATEWAY", "10.0.0.1")];
+    let plan = plan_of(&[PRIVATE, STRICT, &routed, &gateway], &Settings::default()).expect("a plan");
+    assert_eq!(nft(&plan), include_str!("tests/routed.nft"));
+    // Unchecked sources still are no routers and no servers.
+    let unchecked = plan_of(&[PRIVATE, STRICT, &routed], &settings("IPSPOOF=yes\n")).expect("a plan");
+    let sets: Vec<_> = unchecked.elements.iter().map(|element| element.set.as_ref()).collect();
+    assert_eq!(sets, ["limited", "routed"]);
+}
+
+#[test]
+fn a_plain_nic_needs_no_table() {
+    let plain = [("NETWORK_TAGS", ""), ("NETWORK_MAC_PREFIX", "")];
+    let plan = plan_of(&[PRIVATE, &plain, &[("TAGS", "protected unprotected")]], &Settings::default());
+    assert_eq!(nft(&plan.expect("a plan")), "");
+}
+
+#[test]
+fn strict_without_addresses_lets_only_dhcp_and_link_local_pass() {
+    let plan = plan_of(&[PRIVATE, &[("NETWORK_TAGS", "strict-filtered")]], &Settings::default()).expect("a plan");
+    let sets: Vec<_> = plan.elements.iter().map(|element| element.set.as_ref()).collect();
+    assert_eq!(sets, ["filtered", "from", "strict", "rarp", "sources6", "targets"]);
+}
+
+#[test]
+fn the_view_of_one_tap_is_the_seeds() {
+    let seen = |settings| {
+        filtered::per_tap(&plan_of(&[PRIVATE, &[("NETWORK_MAC_PREFIX", "")]], &settings).expect("a plan").elements)
+    };
+    let rules = |mask: &str, prefix: &str| {
+        [
+            "FROMTAP5: ether saddr != aa:55:66:1a:ae:82 drop".to_owned(),
+            format!("TOTAP5: ether saddr & {mask} != {prefix} drop"),
+            "prerouting: iifname \"tap5\" jump FROMTAP5".to_owned(),
+            "forward: oifname \"tap5\" jump TOTAP5".to_owned(),
+            "output: oifname \"tap5\" jump TOTAP5".to_owned(),
+        ]
+    };
+    assert_eq!(seen(Settings::default()), rules("ff:ff:f0:00:00:00", "aa:55:60:00:00:00"));
+    assert_eq!(seen(settings("MAC_MASK=ff:ff:ff:ff:0:0\n")), rules("ff:ff:ff:ff:00:00", "aa:55:66:1a:00:00"));
+}
+
+#[test]
+fn another_mask_has_objects_of_its_own() {
+    let plans = ["", "MAC_MASK=ff:ff:0:0:0:0\n"].map(|text| plan_of(&[PRIVATE], &settings(text)).expect("a plan"));
+    let names = |plan: &Plan| -> Vec<String> {
+        let table = plan.tables.last().expect("a table");
+        let chains = table.chains.iter().map(|chain| chain.name.to_string());
+        chains.chain(table.sets.iter().map(|set| set.name.to_string())).collect()
+    };
+    let [default, other] = plans.each_ref().map(names);
+    assert_eq!(other, default.iter().map(|name| format!("{name}_ffff00000000")).collect::<Vec<_>>());
+    assert_eq!(plans[0].tables[0], plans[1].tables[0], "FROMTAP knows no mask");
+}
+
+#[test]
+fn recovery_knows_every_set() {
+    let settings = settings("MAC_MASK=ff:ff:0:0:0:0\n");
+    let known = base::tables(&settings);
+    let members = base::membership(&"tap5".parse().expect("a name"), &settings);
+    for variables in
+        [&[PRIVATE, STRICT][..], &[PRIVATE, STRICT, &[("MODE", "routed"), ("NETWORK_TAGS", "ip-less-routed")]]]
+    {
+        let plan = plan_of(variables, &settings).expect("a plan");
+        for table in &plan.tables {
+            assert!(known.contains(table), "{table}");
+        }
+        let is_member = |it: &Element| members.iter().any(|member| (&member.set, &member.key) == (&it.set, &it.key));
+        assert!(plan.elements.iter().any(is_member));
+    }
+    assert!(base::membership(&"tap5".parse().expect("a name"), &Settings::default()).len() < members.len());
+}
