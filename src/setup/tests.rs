@@ -27,7 +27,8 @@ const STRICT: &[(&str, &str)] = &[
 fn plan_of(variables: &[&[(&'static str, &str)]], settings: &Settings) -> Result<Plan> {
     let variables: HashMap<_, _> = variables.iter().copied().flatten().copied().collect();
     let raw = RawNic::from_variables(Unset::Empty, |name| variables.get(name).map(Into::into))?;
-    let facts = Facts { index: 5, before: Before::default(), uplinks: [vec![], vec![]], bridge_mtu: None };
+    let uplinks = [vec![], vec![]];
+    let facts = Facts { index: 5, before: Before::default(), uplinks, bridge_mtu: None, bridge_vlans: None };
     plan(&Nic::new(&raw, settings, |_| Ok(100))?, settings, &facts)
 }
 
@@ -85,7 +86,7 @@ fn a_plain_nic_needs_no_table() {
 fn strict_without_addresses_lets_only_dhcp_and_link_local_pass() {
     let plan = plan_of(&[PRIVATE, &[("NETWORK_TAGS", "strict-filtered")]], &Settings::default()).expect("a plan");
     let sets: Vec<_> = plan.elements.iter().map(|element| element.set.as_ref()).collect();
-    assert_eq!(sets, ["filtered", "from", "strict", "rarp", "sources6", "targets"]);
+    assert_eq!(sets, ["filtered", "from", "strict", "rarp", "own_options", "sources6", "targets"]);
 }
 
 #[test]
