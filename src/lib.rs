@@ -6,6 +6,7 @@
 
 pub mod addr;
 pub mod announce;
+pub mod binding;
 pub mod commands;
 pub mod demo;
 pub mod dns;

@@ -1,19 +1,15 @@
 //! Walks over a Plan: apply makes what is missing, remove puts back what was there before.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
-
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 
 use crate::addr::{Family, IfName};
+use crate::binding;
 use crate::kernel::netlink::Request;
 use crate::kernel::nftables::Change;
 use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
 use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
-use crate::plan::{Binding, Folder, Hop, Object, Plan, PortVlans, Route, Sysctl, Towards, Verb};
+use crate::plan::{Folder, Hop, Object, Plan, PortVlans, Route, Sysctl, Towards, Verb};
 use crate::ruleset::Element;
 
 /// What EXFULL means when a port joins (BR_MAX_PORTS of net/bridge/br_private.h).
@@ -199,8 +195,8 @@ impl<'k> Batch<'k> {
                 let Some(device) = self.index(&it.device)? else { return absent(add) };
                 self.queue(rtnetlink::proxy(it, device, add), object);
             }
-            Object::Binding(it) if add => return write_binding(it),
-            Object::Binding(it) => return ignore_absent(fs::remove_file(&it.path)),
+            Object::Binding(it) if add => return binding::write(it),
+            Object::Binding(it) => return binding::remove(it),
         }
         Ok(())
     }
@@ -341,47 +337,6 @@ impl<'k> Batch<'k> {
 /// What stands on a link that is not there: an error when it shall be made, nothing to do when it shall go.
 fn absent(add: bool) -> Result<()> {
     if add { Err(Errno::ENODEV.into()) } else { Ok(()) }
-}
-
-fn ignore_absent(result: io::Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-/// Writes a binding so that nfdhcpd reads it once and whole: it watches DELETE and CLOSE_WRITE, not renames, so the old file
-/// is unlinked, the new one renamed into place, then opened for writing and closed.
-fn write_binding(binding: &Binding) -> Result<()> {
-    if fs::read(&binding.path).is_ok_and(|old| old == binding.text.as_bytes()) {
-        return Ok(());
-    }
-    let (Some(folder), Some(name)) = (binding.path.parent(), binding.path.file_name()) else {
-        return Err(anyhow!("not a path of a file"));
-    };
-    // Beside the folder that nfdhcpd watches, on the same file system.
-    let mut beside = folder.as_os_str().to_owned();
-    beside.push(".snf-network");
-    let beside = Path::new(&beside);
-    match fs::create_dir(beside) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-        _ => {}
-    }
-    let temporary = beside.join(name);
-    ignore_absent(fs::remove_file(&temporary))?;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
-    let written = io::Write::write_all(&mut file, binding.text.as_bytes())
-        // nfdhcpd runs as nobody, whatever our umask says.
-        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o644)));
-    drop(file);
-    if let Err(error) = written {
-        ignore_absent(fs::remove_file(&temporary))?;
-        return Err(error.into());
-    }
-    ignore_absent(fs::remove_file(&binding.path))?;
-    fs::rename(&temporary, &binding.path)?;
-    fs::OpenOptions::new().write(true).open(&binding.path)?;
-    Ok(())
 }
 
 /// The objects and elements of `old` that `new` has not. VLANs of a port that moves are none: they go when it leaves.

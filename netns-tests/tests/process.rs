@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("process::runs_no_other_program", runs_no_other_program),
     ("process::static_in_an_empty_root", static_in_an_empty_root),
     ("process::extra_script_is_the_last_act", extra_script_is_the_last_act),
+    ("process::the_demo_succeeds", the_demo_succeeds),
     ("process::the_log_in_ip_and_nft_words", the_log_in_ip_and_nft_words),
 ];
 
@@ -41,6 +42,15 @@ fn runs_no_other_program() -> Result<()> {
         ensure!(execs.len() == 1, "{verb} runs other programs: {execs:#?}");
         ensure!(!text.contains("vfork"), "{verb} prepares to run another program:\n{text}");
     }
+    Ok(())
+}
+
+/// The demo makes its own namespaces, inside ours.
+fn the_demo_succeeds() -> Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_snf-network")).arg("demo").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(text.contains("steps are ok") && !text.contains("FAILED"), "{text}");
     Ok(())
 }
 

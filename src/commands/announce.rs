@@ -19,7 +19,7 @@ const ARPSEND: &str = "arpsend -U [-c COUNT] -i ADDRESS DEVICE";
 /// How `ndsend` is called.
 const NDSEND: &str = "ndsend [-c COUNT] ADDRESS DEVICE";
 /// How `mac2eui64` is called.
-const MAC2EUI64: &str = "mac2eui64 MAC PREFIX";
+const MAC2EUI64: &str = "mac2eui64 [-c COUNT] MAC PREFIX";
 
 /// How long `ndsend` waits for a link-local address that is tentative: duplicate address detection takes a second
 /// and a random delay of up to another (RFC 4862, section 5.4.2).
@@ -54,7 +54,8 @@ pub fn ndsend(args: &[OsString]) -> Result<()> {
 /// # Errors
 /// One line for wrong arguments: no MAC, no IPv6 prefix, or one that is no /64.
 pub fn mac2eui64(args: &[OsString]) -> Result<()> {
-    let arguments = Arguments::parse(args, "", MAC2EUI64)?;
+    // -c is taken as by its kin, though there is nothing to repeat.
+    let arguments = Arguments::parse(args, "c", MAC2EUI64)?;
     let [mac, prefix] = arguments.operands(MAC2EUI64)?;
     let address = eui64(mac, prefix)?;
     writeln!(std::io::stdout(), "{address}").context("standard output")
