@@ -89,7 +89,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         names: &["mac2eui64"],
-        arguments: "MAC PREFIX",
+        arguments: "[-c COUNT] MAC PREFIX",
         summary: "print the modified EUI-64 address of MAC in PREFIX",
         run: |call| announce::mac2eui64(&call.arguments),
     },
