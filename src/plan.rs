@@ -1,6 +1,6 @@
 //! The Plan: what shall stand in the kernel for one NIC or one uplink, as an ordered list of objects. Making one is pure.
 //!
-//! apply, verify and remove (src/reconcile.rs) are walks over the same list; displayed, a Plan is the `ip`, `nft` and
+//! apply and remove (src/reconcile.rs) are walks over the same list; displayed, a Plan is the `ip`, `nft` and
 //! `echo` commands that would do the same.
 
 mod vlans;
@@ -199,6 +199,8 @@ pub struct Proxy {
     pub address: IpAddr,
     /// Where it is answered.
     pub device: IfName,
+    /// The TAP that it is behind: the kernel does not know it, but the entry stays while another one has the address.
+    pub behind: IfName,
     /// Whose it is.
     pub protocol: u8,
 }

@@ -20,9 +20,9 @@ const FULL_BRIDGE: &str = "the bridge is full: it has as many ports as a bridge 
 /// # Errors
 /// At the first refusal: what was made until then stands.
 pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> {
+    leave_bridges(kernel, plan)?;
     let change = Change { tables: &plan.tables, add: &plan.elements, remove: stale };
     kernel.commit(&change).context("nf_tables")?;
-    leave_bridges(kernel, plan)?;
     let mut batch = Batch::new(kernel, Verb::Add);
     for object in &plan.objects {
         // Nobody may come up before everything that restrains it stands.
@@ -36,7 +36,7 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
     Ok(())
 }
 
-/// Takes ports that go elsewhere out of the bridge they are in. They go down, and up again at the end of apply: no frame may
+/// Takes ports that go elsewhere out of the place they are in, before what restrains them there goes. They go down, and up again at the end of apply: no frame may
 /// pass before everything stands in the new place. Nor may their new MAC and MTU show in the old one, as a bridge follows its ports'.
 fn leave_bridges(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
     for object in &plan.objects {
@@ -46,14 +46,15 @@ fn leave_bridges(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
             Some(bridge) => kernel.link(bridge)?.map_or(0, |it| it.index),
             None => 0,
         };
-        if link.controller != 0 && link.controller != bridge {
+        if link.controller != bridge && (link.controller != 0 || link.up) {
             kernel.take_out(link.index).with_context(|| object.line(Verb::Remove))?;
         }
     }
     Ok(())
 }
 
-/// Puts back what was before the Plan: the link goes down first, the filters go last. Goes on after a refusal.
+/// Puts back what was before the Plan: the link goes down first, the filters go last. Goes on after a refusal, but for that of
+/// the first: a link that stays up keeps all that restrains it.
 ///
 /// `live` says that the TAP is still the one that the Plan was made for: only then its link is touched.
 pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
@@ -61,8 +62,9 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
     kernel.forget_links();
     let mut batch = Batch::new(kernel, Verb::Remove);
     for stage in removal_order(plan) {
-        // A link that would not go down keeps what restrains it: its settings are not put back.
-        let live = live && failures.is_empty();
+        if !failures.is_empty() {
+            return failures;
+        }
         for object in stage.into_iter().filter(|it| live || !touches_link(it)).filter(|it| !goes_with_port(it, plan)) {
             failures.extend(batch.add(object).err());
         }
@@ -81,8 +83,11 @@ pub fn removal_order(plan: &Plan) -> [Vec<&Object>; 2] {
 
 /// Whether an object belongs to the link itself, and so is gone with it.
 fn touches_link(object: &Object) -> bool {
-    let own = matches!(object, Object::Link(_) | Object::Up(_) | Object::Sysctl(_));
-    own || matches!(object, Object::Port(_) | Object::PortVlans(_) | Object::GroupForwarding(_))
+    match object {
+        Object::Link(_) | Object::Up(_) | Object::Port(_) | Object::PortVlans(_) | Object::GroupForwarding(_) => true,
+        Object::Sysctl(sysctl) => sysctl.interface.is_some(),
+        _ => false,
+    }
 }
 
 /// Whether an object is the VLANs of a port that leaves its bridge when `gone` is removed: they go with it.
@@ -193,6 +198,12 @@ impl<'k> Batch<'k> {
             }
             Object::Proxy(it) => {
                 let Some(device) = self.index(&it.device)? else { return absent(add) };
+                if !add {
+                    let behind = self.index(&it.behind)?;
+                    if routes::leads_elsewhere(&mut self.kernel.netlink, it, device, behind) {
+                        return Ok(());
+                    }
+                }
                 self.queue(rtnetlink::proxy(it, device, add), object);
             }
             Object::Binding(it) if add => return binding::write(it),

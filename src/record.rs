@@ -65,7 +65,7 @@ impl Record {
 
     /// Who has the TAP, if the caller speaks of another NIC.
     pub fn foreign_owner(owner: &Variables, raw: &RawNic) -> Option<String> {
-        let of = |key: &str| owner.iter().find(|it| it.0 == key).map(|it| it.1.as_str());
+        let of = |key: &str| owner.iter().find(|it| it.0 == key).map(|it| it.1.as_str()).filter(|it| !it.is_empty());
         // The UUID decides; without one, the instance.
         for (key, caller) in [("INTERFACE_UUID", &raw.interface_uuid), ("INSTANCE", &raw.instance)] {
             if let (Some(owner), Some(caller)) = (of(key), caller) {

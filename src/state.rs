@@ -1,5 +1,5 @@
-//! What is recorded of an interface: who owns it, and all that its Plan was made from, so that ifdown, status and a second
-//! ifup make the same Plan again. One file per interface under STATE_DIR, which a shell may source.
+//! What is recorded of an interface: who owns it, and all that its Plan was made from, so that ifdown and a second ifup
+//! make the same Plan again. One file per interface under STATE_DIR, which a shell may source.
 //!
 //! A record is written before the kernel is touched. What it replaces stays in the file, in front of it, until that is
 //! cleared away: a crash at any point leaves a file that names everything which may stand.

@@ -17,6 +17,7 @@ mod process;
 mod routed;
 mod selftest;
 mod spoof;
+mod takeover;
 mod vlan;
 mod walk;
 
@@ -29,6 +30,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         selftest::TESTS,
         routed::TESTS,
         spoof::TESTS,
+        takeover::TESTS,
         nfdhcpd::TESTS,
         announce::TESTS,
         lifecycle::TESTS,

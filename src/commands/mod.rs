@@ -7,6 +7,7 @@ pub mod dns;
 pub mod errand;
 pub mod nic;
 pub mod node;
+pub mod transition;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;

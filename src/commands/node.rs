@@ -37,7 +37,7 @@ IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ROUTES, IF_IP_FORWARDING, IF_IP_PROXY_
   --family inet|inet6  only this family (default: those of the addresses given; down: both)
   --no-forwarding      leave forwarding alone
   --no-proxy           do not answer for the guests on DEV
-  --dry-run            print the commands that would do the same
+  --dry-run            up only: print the commands that would do the same
 ";
 
 /// The larger of this and the interface's own holds (ip-sysctl.rst of the kernel).
@@ -116,7 +116,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     for warning in warnings {
         log.line(format!("warning: {warning}"));
     }
-    let mut done = Ok(());
+    let mut done = check(&asked, verb);
     for family in families(&asked, verb) {
         if done.is_ok() {
             done = match verb {
@@ -204,6 +204,19 @@ fn families(asked: &Asked, verb: Verb) -> Vec<Family> {
     };
     let families: Vec<_> = Family::BOTH.into_iter().filter(|it| given(*it)).collect();
     if families.is_empty() && verb == Verb::Remove { Family::BOTH.to_vec() } else { families }
+}
+
+/// Whether what is asked for makes sense together: nothing of it may be passed over in silence.
+fn check(asked: &Asked, verb: Verb) -> Result<()> {
+    let families = families(asked, verb);
+    ensure!(verb == Verb::Add || !asked.dry_run, "--dry-run: expected with up only");
+    ensure!(!families.is_empty(), "nothing is asked for, expected --gateway, --routes, --arp-ip or --family");
+    let addresses = asked.gateways.iter().copied().chain(asked.routes.iter().map(IpNet::addr));
+    for address in addresses {
+        let expected = families.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        ensure!(families.contains(&Family::of(address)), "{address}: expected an address of {expected}");
+    }
+    Ok(())
 }
 
 fn uplink_of(asked: &Asked, device: &IfName, family: Family) -> Result<Uplink> {

@@ -127,16 +127,24 @@ impl Kernel {
         refusals.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Removes the rules of an interface that nobody recorded, one per family, whatever table they select.
+    /// Removes the rules of an interface that nobody recorded, whatever table they select.
     ///
     /// # Errors
     /// What the kernel refused, other than that there is none.
     pub fn remove_rules_of(&mut self, iif: &IfName, preference: u32, protocol: u8) -> Result<(), Error> {
-        for family in Family::BOTH {
-            self.netlink.queue(rtnetlink::any_rule(family, iif, preference, protocol));
+        loop {
+            for family in Family::BOTH {
+                self.netlink.queue(rtnetlink::any_rule(family, iif, preference, protocol));
+            }
+            let refusals = self.netlink.flush()?;
+            let none_left = refusals.len() == Family::BOTH.len();
+            if let Some((_, error)) = refusals.into_iter().find(|(_, error)| !is_absent(error.errno)) {
+                return Err(error);
+            }
+            if none_left {
+                return Ok(());
+            }
         }
-        let refusals = self.netlink.flush()?;
-        refusals.into_iter().find(|(_, error)| !is_absent(error.errno)).map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Commits a change of nf_tables in one transaction, if there is anything to change.

@@ -1,4 +1,4 @@
-//! Whether a route stands already: IPv6 announces the replacement of a route by itself to everybody (RTM_NEWROUTE), IPv4 does
+//! Where routes lead, and whether one stands already: IPv6 announces the replacement of a route by itself to everybody (RTM_NEWROUTE), IPv4 does
 //! not, so of IPv6 only what differs is replaced.
 
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::error::Error;
 use super::netlink::{Netlink, Request};
-use crate::plan::{Hop, Route};
+use crate::plan::{Hop, Proxy, Route};
 
 /// The metric of an IPv6 route that was given none (IP6_RT_PRIO_USER of linux/ipv6_route.h).
 const METRIC: u32 = 1024;
@@ -84,4 +84,31 @@ fn is_same(found: &RouteMessage, route: &Route, device: Option<u32>) -> bool {
         && via == gateway.as_ref()
         // An unreachable IPv6 route is shown on lo.
         && (index == device || route.hop == Hop::Unreachable)
+}
+
+/// Whether a proxied address is by now another interface's: packets that come in on the uplink (number `uplink`) for it go
+/// to a device that is not number `behind`, by a host route of a NIC. A migrated or restarted guest may have come back before
+/// its former interface is cleared away.
+pub fn leads_elsewhere(netlink: &mut Netlink, proxy: &Proxy, uplink: u32, behind: Option<u32>) -> bool {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = 128;
+    message.header.flags = RouteFlags::FibMatch;
+    let destination = RouteAttribute::Destination(RouteAddress::from(proxy.address));
+    message.attributes = vec![destination, RouteAttribute::Iif(uplink)];
+    let message = RouteNetlinkMessage::GetRoute(message);
+    let mut elsewhere = false;
+    let asked = netlink.each_answer(Request { operation: "RTM_GETROUTE", message, flags: 0 }, |_, payload| {
+        let Ok(found) = RouteMessage::parse(payload) else { return false };
+        let device = found.attributes.iter().find_map(|it| match it {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        elsewhere = found.header.destination_prefix_length == 128
+            && found.header.protocol == RouteProtocol::from(proxy.protocol)
+            && device != behind;
+        false
+    });
+    // A refusal says that it leads nowhere.
+    asked.is_ok() && elsewhere
 }

@@ -34,7 +34,8 @@ pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: 
             // IPv4 is answered for by proxy_arp, which asks the routes; IPv6 needs an entry for each address.
             if family == Family::V6 {
                 let (address, device) = (endpoint.address, device.clone());
-                plan.objects.push(Object::Proxy(Proxy { address, device, protocol: PROTOCOL_NIC }));
+                let behind = nic.interface.clone();
+                plan.objects.push(Object::Proxy(Proxy { address, device, behind, protocol: PROTOCOL_NIC }));
             }
             plan.announcements.push(Announcement { address: endpoint.address, device: device.clone() });
         }

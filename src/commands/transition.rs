@@ -1,0 +1,228 @@
+//! How a TAP goes from what is recorded of it to a new Plan: as a fresh one, as the same NIC again, or as another one's.
+
+use anyhow::{Error, Result, anyhow};
+
+use super::nic::log_plan;
+use crate::kernel::Kernel;
+use crate::kernel::nftables::Presence;
+use crate::kernel::rtnetlink::LinkState;
+use crate::log::Log;
+use crate::nic::Nic;
+use crate::plan::{Binding, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
+use crate::reconcile;
+use crate::record::Record;
+use crate::ruleset::Element;
+use crate::setup::base;
+use crate::state::{State, Variables};
+
+/// A record and the Plan that was made of it.
+pub struct OneKnown {
+    /// What is recorded.
+    pub record: Record,
+    /// What stands, or may stand, by it.
+    pub plan: Plan,
+}
+
+/// What the records of a TAP say.
+pub struct Known {
+    /// Oldest first.
+    pub records: Vec<OneKnown>,
+    /// Whether that is all: no record was lost or is of an unknown form.
+    pub understood: bool,
+}
+
+impl Known {
+    /// Of the records in the state file; what cannot be understood is a warning.
+    pub fn read(state: &State, log: &mut Log) -> Self {
+        let mut known = Self::of(&state.records, log);
+        known.understood &= state.complaint.is_none();
+        known
+    }
+
+    /// Of these records.
+    pub fn of(records: &[Variables], log: &mut Log) -> Self {
+        let mut known = Self { records: Vec::new(), understood: true };
+        for variables in records {
+            let one =
+                Record::from_variables(variables).and_then(|record| Ok(OneKnown { plan: record.plan()?, record }));
+            match one {
+                Ok(one) => known.records.push(one),
+                Err(error) => {
+                    known.understood = false;
+                    log.line(format!("warning: a record cannot be understood: {error:#}: ignored"));
+                }
+            }
+        }
+        known
+    }
+
+    /// The record in force, if nobody but this very NIC had this very TAP.
+    pub fn current(&self, nic: &Nic, index: u32) -> Option<&OneKnown> {
+        let all = self.understood && self.records.iter().all(|it| it.record.is_of(nic, index));
+        self.records.last().filter(|_| all)
+    }
+}
+
+/// An ifup under way.
+pub struct Transition<'a> {
+    /// Whose.
+    pub nic: &'a Nic,
+    /// The TAP as it is.
+    pub tap: &'a LinkState,
+    /// What is recorded of it.
+    pub old: &'a Known,
+    /// What shall stand.
+    pub plan: &'a Plan,
+    /// What will be recorded.
+    pub record: &'a Record,
+}
+
+impl Transition<'_> {
+    /// Makes the Plan stand, and what the records name beside it go.
+    ///
+    /// # Errors
+    /// What was refused first; then the TAP is as it was before, or clean and down if another NIC, or none, had it.
+    pub fn run(&self, kernel: &mut Kernel, state: &mut State, log: &mut Log) -> Result<()> {
+        let (recorded, variables) = (state.records.clone(), self.record.variables());
+        let current = self.old.current(self.nic, self.tap.index);
+        if current.is_some() && recorded == [variables.clone()] {
+            reconcile::apply(kernel, self.plan, &[])?;
+            log.line("nothing to change, everything was ensured again");
+            return Ok(());
+        }
+        // First of all, so that whatever may stand from now on is named in the file.
+        state.write(recorded.iter().cloned().chain([variables.clone()]).collect())?;
+        let made = match current {
+            Some(current) => self.change(kernel, current),
+            None => self.take_over(kernel).map(|()| Vec::new()),
+        };
+        let error = match made {
+            Ok(failures) => {
+                log_plan(self.plan, Verb::Add, log);
+                if report("warning: left over", &failures, log) {
+                    settle(state, vec![variables], log);
+                }
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let undone = match current {
+            Some(current) => self.undo_to(kernel, &current.plan),
+            None => self.clear(kernel),
+        };
+        if report("error: undoing", &undone, log) {
+            settle(state, if current.is_some() { recorded } else { Vec::new() }, log);
+        }
+        Err(error)
+    }
+
+    /// The same NIC again: what is new is made before what is old goes, so that its traffic does not notice; but a port that
+    /// goes elsewhere goes down first, as what restrains it in the one place may not do in the other.
+    fn change(&self, kernel: &mut Kernel, current: &OneKnown) -> Result<Vec<Error>> {
+        if moves(&current.plan, self.plan) && (self.tap.up || self.tap.controller != 0) {
+            kernel.take_out(self.tap.index)?;
+        }
+        let (elements, leftovers) = self.leftovers();
+        reconcile::apply(kernel, self.plan, &elements)?;
+        Ok(remove_all(kernel, &leftovers))
+    }
+
+    /// A TAP that another NIC had, or that is new: nobody reaches anybody until it is this one's alone.
+    fn take_over(&self, kernel: &mut Kernel) -> Result<()> {
+        if self.tap.up || self.tap.controller != 0 {
+            kernel.take_out(self.tap.index)?;
+        }
+        let (mut elements, leftovers) = self.leftovers();
+        let failures = remove_all(kernel, &leftovers);
+        if !failures.is_empty() {
+            let failures: Vec<_> = failures.iter().map(|it| format!("{it:#}")).collect();
+            return Err(anyhow!("what another NIC left on it does not go: {}", failures.join("; ")));
+        }
+        if self.old.records.is_empty() || !self.old.understood {
+            elements.extend(self.unrecorded(kernel)?);
+        }
+        reconcile::apply(kernel, self.plan, &elements)
+    }
+
+    /// What the records name and the new Plan does not: elements, and the rest with whether the TAP is still that one.
+    fn leftovers(&self) -> (Vec<Element>, Vec<(Plan, bool)>) {
+        let (mut elements, mut plans) = (Vec::new(), Vec::new());
+        for OneKnown { record, plan } in &self.old.records {
+            let mut gone = reconcile::difference(plan, self.plan);
+            elements.append(&mut gone.elements);
+            plans.push((gone, record.facts.index == self.tap.index));
+        }
+        (elements, plans)
+    }
+
+    /// Back to what stood before this run; a filter that the old Plan had is never missing meanwhile.
+    fn undo_to(&self, kernel: &mut Kernel, old: &Plan) -> Vec<Error> {
+        let mut extra = reconcile::difference(self.plan, old);
+        let elements = std::mem::take(&mut extra.elements);
+        let mut failures = reconcile::remove(kernel, &extra, true);
+        failures.extend(reconcile::apply(kernel, old, &elements).err());
+        failures
+    }
+
+    /// Neither this NIC nor those that had the TAP before.
+    fn clear(&self, kernel: &mut Kernel) -> Vec<Error> {
+        let mut failures = reconcile::remove(kernel, self.plan, true);
+        for OneKnown { record, plan } in &self.old.records {
+            failures.extend(reconcile::remove(kernel, plan, record.facts.index == self.tap.index));
+        }
+        failures
+    }
+
+    /// What stands under the TAP's name without a record of it, because its file was lost: rules and binding go at once,
+    /// elements are returned.
+    fn unrecorded(&self, kernel: &mut Kernel) -> Result<Vec<Element>> {
+        let name = &self.tap.name;
+        kernel.remove_rules_of(name, PREFERENCE_NIC, PROTOCOL_NIC)?;
+        if !self.plan.objects.iter().any(|it| matches!(it, Object::Binding(_))) {
+            let path = self.record.settings.nfdhcpd_state_dir.join(name.as_str());
+            crate::binding::remove(&Binding { path, text: String::new() })?;
+        }
+        let settings = &self.record.settings;
+        let nftables = match kernel.nftables() {
+            // A kernel without nf_tables has no elements; a Plan that needs it fails by itself.
+            Err(_) if self.plan.tables.is_empty() => return Ok(Vec::new()),
+            nftables => nftables?,
+        };
+        let there = nftables.present(&base::membership(name, settings))?;
+        if there.iter().all(|it| *it == Presence::Absent) {
+            return Ok(Vec::new());
+        }
+        let mut elements = Vec::new();
+        for table in base::tables(settings) {
+            for set in &table.sets {
+                elements.extend(nftables.elements_of(table.family, set, name)?);
+            }
+        }
+        Ok(elements)
+    }
+}
+
+/// Whether a port goes elsewhere: to another bridge, out of one, or into other VLANs.
+fn moves(old: &Plan, new: &Plan) -> bool {
+    let place = |it: &&Object| matches!(it, Object::Port(_) | Object::PortVlans(_));
+    let lacks = |one: &Plan, other: &Plan| one.objects.iter().filter(place).any(|it| !other.objects.contains(it));
+    lacks(old, new) || lacks(new, old)
+}
+
+fn remove_all(kernel: &mut Kernel, plans: &[(Plan, bool)]) -> Vec<Error> {
+    plans.iter().flat_map(|(plan, live)| reconcile::remove(kernel, plan, *live)).collect()
+}
+
+/// Logs what went wrong; true if nothing did.
+fn report(what: &str, failures: &[Error], log: &mut Log) -> bool {
+    failures.iter().for_each(|failure| log.line(format!("{what}: {failure:#}")));
+    failures.is_empty()
+}
+
+/// Records that nothing but this is left. Where that cannot be written, what was recorded before names it too, and more: the
+/// next run clears the rest away.
+fn settle(state: &mut State, records: Vec<Variables>, log: &mut Log) {
+    if let Err(error) = state.write(records) {
+        log.line(format!("warning: {error:#}"));
+    }
+}
