@@ -139,10 +139,10 @@ impl World {
 
     /// Runs the program for one of the NICs; returns the time it took.
     fn run(&self, verb: &str, number: u16) -> Result<Duration> {
-        let (interface, mac) = (name(number), mac(number).to_string());
+        let (interface, uuid, mac) = (name(number), number.to_string(), mac(number).to_string());
         let mut variables = vec![
             ("INTERFACE", interface.as_str()),
-            ("INTERFACE_UUID", &interface),
+            ("INTERFACE_UUID", &uuid),
             ("INSTANCE", "web1.example.org"),
             ("MAC", &mac),
             ("MODE", "bridged"),
