@@ -36,27 +36,25 @@ const ETHER_TYPE: [u8; 2] = [0x88, 0xb5];
 fn main() -> Result<()> {
     enter_private()?;
     let folder = common::folder("bench-filtered")?;
-    let build = |filtered: bool| -> Result<Vec<World>> {
-        NICS.iter().map(|&nics| World::build(nics, filtered, &folder)).collect()
-    };
-    let (mut filtered, mut plain) = (build(true)?, build(false)?);
+    let mut worlds = Vec::new();
+    for filtered in [true, false] {
+        for nics in NICS {
+            worlds.push(World::build(nics, filtered, &folder)?);
+        }
+    }
     sleep(QUIET);
 
     let mut version = Vec::new();
-    let mut changes = vec![[const { Vec::new() }; 2]; NICS.len()];
+    let mut times = vec![[const { Vec::new() }; 3]; worlds.len()];
     for _ in 0..RUNS {
-        version.push(filtered[0].run("--version", 0)?);
-        for (world, times) in filtered.iter().zip(&mut changes) {
+        version.push(worlds[0].run("--version", 0)?);
+        for (world, times) in worlds.iter().zip(&mut times) {
             for (verb, times) in ["ifup", "ifdown"].iter().zip(times) {
                 times.push(world.run(verb, 0)?);
                 sleep(PAUSE);
             }
         }
     }
-    let version = median(version);
-    let changes: Vec<_> = changes.into_iter().map(|times| times.map(median)).collect();
-
-    let mut worlds: Vec<_> = filtered.iter_mut().chain(&mut plain).collect();
     for world in &worlds {
         world.run("ifup", 0)?;
     }
@@ -65,39 +63,44 @@ fn main() -> Result<()> {
     let mut processor = CpuSet::new();
     processor.set(0)?;
     sched_setaffinity(Pid::from_raw(0), &processor).context("pin to processor 0")?;
-    let mut frames = vec![Vec::new(); worlds.len()];
     for _ in 0..BATCHES {
-        for (world, times) in worlds.iter_mut().zip(&mut frames) {
-            times.push(world.batch()?);
+        for (world, [.., frames]) in worlds.iter_mut().zip(&mut times) {
+            frames.push(world.batch()?);
         }
     }
-    let frames: Vec<_> = frames.into_iter().map(|times| median(times) / BATCH).collect();
-    report(version, &changes, &frames);
+    let medians: Vec<_> = times.into_iter().map(|times| times.map(median)).collect();
+    report(median(version), &medians);
     Ok(())
 }
 
-fn report(version: Duration, changes: &[[Duration; 2]], frames: &[Duration]) {
-    let ratio = |time: Duration, other: Duration| time.as_secs_f64() / other.as_secs_f64();
+/// A row for each number of NICs, with the filters and without; of each world ifup, ifdown and a batch of frames.
+fn report(version: Duration, medians: &[[Duration; 3]]) {
     println!(
-        "One more private-filtered NIC on a bridge, spawn to exit, {RUNS} alternating runs ('--version': --version's time);"
+        "One more NIC on a bridge, spawn to exit, {RUNS} alternating runs; a 60-byte frame from it to another NIC,"
     );
-    println!("a frame from it to another NIC, {BATCHES} alternating batches of {BATCH} on one processor. Medians.");
-    print!("{:>5}", "NICs");
+    println!(
+        "{BATCHES} alternating batches of {BATCH} on one processor. Medians; xN: as against one NIC, xV: as against --version,"
+    );
+    println!("xU: as against as many unfiltered NICs.");
+    print!("{:<11} {:>5}", "", "NICs");
     for column in ["ifup", "ifdown"] {
-        print!(" | {column:>10} {:>9} {:>11}", "/ 1 NIC", "/ --version");
+        print!(" | {column:>8} {:>5} {:>5} {:>5}", "xN", "xV", "xU");
     }
-    println!(" | {:>8} {:>8} {:>10} {:>8} {:>13}", "frame", "/ 1 NIC", "unfiltered", "/ 1 NIC", "/ unfiltered");
-    let (filtered, plain) = frames.split_at(NICS.len());
-    for (place, (nics, times)) in NICS.iter().zip(changes).enumerate() {
-        print!("{nics:>5}");
-        for (&time, &with_one) in times.iter().zip(&changes[0]) {
-            let milliseconds = time.as_secs_f64() * 1e3;
-            print!(" | {milliseconds:>7.2} ms {:>9.2} {:>11.1}", ratio(time, with_one), ratio(time, version));
+    println!(" | {:>8} {:>5} {:>5}", "frame", "xN", "xU");
+    let ratio = |time: Duration, other: Duration| time.as_secs_f64() / other.as_secs_f64();
+    let (filtered, unfiltered) = medians.split_at(NICS.len());
+    for (name, rows) in [("filtered", filtered), ("unfiltered", unfiltered)] {
+        for (((nics, row), one), without) in NICS.iter().zip(rows).zip(rows.iter().take(1).cycle()).zip(unfiltered) {
+            print!("{name:<11} {nics:>5}");
+            for verb in 0..2 {
+                let (time, one, without) = (row[verb], one[verb], without[verb]);
+                print!(" | {:>5.2} ms {:>5.2}", time.as_secs_f64() * 1e3, ratio(time, one));
+                print!(" {:>5.2} {:>5.2}", ratio(time, version), ratio(time, without));
+            }
+            let [.., batch] = row;
+            print!(" | {:>5} ns", (*batch / BATCH).as_nanos());
+            println!(" {:>5.2} {:>5.2}", ratio(*batch, one[2]), ratio(*batch, without[2]));
         }
-        let (with, without) = (filtered[place], plain[place]);
-        print!(" | {:>5} ns {:>8.2}", with.as_nanos(), ratio(with, filtered[0]));
-        print!(" {:>7} ns {:>8.2}", without.as_nanos(), ratio(without, plain[0]));
-        println!(" {:>13.2}", ratio(with, without));
     }
 }
 
@@ -139,10 +142,10 @@ impl World {
 
     /// Runs the program for one of the NICs; returns the time it took.
     fn run(&self, verb: &str, number: u16) -> Result<Duration> {
-        let (interface, mac) = (name(number), mac(number).to_string());
+        let (interface, uuid, mac) = (name(number), number.to_string(), mac(number).to_string());
         let mut variables = vec![
             ("INTERFACE", interface.as_str()),
-            ("INTERFACE_UUID", &interface),
+            ("INTERFACE_UUID", &uuid),
             ("INSTANCE", "web1.example.org"),
             ("MAC", &mac),
             ("MODE", "bridged"),
