@@ -181,6 +181,7 @@ fn what_is_no_bridge_is_refused() -> Result<()> {
     let site = Site::new()?;
     let netns = &site.node.netns;
     let _guest = Card::plug(netns, "tap0")?;
+    until("the addresses to be settled", || Ok(!netns.ip("-6 addr show")?.contains("tentative")))?;
     let before = Snapshot::of(netns)?;
     for (bridge, part) in [("br7", "there is no such bridge"), ("p0", "is no bridge"), ("lo", "is no bridge")] {
         site.nic(bridge).ifup()?.fails(&["LINK", bridge, part])?;

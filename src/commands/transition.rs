@@ -119,10 +119,10 @@ impl Transition<'_> {
     /// The same NIC again: what is new is made before what is old goes, so that its traffic does not notice; but a port that
     /// goes elsewhere goes down first, as what restrains it in the one place may not do in the other.
     fn change(&self, kernel: &mut Kernel, current: &OneKnown) -> Result<Vec<Error>> {
-        if moves(&current.plan, self.plan) && (self.tap.up || self.tap.controller != 0) {
+        let (elements, leftovers) = self.leftovers();
+        if moves(&current.plan, self.plan, !elements.is_empty()) && (self.tap.up || self.tap.controller != 0) {
             kernel.take_out(self.tap.index)?;
         }
-        let (elements, leftovers) = self.leftovers();
         reconcile::apply(kernel, self.plan, &elements)?;
         Ok(remove_all(kernel, &leftovers))
     }
@@ -202,9 +202,13 @@ impl Transition<'_> {
     }
 }
 
-/// Whether a port goes elsewhere: to another bridge, out of one, or into other VLANs.
-fn moves(old: &Plan, new: &Plan) -> bool {
-    let place = |it: &&Object| matches!(it, Object::Port(_) | Object::PortVlans(_));
+/// Whether a port goes elsewhere: to another bridge or out of one, or, where filters go with it, into other VLANs.
+fn moves(old: &Plan, new: &Plan, unfiltered: bool) -> bool {
+    let place = |it: &&Object| match it {
+        Object::Port(_) => true,
+        Object::PortVlans(_) => unfiltered,
+        _ => false,
+    };
     let lacks = |one: &Plan, other: &Plan| one.objects.iter().filter(place).any(|it| !other.objects.contains(it));
     lacks(old, new) || lacks(new, old)
 }
