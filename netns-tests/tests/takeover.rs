@@ -86,7 +86,11 @@ fn into_a_filtered_bridge() -> Result<()> {
     let _guest = site.node.guest("tap0", WEB1)?;
     let nic = site.node.nic("tap0", WEB1).bridged("br0").set("NETWORK_TAGS", "private-filtered");
     let trace = sends(&site, &nic)?;
-    let down = trace.find("ifi_flags=0").context("the link did not go down")?;
+    // The flags change, and IFF_UP is not among them.
+    let mut changes = trace
+        .match_indices("ifi_flags=0, ifi_change=")
+        .filter(|(at, text)| !trace[at + text.len()..].starts_with("0}"));
+    let (down, _) = changes.next().context("the link did not go down")?;
     let join = trace.rfind("IFLA_MASTER").context("no IFLA_MASTER")?;
     ensure!(down < join, "the port joined the bridge while it was up:\n{trace}");
     ensure!(site.node.netns.ip("link show dev tap0")?.contains("master br0") && is_up(&site, "tap0")?);
