@@ -194,20 +194,45 @@ pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -
     }
     let old = state.records.iter().map(Record::from_variables).collect::<Result<Vec<_>>>()?;
     let mut kernel = Kernel::open()?;
-    let index = kernel.link(&interface)?.map(|it| it.index);
-    let mut failures = Vec::new();
-    for record in old.iter().rev() {
-        let plan = record.plan()?;
-        log_plan(&plan, Verb::Remove, log);
-        failures.extend(reconcile::remove(&mut kernel, &plan, Some(record.facts.index) == index));
-    }
+    let live = kernel.link(&interface)?.map(|it| it.index);
+    let removed = remove_records(&mut kernel, &mut state, &old, &vec![true; old.len()], live, &[], log);
     announcer::detach(kernel.into_lingering(), None);
     if ["false", "no", "0"].contains(&cleanup) && raw.migration_phase.is_none() {
         let nics: Vec<_> = old.iter().map(|record| (&record.raw, &record.settings)).collect();
         errand::leave(errand::Verb::Remove, &interface, &nics, settings, log);
     }
+    removed
+}
+
+/// Removes what the records of an interface say, the newest first: those that go. What a record that
+/// stays names too is left alone, and so is what is `in_use` by another interface. `live` is the number of the TAP that has the name now: only of
+/// a record with this number the link is touched.
+///
+/// # Errors
+/// What could not be removed; everything else was, and the records stay for another try.
+pub(super) fn remove_records(
+    kernel: &mut Kernel,
+    state: &mut State,
+    old: &[Record],
+    goes: &[bool],
+    live: Option<u32>,
+    in_use: &[Object],
+    log: &mut Log,
+) -> Result<()> {
+    let mut kept = Vec::new();
+    for (record, _) in old.iter().zip(goes).filter(|it| !it.1) {
+        kept.push(record.plan()?);
+    }
+    let mut failures = Vec::new();
+    for (record, _) in old.iter().zip(goes).rev().filter(|it| *it.1) {
+        let mut plan = kept.iter().fold(record.plan()?, |plan, kept| reconcile::leftover(&plan, kept));
+        plan.objects.retain(|it| !in_use.contains(it));
+        log_plan(&plan, Verb::Remove, log);
+        failures.extend(reconcile::remove(kernel, &plan, Some(record.facts.index) == live));
+    }
     if failures.is_empty() {
-        return state.write(Vec::new());
+        let stays = state.records.iter().zip(goes).filter(|it| !it.1).map(|it| it.0.clone()).collect();
+        return state.write(stays);
     }
     Err(anyhow!(failures.iter().map(|it| format!("{it:#}")).collect::<Vec<_>>().join("; ")))
 }
