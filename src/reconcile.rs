@@ -374,6 +374,15 @@ pub fn difference(old: &Plan, new: &Plan) -> Plan {
     }
 }
 
+/// What of `old` nobody needs while `other` stays as it is: its elements go alone, not in one transaction with new ones, so
+/// that none may have the key of an element which stays.
+pub fn leftover(old: &Plan, other: &Plan) -> Plan {
+    let mut leftover = difference(old, other);
+    let same_key = |a: &Element, b: &Element| (a.family, &a.set, &a.key) == (b.family, &b.set, &b.key);
+    leftover.elements.retain(|it| !other.elements.iter().any(|stays| same_key(it, stays)));
+    leftover
+}
+
 /// Whether two objects are one place in the kernel that holds one value: making the one replaces the other.
 fn same_place(one: &Object, other: &Object) -> bool {
     match (one, other) {

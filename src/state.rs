@@ -129,6 +129,22 @@ impl State {
     }
 }
 
+/// The interfaces of which anything is recorded; what is none of our files counts as none.
+///
+/// # Errors
+/// If the folder is there and cannot be read.
+pub fn interfaces(folder: &Path) -> Result<Vec<IfName>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("STATE_DIR: {}", folder.display()))?,
+    };
+    // The folders of our own and files in the making have longer names than any interface.
+    let mut names: Vec<_> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<IfName>().ok()).collect();
+    names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    Ok(names)
+}
+
 /// The folder of the lock files.
 pub fn locks(folder: &Path) -> PathBuf {
     folder.join(LOCKS)

@@ -8,6 +8,7 @@ mod dns_hook;
 mod failure;
 mod faults;
 mod ganeti;
+mod hook;
 mod input;
 mod lifecycle;
 mod nfdhcpd;
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         dns::TESTS,
         dns_failure::TESTS,
         dns_hook::TESTS,
+        hook::TESTS,
     ];
     themes.into_iter().flatten().copied()
 }

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
 
-use super::Call;
+use super::{Call, hook};
 use crate::dns::{Dns, Name, ZoneSummary, host_name, records};
-use crate::environment::{Caller, RawInstance, RawNic, nics_from_process};
+use crate::environment::{RawInstance, RawNic, nics_from_process};
 use crate::log::Log;
 use crate::nic::dns_addresses;
 use crate::printable::quoted;
@@ -65,23 +65,10 @@ impl Operation {
 pub fn hook(call: &Call) -> Result<()> {
     let raw = RawInstance::from_process().context(call.name)?;
     let Some(operation) = raw.op_code.as_deref().and_then(Operation::of) else { return Ok(()) };
-    let host = nix::unistd::gethostname().context(call.name)?;
-    if !raw.primary.as_deref().is_some_and(|primary| is_this_node(primary, &host.to_string_lossy())) {
+    if !raw.primary.as_deref().is_some_and(hook::is_this_node) {
         return Ok(());
     }
-    let (settings, warnings) = Settings::load().context(call.name)?;
-    let caller = Caller::from_process();
-    let by = [caller.hooks_path, caller.hooks_phase, raw.op_code.clone()].into_iter().flatten().collect::<Vec<_>>();
-    let mut log = Log::new([&by.join(" "), call.name, "", raw.name.as_deref().unwrap_or("-")]);
-    for warning in warnings {
-        log.line(format!("warning: {warning}"));
-    }
-    let done = run_hook(operation, &raw, &settings, &mut log);
-    if let Err(error) = &done {
-        log.line(format!("error: {error:#}"));
-    }
-    log.append_to(&settings.logfile);
-    done.context(call.name)
+    hook::run(call, &raw, |settings, log| run_hook(operation, &raw, settings, log))
 }
 
 fn run_hook(operation: Operation, raw: &RawInstance, settings: &Settings, log: &mut Log) -> Result<()> {
@@ -119,13 +106,6 @@ pub(super) fn report(summaries: &[ZoneSummary], log: &mut Log) -> Result<()> {
     let failed: Vec<_> = summaries.iter().filter(|summary| summary.failed()).map(ToString::to_string).collect();
     ensure!(failed.is_empty(), "dns: {}", failed.join("; "));
     Ok(())
-}
-
-/// Whether `primary` means the node whose kernel calls itself `host`: the same name, or one of them in full.
-fn is_this_node(primary: &str, host: &str) -> bool {
-    let [primary, host] = [primary, host].map(|name| name.trim_end_matches('.').to_ascii_lowercase());
-    let short = |full: &str, short: &str| !short.contains('.') && full.split('.').next() == Some(short);
-    !host.is_empty() && (primary == host || short(&primary, &host) || short(&host, &primary))
 }
 
 /// The addresses of all NICs that have the tag.
@@ -254,25 +234,4 @@ fn change(dns: &mut Dns, verb: &str, name: &Name, addresses: &[IpAddr]) -> Resul
 fn print(text: &str) -> Result<()> {
     let _nobody_listens = std::io::stdout().write_all(text.as_bytes());
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_primary_is_known_by_its_short_and_its_full_name() {
-        for (primary, host, expected) in [
-            ("node1", "node1", true),
-            ("node1.example.org", "node1", true),
-            ("node1", "node1.example.org", true),
-            ("Node1.Example.org.", "node1.example.ORG", true),
-            ("node1.example.org", "node1.example.com", false),
-            ("node1.example.org", "node", false),
-            ("node10", "node1", false),
-            ("", "", false),
-        ] {
-            assert_eq!(is_this_node(primary, host), expected, "{primary} {host}");
-        }
-    }
 }

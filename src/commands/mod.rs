@@ -5,6 +5,7 @@ pub mod announcer;
 pub mod bridge;
 pub mod dns;
 pub mod errand;
+pub mod hook;
 pub mod nic;
 pub mod node;
 pub mod transition;
@@ -75,6 +76,12 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         summary: "bring the name server up to date after an operation of Ganeti",
         run: dns::hook,
+    },
+    Command {
+        names: &["hook", "snf-network-hook"],
+        arguments: "",
+        summary: "clear away what an instance that left this node left behind, after an operation of Ganeti",
+        run: hook::clear_away,
     },
     Command {
         names: &["arpsend"],

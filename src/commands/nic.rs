@@ -75,22 +75,42 @@ pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -
     }
     let old = Known::read(&state, log);
     let mut kernel = Kernel::open()?;
-    let index = kernel.link(&interface)?.map(|it| it.index);
-    let mut failures = Vec::new();
-    for OneKnown { record, plan } in old.records.iter().rev() {
-        log_plan(plan, Verb::Remove, log);
-        failures.extend(reconcile::remove(&mut kernel, plan, Some(record.facts.index) == index));
-    }
-    if !old.understood {
-        failures.push(anyhow!("a record of it cannot be understood, see the log"));
-    }
+    let live = kernel.link(&interface)?.map(|it| it.index);
+    let removed = remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], live, log);
     announcer::detach(kernel.into_lingering(), None);
     if ["false", "no", "0"].contains(&cleanup) && raw.migration_phase.is_none() {
         let nics: Vec<_> = old.records.iter().map(|it| (&it.record.raw, &it.record.settings)).collect();
         errand::leave(errand::Verb::Remove, &interface, &nics, settings, log);
     }
+    removed
+}
+
+/// Removes what the records of an interface say, the newest first: those that go. What a record that stays names too is left
+/// alone. `live` is the number of the TAP that has the name now: only of a record with this number the link is touched.
+///
+/// # Errors
+/// What could not be removed; everything else was, and the records stay for another try.
+pub(super) fn remove_records(
+    kernel: &mut Kernel,
+    state: &mut State,
+    old: &Known,
+    goes: &[bool],
+    live: Option<u32>,
+    log: &mut Log,
+) -> Result<()> {
+    let kept: Vec<_> = old.records.iter().zip(goes).filter(|it| !it.1).map(|it| &it.0.plan).collect();
+    let mut failures = Vec::new();
+    for (OneKnown { record, plan }, _) in old.records.iter().zip(goes).rev().filter(|it| *it.1) {
+        let plan = kept.iter().fold(plan.clone(), |plan, kept| reconcile::leftover(&plan, kept));
+        log_plan(&plan, Verb::Remove, log);
+        failures.extend(reconcile::remove(kernel, &plan, Some(record.facts.index) == live));
+    }
+    if !old.understood {
+        failures.push(anyhow!("a record of it cannot be understood, see the log"));
+    }
     if failures.is_empty() {
-        return state.write(Vec::new());
+        let stays = state.records.iter().zip(goes).filter(|it| !it.1).map(|it| it.0.clone()).collect();
+        return state.write(stays);
     }
     Err(anyhow!(failures.iter().map(|it| format!("{it:#}")).collect::<Vec<_>>().join("; ")))
 }

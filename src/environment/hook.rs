@@ -22,6 +22,8 @@ pub struct RawInstance {
     pub new_name: Option<String>,
     /// GANETI_INSTANCE_PRIMARY: the node it runs on.
     pub primary: Option<String>,
+    /// GANETI_OLD_PRIMARY: the node it ran on before a migration or a failover.
+    pub old_primary: Option<String>,
 }
 
 impl RawInstance {
@@ -44,6 +46,7 @@ impl RawInstance {
             name: get("GANETI_INSTANCE_NAME")?,
             new_name: get("GANETI_INSTANCE_NEW_NAME")?,
             primary: get("GANETI_INSTANCE_PRIMARY")?,
+            old_primary: get("GANETI_OLD_PRIMARY")?,
         })
     }
 }
