@@ -19,6 +19,7 @@ mod selftest;
 mod spoof;
 mod vlan;
 mod walk;
+mod xen;
 
 use super::Test;
 
@@ -43,6 +44,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         dns::TESTS,
         dns_failure::TESTS,
         dns_hook::TESTS,
+        xen::TESTS,
     ];
     themes.into_iter().flatten().copied()
 }
