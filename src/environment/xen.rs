@@ -115,7 +115,7 @@ impl RawNic {
     }
 }
 
-/// What _WriteNicInfoFile of Ganeti's hv_xen.py wrote: `TAGS="a\ b"`, `NETWORK_X="value"`, and `KEY=value` with no quoting at
+/// What _WriteNICInfoFile of Ganeti's hv_xen.py wrote: `TAGS="a\ b"`, `NETWORK_X="value"`, and `KEY=value` with no quoting at
 /// all. A tag may end with a line break, so a value in quotes may be of several lines.
 fn assignments(text: &str) -> Result<Vec<(&str, String)>> {
     let mut found: Vec<(&str, String)> = Vec::new();
