@@ -1,6 +1,7 @@
 //! Ganeti's variables as they come: the only reader of the process environment, but for settings.rs's one variable.
 
 mod hook;
+mod xen;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -8,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{Result, bail};
 
 pub use self::hook::{RawInstance, nics_from_process, nics_from_variables};
+pub use self::xen::{Backend, XenHotplug};
 use crate::printable::quoted;
 
 /// TAPs of Ganeti's instance communication begin with this (INSTANCE_COMMUNICATION of its lib/constants.py).

@@ -24,3 +24,4 @@ pub mod ruleset;
 pub mod settings;
 pub mod setup;
 pub mod state;
+pub mod xenstore;

@@ -14,6 +14,7 @@ pub mod packet;
 pub mod port;
 pub mod snapshot;
 pub mod topology;
+pub mod xenstore;
 
 use std::fmt;
 use std::thread;

@@ -77,6 +77,20 @@ impl<'a> Nic<'a> {
         self.set("MODE", "bridged").set("LINK", bridge).set("BRIDGE", bridge)
     }
 
+    /// As the file that Ganeti writes for Xen's hotplug (_WriteNICInfoFile of its hv_xen.py).
+    pub fn xen_file(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.variables {
+            text += &match name.as_str() {
+                "INSTANCE" | "INTERFACE" | "BRIDGE" => continue,
+                "TAGS" => format!("TAGS=\"{}\"\n", value.replace(' ', "\\ ")),
+                _ if name.starts_with("NETWORK_") => format!("{name}=\"{value}\"\n"),
+                _ => format!("{name}={value}\n"),
+            };
+        }
+        text
+    }
+
     /// `ifup TAP`.
     pub fn ifup(&self) -> Result<Outcome> {
         self.run("ifup")

@@ -21,6 +21,7 @@ mod spoof;
 mod takeover;
 mod vlan;
 mod walk;
+mod xen;
 
 use super::Test;
 
@@ -47,6 +48,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         dns_failure::TESTS,
         dns_hook::TESTS,
         hook::TESTS,
+        xen::TESTS,
     ];
     themes.into_iter().flatten().copied()
 }

@@ -9,6 +9,7 @@ pub mod hook;
 pub mod nic;
 pub mod node;
 pub mod transition;
+pub mod vif;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -52,6 +53,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[TAP] [CLEANUP]",
         summary: "take it down again",
         run: ifdown,
+    },
+    Command {
+        names: &["vif-custom"],
+        arguments: "ACTION [type_if=KIND]",
+        summary: "set up or take down a NIC for Xen's hotplug",
+        run: vif::run,
     },
     Command {
         names: &["plan"],
