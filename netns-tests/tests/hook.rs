@@ -1,4 +1,4 @@
-//! snf-network-hook: what vanished NICs left goes, and nothing else does. And the names and variables of Ganeti 3.2.
+//! snf-network-hook: what vanished NICs left goes, and nothing else does.
 
 use std::fs;
 

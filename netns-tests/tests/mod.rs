@@ -11,6 +11,7 @@ mod ganeti;
 mod hook;
 mod input;
 mod lifecycle;
+mod network_scripts;
 mod nfdhcpd;
 mod node;
 mod plan;
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         dns_failure::TESTS,
         dns_hook::TESTS,
         hook::TESTS,
+        network_scripts::TESTS,
     ];
     themes.into_iter().flatten().copied()
 }

@@ -35,23 +35,30 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
     let current = old.last().filter(|it| it.is_of(&nic, tap.index));
     let facts = facts(&mut kernel, &nic, settings, &tap, current)?;
     let plan = setup::plan(&nic, settings, &facts)?;
+    if plan == Plan::default() {
+        log.line("nothing to set up: it is connected by others, and no tag asks for anything on this node");
+        let removed = remove_records(&mut kernel, &mut state, &old, &vec![true; old.len()], Some(tap.index), &[], log);
+        announcer::detach(kernel.into_lingering(), None);
+        return removed;
+    }
     let record = Record::new(raw, &nic, settings, facts);
     let made = change(&mut kernel, &mut state, &old, &tap, &plan, &record, current.is_some(), log);
     if let Err(error) = made {
         announcer::detach(kernel.into_lingering(), None);
         return Err(error);
     }
-    // Before a migration the guest still runs elsewhere: to announce it here would lead its packets astray.
-    let announcements = if nic.migration_phase == Some(MigrationPhase::Pre) { &[][..] } else { &plan.announcements };
     let owner = Owner {
         folder: settings.state_dir.clone(),
         interface: nic.interface.clone(),
         index: tap.index,
         record: record.variables(),
     };
-    let announcer = Announcer::first_round(&mut kernel, announcements, owner, log);
+    let announcer = Announcer::first_round(&mut kernel, &plan.announcements, owner, log);
     announcer::detach(kernel.into_lingering(), Some(announcer));
-    errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
+    // Before a migration the name server knows the guest as where it still is.
+    if nic.migration_phase != Some(MigrationPhase::Pre) {
+        errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
+    }
     Ok(())
 }
 
