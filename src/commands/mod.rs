@@ -108,30 +108,21 @@ const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Runs the command that argv[0] or the first word names.
+/// Runs the command that argv[0], the first word or ACTION names.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    let mut words = arguments.into_iter();
+    let mut words = arguments.into_iter().peekable();
     let program = words.next().unwrap_or_default();
     let called = Path::new(&program).file_name().unwrap_or_default();
-    let (command, name) = match named(called) {
-        Some(found) => found,
-        None => match words.clone().next() {
-            Some(word) if ["--help", "-h", "help"].iter().any(|it| word == *it) => return print(&help()),
+    let found = named(called).or_else(|| words.next_if(|word| named(word).is_some()).and_then(named));
+    let Some((command, name)) = found.or_else(|| by_action(called)) else {
+        return match words.next() {
+            Some(word) if ["--help", "-h", "help"].iter().any(|it| word == *it) => print(&help()),
             Some(word) if ["--version", "-V"].iter().any(|it| word == *it) => {
-                return print(concat!("snf-network ", env!("CARGO_PKG_VERSION"), "\n"));
+                print(concat!("snf-network ", env!("CARGO_PKG_VERSION"), "\n"))
             }
-            word => match (word.as_ref().and_then(named), by_action(called), word) {
-                (Some(found), _, _) => {
-                    words.next();
-                    found
-                }
-                (None, Some(found), _) => found,
-                (None, None, Some(word)) => {
-                    return complain(&format!("{word:?} is no command, see snf-network --help"));
-                }
-                (None, None, None) => return complain("expected a command, see snf-network --help"),
-            },
-        },
+            Some(word) => complain(&format!("{word:?} is no command, see snf-network --help")),
+            None => complain("expected a command, see snf-network --help"),
+        };
     };
     match (command.run)(&Call { name, arguments: words.collect() }) {
         Ok(()) => ExitCode::SUCCESS,
