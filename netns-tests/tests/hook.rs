@@ -1,4 +1,4 @@
-//! snf-network-hook: what vanished NICs left goes, and nothing else does. And the names and variables of Ganeti 3.2.
+//! snf-network-hook: what vanished NICs left goes, and nothing else does.
 
 use std::fs;
 
@@ -172,6 +172,8 @@ fn an_address_that_lives_on_another_tap() -> Result<()> {
     hook(node, "OP_INSTANCE_SHUTDOWN", WEB1, &[])?.succeeds()?;
     ensure!(!node.files.state().join("tap5").exists(), "the vanished NIC is still recorded");
     ensure!(Snapshot::of(netns)?.naming("tap5").is_empty(), "{:#?}", Snapshot::of(netns)?.naming("tap5"));
+    let proxies = netns.ip("-6 neigh show proxy dev eth1")?;
+    ensure!(proxies.contains(&WEB1.ip6.to_string()), "the guest's proxy entry is gone: {proxies}");
     guest.ping(OUTSIDE)?;
     guest.ping(OUTSIDE6)?;
     Ok(())

@@ -60,6 +60,7 @@ fn ifdown_keeps_the_other_nics() -> Result<()> {
     let two = site.node.guest("tap1", WEB2)?;
     let _one = site.node.plug("tap0", WEB1)?;
     two.ping(OUTSIDE)?;
+    settled(&site.node, "tap1")?;
     let before = Snapshot::of(netns)?;
     site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
     site.node.nic("tap0", WEB1).ifdown()?.succeeds()?;

@@ -11,6 +11,7 @@ mod ganeti;
 mod hook;
 mod input;
 mod lifecycle;
+mod network_scripts;
 mod nfdhcpd;
 mod node;
 mod plan;
@@ -49,6 +50,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         dns_hook::TESTS,
         hook::TESTS,
         xen::TESTS,
+        network_scripts::TESTS,
     ];
     themes.into_iter().flatten().copied()
 }

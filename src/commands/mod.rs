@@ -116,24 +116,21 @@ const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Runs the command that argv[0] or the first word names.
+/// Runs the command that argv[0], the first word or ACTION names.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    let mut words = arguments.into_iter();
+    let mut words = arguments.into_iter().peekable();
     let program = words.next().unwrap_or_default();
-    let called = Path::new(&program).file_name().and_then(named);
-    let (command, name) = match called {
-        Some(found) => found,
-        None => match words.next() {
-            Some(word) if ["--help", "-h", "help"].iter().any(|it| word == *it) => return print(&help()),
+    let called = Path::new(&program).file_name().unwrap_or_default();
+    let found = named(called).or_else(|| words.next_if(|word| named(word).is_some()).and_then(named));
+    let Some((command, name)) = found.or_else(|| by_action(called)) else {
+        return match words.next() {
+            Some(word) if ["--help", "-h", "help"].iter().any(|it| word == *it) => print(&help()),
             Some(word) if ["--version", "-V"].iter().any(|it| word == *it) => {
-                return print(concat!("snf-network ", env!("CARGO_PKG_VERSION"), "\n"));
+                print(concat!("snf-network ", env!("CARGO_PKG_VERSION"), "\n"))
             }
-            Some(word) => match named(&word) {
-                Some(found) => found,
-                None => return complain(&format!("{word:?} is no command, see snf-network --help")),
-            },
-            None => return complain("expected a command, see snf-network --help"),
-        },
+            Some(word) => complain(&format!("{word:?} is no command, see snf-network --help")),
+            None => complain("expected a command, see snf-network --help"),
+        };
     };
     match (command.run)(&Call { name, arguments: words.collect() }) {
         Ok(()) => ExitCode::SUCCESS,
@@ -146,6 +143,13 @@ fn named(word: impl AsRef<OsStr>) -> Option<(&'static Command, &'static str)> {
         let name = command.names.iter().find(|name| word.as_ref() == **name)?;
         Some((command, *name))
     })
+}
+
+/// What ACTION of Ganeti 3.2 asks for, where a link to the program has a name that says nothing. By the program's own name it
+/// counts for nothing: an administrator's script, which ifup runs with its environment, must not start ifup by mistake.
+fn by_action(called: &OsStr) -> Option<(&'static Command, &'static str)> {
+    let action = Caller::from_process().action.filter(|it| ["up", "down"].contains(&it.as_str()))?;
+    if called == env!("CARGO_PKG_NAME") { None } else { named(action) }
 }
 
 /// One line on stderr, whatever the message holds; Ganeti shows it to the operator.

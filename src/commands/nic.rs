@@ -33,6 +33,13 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
     let (tap, old) = (the_tap(&mut kernel, &nic)?, Known::read(&state, log));
     let facts = facts(&mut kernel, &nic, settings, &tap, &old)?;
     let plan = setup::plan(&nic, settings, &facts)?;
+    if plan == Plan::default() {
+        log.line("nothing to set up: it is connected by others, and no tag asks for anything on this node");
+        let removed =
+            remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], Some(tap.index), log);
+        announcer::detach(kernel.into_lingering(), None);
+        return removed;
+    }
     let record = Record::new(raw, &nic, settings, facts);
     let made =
         Transition { nic: &nic, tap: &tap, old: &old, plan: &plan, record: &record }.run(&mut kernel, &mut state, log);
@@ -40,17 +47,18 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
         announcer::detach(kernel.into_lingering(), None);
         return Err(error);
     }
-    // Before a migration the guest still runs elsewhere: to announce it here would lead its packets astray.
-    let announcements = if nic.migration_phase == Some(MigrationPhase::Pre) { &[][..] } else { &plan.announcements };
     let owner = Owner {
         folder: settings.state_dir.clone(),
         interface: nic.interface.clone(),
         index: tap.index,
         record: record.variables(),
     };
-    let announcer = Announcer::first_round(&mut kernel, announcements, owner, log);
+    let announcer = Announcer::first_round(&mut kernel, &plan.announcements, owner, log);
     announcer::detach(kernel.into_lingering(), Some(announcer));
-    errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
+    // Before a migration the name server knows the guest as where it still is.
+    if nic.migration_phase != Some(MigrationPhase::Pre) {
+        errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
+    }
     Ok(())
 }
 

@@ -107,7 +107,7 @@ impl Nic {
         let mac = mac(raw)?;
         let setups = tags::setups(raw.network_tags.as_deref().unwrap_or_default(), settings);
         let tags = InstanceTags::new(raw);
-        let mode = Mode::new(raw, &interface, table)?;
+        let mode = Mode::new(raw, &interface, setups.contains(Setup::IpLessRouted), table)?;
         check_setups(setups, &mode, raw, settings)?;
 
         let mac_prefix = raw.network_mac_prefix.as_deref().map(mac_prefix).transpose()?;

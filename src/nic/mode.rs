@@ -32,7 +32,7 @@ pub enum Mode {
         /// The port's VLANs.
         vlan: Option<Vlan>,
     },
-    /// Connected by others.
+    /// Connected by others (`ext`, unless a tag of the network says how).
     Ext,
 }
 
@@ -55,9 +55,16 @@ impl fmt::Display for Vlan {
 }
 
 impl Mode {
-    pub(super) fn new(raw: &RawNic, interface: &IfName, table: impl FnOnce(&str) -> Result<u32>) -> Result<Self> {
+    /// `routed_by_tag`: whether a tag of the network asks for routing, which is how `ext` is connected then.
+    pub(super) fn new(
+        raw: &RawNic,
+        interface: &IfName,
+        routed_by_tag: bool,
+        table: impl FnOnce(&str) -> Result<u32>,
+    ) -> Result<Self> {
         const MODES: &str = "expected routed, bridged, openvswitch or ext";
-        Ok(match required("MODE", &raw.mode, MODES)? {
+        let mode = required("MODE", &raw.mode, MODES)?;
+        Ok(match if mode == "ext" && routed_by_tag { "routed" } else { mode } {
             "routed" => Self::Routed {
                 table: match raw.link.as_deref() {
                     Some(link) => table(link).with_context(|| format!("LINK {}", quoted(link)))?,

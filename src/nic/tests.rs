@@ -93,6 +93,7 @@ fn modes_read_link_each_in_its_way() {
     let changes = [("MODE", "openvswitch"), ("BRIDGE", "br1"), ("VLAN", ".5:6")];
     assert_eq!(accepted(BRIDGED, &changes).mode, Mode::OpenVswitch { bridge: bridge("br0"), vlan });
     assert_eq!(accepted(BRIDGED, &[("MODE", "ext"), ("LINK", "")]).mode, Mode::Ext);
+    assert_eq!(accepted(ROUTED, &[("MODE", "ext"), ("LINK", "")]).mode, Mode::Routed { table: 254 });
 }
 
 #[test]

@@ -15,8 +15,8 @@ pub mod uplink;
 use anyhow::{Result, bail};
 
 use crate::addr::{Family, IfName, Mac};
-use crate::nic::{Mode, Nic};
-use crate::plan::Plan;
+use crate::nic::{MigrationPhase, Mode, Nic};
+use crate::plan::{Object, Plan};
 use crate::ruleset::{Comment, Element, Name, TableFamily, Value};
 use crate::settings::{Settings, Setup};
 
@@ -86,12 +86,36 @@ pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
             bridged::plain(nic, bridge, vlan.as_ref(), facts, &mut plan)?;
         }
         Mode::OpenVswitch { .. } => bail!("MODE: \"openvswitch\": this mode is not built in yet"),
-        Mode::Ext => bail!("MODE: \"ext\": this mode is not built in yet"),
+        // Others connect it. Of what a tag promises nothing is left out silently.
+        Mode::Ext => {
+            for setup in [Setup::PrivateFiltered, Setup::StrictFiltered, Setup::Nfdhcpd] {
+                if nic.has(setup) {
+                    let (tag, routed) = (settings.tag(setup), settings.tag(Setup::IpLessRouted));
+                    bail!(
+                        "MODE: \"ext\": expected the network's tag {routed:?}, without which {tag:?} is not built in yet"
+                    );
+                }
+            }
+            return Ok(plan);
+        }
     }
     if nic.has(Setup::Nfdhcpd) {
         nfdhcpd::binding(nic, settings, &mut plan);
     }
+    if nic.migration_phase == Some(MigrationPhase::Pre) {
+        prepare_only(&mut plan);
+    }
     Ok(plan)
+}
+
+/// Before a migration the guest still runs elsewhere: everything that restrains it stands, but its link is down, no address
+/// leads here and nobody is told. The next ifup, after the migration, makes the rest.
+fn prepare_only(plan: &mut Plan) {
+    // nfdhcpd takes a binding only of a link that is up.
+    let reachable =
+        |it: &Object| matches!(it, Object::Up(_) | Object::Route(_) | Object::Proxy(_) | Object::Binding(_));
+    plan.objects.retain(|it| !reachable(it));
+    plan.announcements.clear();
 }
 
 /// An element of this NIC in a set whose key begins with the TAP and ends with `rest`.
