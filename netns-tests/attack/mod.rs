@@ -62,6 +62,9 @@ const TABLES: [(Families, &[&[Row]]); 3] = [
     (Families::OnlyV6, &[ipv4::ONLY_V6]),
 ];
 
+/// How often a row is tried that should be seen and is not.
+const TRIES: usize = 10;
+
 fn bridged(setup: Bridged) -> Result<()> {
     judge(|families| Ground::bridged(setup, families), |row| row.bridged.column(setup as usize))
 }
@@ -72,8 +75,16 @@ fn judge(ground: impl Fn(Families) -> Result<Ground>, verdict: impl Fn(&Row) -> 
     for (families, tables) in TABLES {
         let ground = ground(families)?;
         for row in tables.iter().copied().flatten() {
-            let seen = ground.attack(&(row.frames)(&ground.context))?;
             let verdict = verdict(row);
+            let mut seen = String::new();
+            // On a loaded machine another processor may carry a frame, which is then not there yet: where less was seen than
+            // should be, and nothing that should not, it is sent again.
+            for _ in 0..TRIES {
+                seen = ground.attack(&(row.frames)(&ground.context))?;
+                if seen == verdict.seen || !seen.chars().all(|it| verdict.seen.contains(it)) {
+                    break;
+                }
+            }
             if seen != verdict.seen {
                 let _infallible = write!(wrong, "\n  {}: seen {seen:?}, expected {verdict}", row.name);
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -232,6 +233,11 @@ fn uplinks_get_what_they_lack_and_keep_it() -> Result<()> {
     all()?;
     has(netns, "tap0", &["10 PVID Egress Untagged", "20"])?;
     let (monitor, record) = (Monitor::of(netns)?, site.node.files.state().join("tap0"));
+    // The bridge tells of its timers and its carrier on its own.
+    until("the bridge to be quiet", || {
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(monitor.heard()?.is_empty())
+    })?;
     let before = std::fs::read_to_string(&record)?;
     nic.ifup()?.succeeds()?;
     let heard = monitor.heard()?;
