@@ -89,10 +89,12 @@ fn to_the_node_itself() -> Result<()> {
         let (site, one, _two) = site(checked)?;
         for source in forged()? {
             let node: IpAddr = like(source, "192.0.2.11".parse()?, "2001:db8:2::11".parse()?);
-            let socket = site.node.netns.run(|| UdpSocket::bind((node, 9999)))?;
+            // Any port: a process that another test just starts may still hold the last one for a moment.
+            let socket = site.node.netns.run(|| UdpSocket::bind((node, 0)))?;
+            let port = socket.local_addr()?.port();
             socket.set_read_timeout(Some(PATIENCE))?;
-            one.send_packet(&frame::udp((source, 5000), (node, 9999), b"forged"))?;
-            one.send_packet(&frame::udp((WEB1.address_like(source), 5000), (node, 9999), b"true"))?;
+            one.send_packet(&frame::udp((source, 5000), (node, port), b"forged"))?;
+            one.send_packet(&frame::udp((WEB1.address_like(source), 5000), (node, port), b"true"))?;
             let (_, first) = socket.recv_from(&mut [0; 64]).context("nothing reaches the node")?;
             let expected = if checked { WEB1.address_like(source) } else { source };
             ensure!(first.ip() == expected, "checked {checked}, from {source}: {first} came first");
