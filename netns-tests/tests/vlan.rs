@@ -237,7 +237,9 @@ fn uplinks_get_what_they_lack_and_keep_it() -> Result<()> {
     until("a second ifup that changes nothing", || {
         monitor.heard()?;
         nic.ifup()?.succeeds()?;
-        Ok(monitor.heard()?.is_empty())
+        let heard = monitor.heard()?;
+        ensure!(!heard.iter().any(|it| it.contains("tap0")), "a second ifup changed the TAP: {heard:?}");
+        Ok(heard.is_empty())
     })?;
     ensure!(before == std::fs::read_to_string(&record)?, "a second ifup changed the record");
     // What somebody took away from a port to the outside comes back.
