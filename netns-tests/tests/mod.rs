@@ -2,6 +2,7 @@
 
 mod announce;
 mod bridged;
+mod callers;
 mod dns;
 mod dns_failure;
 mod dns_hook;
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         faults::TESTS,
         process::TESTS,
         bridged::TESTS,
+        callers::TESTS,
         dns::TESTS,
         dns_failure::TESTS,
         dns_hook::TESTS,
