@@ -17,6 +17,7 @@ mod nfdhcpd;
 mod node;
 mod plan;
 mod process;
+mod qemu;
 mod routed;
 mod selftest;
 mod spoof;
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         failure::TESTS,
         faults::TESTS,
         process::TESTS,
+        qemu::TESTS,
         bridged::TESTS,
         callers::TESTS,
         dns::TESTS,
