@@ -21,6 +21,7 @@ mod qemu;
 mod routed;
 mod selftest;
 mod spoof;
+mod static_binary;
 mod takeover;
 mod vlan;
 mod walk;
@@ -47,6 +48,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         faults::TESTS,
         process::TESTS,
         qemu::TESTS,
+        static_binary::TESTS,
         bridged::TESTS,
         callers::TESTS,
         dns::TESTS,
