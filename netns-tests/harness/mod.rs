@@ -3,6 +3,7 @@
 
 pub mod card;
 pub mod frame;
+pub mod ganeti;
 pub mod guest;
 pub mod links;
 pub mod monitor;
@@ -10,6 +11,7 @@ pub mod nameserver;
 pub mod netns;
 pub mod nfqueue;
 pub mod nic;
+pub mod package;
 pub mod packet;
 pub mod port;
 pub mod snapshot;

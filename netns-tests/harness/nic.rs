@@ -1,8 +1,9 @@
 //! Runs the program as Ganeti does: with a NIC in its environment.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -77,6 +78,11 @@ impl<'a> Nic<'a> {
         self.set("MODE", "bridged").set("LINK", bridge).set("BRIDGE", bridge)
     }
 
+    /// All of them.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// As the file that Ganeti writes for Xen's hotplug (_WriteNICInfoFile of its hv_xen.py).
     pub fn xen_file(&self) -> String {
         let mut text = String::new();
@@ -133,7 +139,7 @@ impl<'a> Nic<'a> {
 
 impl Files {
     /// What surrounds the program: Ganeti's working folder and environment, and our settings.
-    fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+    pub fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command
             .env_clear()
             .env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin")
@@ -173,12 +179,17 @@ pub struct Outcome {
 impl Outcome {
     /// Runs a command to its end, and until nobody holds its output any more, as Ganeti's node daemon does.
     fn of(netns: &Netns, command: &mut Command) -> Result<Self> {
+        Self::spawned(command, |command| netns.run(|| command.spawn()))
+    }
+
+    /// As `of`, of a command that `spawn` starts where it belongs.
+    pub fn spawned(command: &mut Command, spawn: impl FnOnce(&mut Command) -> io::Result<Child>) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
         let words: Vec<_> =
             [program.as_os_str()].into_iter().chain(command.get_args()).map(|w| w.to_string_lossy()).collect();
         let words = words.join(" ");
-        let child = netns.run(|| command.spawn()).with_context(|| words.clone())?;
+        let child = spawn(command).with_context(|| words.clone())?;
         let output = child.wait_with_output()?;
         Ok(Self {
             command: words,

@@ -2,6 +2,7 @@
 
 mod announce;
 mod bridged;
+mod callers;
 mod dns;
 mod dns_failure;
 mod dns_hook;
@@ -16,9 +17,11 @@ mod nfdhcpd;
 mod node;
 mod plan;
 mod process;
+mod qemu;
 mod routed;
 mod selftest;
 mod spoof;
+mod static_binary;
 mod takeover;
 mod vlan;
 mod walk;
@@ -44,7 +47,10 @@ pub fn all() -> impl Iterator<Item = Test> {
         failure::TESTS,
         faults::TESTS,
         process::TESTS,
+        qemu::TESTS,
+        static_binary::TESTS,
         bridged::TESTS,
+        callers::TESTS,
         dns::TESTS,
         dns_failure::TESTS,
         dns_hook::TESTS,

@@ -42,7 +42,7 @@ fn run() -> Result<()> {
     if Command::new("qemu-system-x86_64").arg("--version").stdout(Stdio::null()).status().is_err() {
         bail!(Skip("qemu-system-x86_64 cannot be run (Debian's package qemu-system-x86)".to_owned()));
     }
-    let kernel = kernel::fetch(&folder)?;
+    let kernel = kernel::fetch()?;
     let image = folder.join(format!("initramfs-{}", std::process::id()));
     let console = folder.join(format!("console-{}", std::process::id()));
     let done = initramfs::write(&image, &kernel, &TOOLS)

@@ -94,19 +94,19 @@ const COMMANDS: &[Command] = &[
         names: &["arpsend"],
         arguments: "-U -i IP [-c COUNT] DEV",
         summary: "send gratuitous ARP for IP on DEV",
-        run: |call| announce::arpsend(&call.arguments),
+        run: |call| announce::arpsend(&call.arguments).context(call.name),
     },
     Command {
         names: &["ndsend"],
         arguments: "[-c COUNT] ADDR DEV",
         summary: "send unsolicited neighbour advertisements for ADDR on DEV",
-        run: |call| announce::ndsend(&call.arguments),
+        run: |call| announce::ndsend(&call.arguments).context(call.name),
     },
     Command {
         names: &["mac2eui64"],
         arguments: "[-c COUNT] MAC PREFIX",
         summary: "print the modified EUI-64 address of MAC in PREFIX",
-        run: |call| announce::mac2eui64(&call.arguments),
+        run: |call| announce::mac2eui64(&call.arguments).context(call.name),
     },
     Command {
         names: &["demo"],
