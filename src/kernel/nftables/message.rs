@@ -224,6 +224,11 @@ impl Attributes {
         Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
+    /// The number of 64 bits the attribute of this type holds.
+    pub(super) fn number64(&self, kind: u16) -> Option<u64> {
+        Some(u64::from_be_bytes(self.get(kind)?.try_into().ok()?))
+    }
+
     /// The attributes that the attribute of this type holds.
     pub(super) fn nested(&self, kind: u16) -> Option<Self> {
         Self::parse(self.get(kind)?)

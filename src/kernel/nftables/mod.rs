@@ -22,7 +22,7 @@ use nix::libc::{EEXIST, ENOENT, ERESTART};
 
 use crate::addr::IfName;
 use crate::kernel::Error;
-use crate::ruleset::{Element, Set, Table, TableFamily, Value};
+use crate::ruleset::{Element, Name, Set, Table, TableFamily, Value};
 use message::{Answer, Refusal, Request};
 use socket::Socket;
 
@@ -60,6 +60,22 @@ pub enum Presence {
     Different,
     /// It is there.
     Present,
+}
+
+/// What was dropped of the packets from or to an interface since its element is there, as one set says (`dropped_from` or
+/// `dropped_to` of crate::setup::dropped).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drops {
+    /// The family of the set's table.
+    pub family: TableFamily,
+    /// The name of the set.
+    pub set: Name,
+    /// The interface.
+    pub interface: IfName,
+    /// Packets or frames.
+    pub packets: u64,
+    /// Their bytes: those of IP or ARP, of a frame without its Ethernet header.
+    pub bytes: u64,
 }
 
 /// A connection to nf_tables, in the network namespace it was opened in.
@@ -151,6 +167,18 @@ impl Nftables {
     /// What the kernel refused. In a missing set all elements are absent.
     pub fn present(&mut self, elements: &[Element]) -> Result<Vec<Presence>> {
         self.socket.look_at_elements(&elements.iter().collect::<Vec<_>>())
+    }
+
+    /// What the elements of these sets counted, a dump a set. Elements without a counter (Linux before 5.7) are left out.
+    ///
+    /// # Errors
+    /// What the kernel refused. A missing set is an empty one.
+    pub fn drops(&mut self, sets: &[(TableFamily, Set)]) -> Result<Vec<Drops>> {
+        let mut all = Vec::new();
+        for (family, set) in sets {
+            all.extend(self.socket.drops(*family, set)?);
+        }
+        Ok(all)
     }
 
     /// The socket, for a process that can wait to close it: its close waits for a grace period (7 to 15 ms) when
