@@ -234,6 +234,17 @@ pub fn are_counted_for_their_nic() -> Result<()> {
     })
 }
 
+/// On an older kernel than this machine's may be: a frame that is dropped counts, and goes on being dropped without an element.
+pub fn are_counted_on_debians_kernel() -> Result<()> {
+    let ground = Ground::bridge()?;
+    ground.node.netns.set_sysctl("ipv6/conf/br0/disable_ipv6", "1")?;
+    ground.nic("tap0", ATTACKER, Bridged::Filtered).ifup()?.succeeds()?;
+    let case = &BRIDGED[0];
+    drops(&ground, case, case.counted)?;
+    ground.nft("delete element bridge snf-network dropped_from { \"tap0\" }\n")?;
+    drops(&ground, case, &[])
+}
+
 /// The counters decide nothing: without an element a frame is dropped all the same, and counted for nobody, until the next
 /// ifup.
 pub fn are_drops_without_an_element() -> Result<()> {

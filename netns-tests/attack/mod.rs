@@ -60,6 +60,10 @@ pub const TESTS: &[Test] = &[
     ("attack::drops_are_drops_while_chains_are_replaced", drops::are_drops_while_chains_are_replaced),
 ];
 
+/// Those that run on Debian's own kernel.
+pub const ON_DEBIANS_KERNEL: &[Test] =
+    &[("attack::drops_are_counted_on_debians_kernel", drops::are_counted_on_debians_kernel)];
+
 /// The tables, and the families of the NIC from which they are sent.
 const TABLES: [(Families, &[&[Row]]); 3] = [
     (Families::Both, &[link::ROWS, arp::ROWS, ipv4::ROWS, ipv6::ROWS, discovery::ROWS]),

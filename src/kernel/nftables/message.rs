@@ -117,17 +117,17 @@ impl Refusal {
     pub(super) fn explain(self) -> anyhow::Error {
         let creates = matches!(self.error.operation, "NFT_MSG_NEWTABLE" | "NFT_MSG_NEWCHAIN");
         let advice = match (self.error.errno, self.family) {
-            (EPERM, _) => "nf_tables: expected the capability CAP_NET_ADMIN",
+            (EPERM, _) => "expected the capability CAP_NET_ADMIN",
             (EINVAL, _) if self.error.operation == "NFT_MSG_GETGEN" => WITHOUT_NF_TABLES,
             (EOPNOTSUPP, _) if self.error.operation == "NFNL_MSG_BATCH_BEGIN" => WITHOUT_NF_TABLES,
             (ENOENT | EAFNOSUPPORT | EOPNOTSUPP, NFPROTO_INET) if creates => {
-                "nf_tables: expected a kernel with CONFIG_NF_TABLES_INET"
+                "expected a kernel with CONFIG_NF_TABLES_INET"
             }
             (ENOENT | EAFNOSUPPORT | EOPNOTSUPP, NFPROTO_ARP) if creates => {
-                "nf_tables: expected a kernel with CONFIG_NF_TABLES_ARP"
+                "expected a kernel with CONFIG_NF_TABLES_ARP"
             }
             (ENOENT | EAFNOSUPPORT | EOPNOTSUPP, NFPROTO_BRIDGE) if creates => {
-                "nf_tables: expected a kernel with CONFIG_NF_TABLES_BRIDGE"
+                "expected a kernel with CONFIG_NF_TABLES_BRIDGE"
             }
             _ => return self.error.into(),
         };
@@ -135,7 +135,7 @@ impl Refusal {
     }
 }
 
-const WITHOUT_NF_TABLES: &str = "nf_tables: expected a kernel with CONFIG_NF_TABLES";
+const WITHOUT_NF_TABLES: &str = "expected a kernel with CONFIG_NF_TABLES";
 
 /// An object of nf_tables as the kernel describes it.
 #[derive(Debug)]

@@ -152,7 +152,7 @@ fn a_refusal_says_what_is_missing() {
     };
     assert_eq!(
         explain("NFT_MSG_NEWCHAIN", ENOENT, 3),
-        "nf_tables: expected a kernel with CONFIG_NF_TABLES_ARP: \
+        "expected a kernel with CONFIG_NF_TABLES_ARP: \
          NFT_MSG_NEWCHAIN: No such file or directory (os error 2)"
     );
     assert!(explain("NFT_MSG_NEWTABLE", nix::libc::EAFNOSUPPORT, 1).contains("CONFIG_NF_TABLES_INET"));

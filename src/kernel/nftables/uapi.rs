@@ -73,7 +73,7 @@ pub(super) fn operation(message: u16) -> &'static str {
         NFT_MSG_GETSETELEM => "NFT_MSG_GETSETELEM",
         NFT_MSG_DELSETELEM => "NFT_MSG_DELSETELEM",
         NFT_MSG_GETGEN => "NFT_MSG_GETGEN",
-        _ => "nf_tables",
+        _ => "NFT_MSG",
     }
 }
 
