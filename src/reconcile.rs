@@ -22,7 +22,7 @@ const FULL_BRIDGE: &str = "the bridge is full: it has as many ports as a bridge 
 pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> {
     leave_bridges(kernel, plan)?;
     let change = Change { tables: &plan.tables, add: &plan.elements, remove: stale };
-    kernel.commit(&change).context("nf_tables")?;
+    kernel.commit(&change)?;
     let mut batch = Batch::new(kernel, Verb::Add);
     for object in &plan.objects {
         // Nobody may come up before everything that restrains it stands.
@@ -71,7 +71,7 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
         failures.extend(batch.flush_all());
     }
     let change = Change { tables: &[], add: &[], remove: &plan.elements };
-    failures.extend(kernel.commit(&change).context("nf_tables").err());
+    failures.extend(kernel.commit(&change).err());
     failures
 }
 

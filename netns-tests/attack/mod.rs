@@ -4,6 +4,7 @@ mod arp;
 mod arrivals;
 mod context;
 mod discovery;
+mod drops;
 mod frames;
 mod gaps;
 mod ground;
@@ -53,7 +54,15 @@ pub const TESTS: &[Test] = &[
     ("attack::poured_into_private_filtered_ports", gaps::poured_into_private_filtered_ports),
     ("attack::poured_into_strict_filtered_ports", gaps::poured_into_strict_filtered_ports),
     ("attack::poured_into_ports_with_both_filters", gaps::poured_into_ports_with_both_filters),
+    ("attack::drops_are_counted_for_their_nic", drops::are_counted_for_their_nic),
+    ("attack::drops_are_drops_without_an_element", drops::are_drops_without_an_element),
+    ("attack::drops_are_counted_as_long_as_the_nic_is_there", drops::are_counted_as_long_as_the_nic_is_there),
+    ("attack::drops_are_drops_while_chains_are_replaced", drops::are_drops_while_chains_are_replaced),
 ];
+
+/// Those that run on Debian's own kernel.
+pub const ON_DEBIANS_KERNEL: &[Test] =
+    &[("attack::drops_are_counted_on_debians_kernel", drops::are_counted_on_debians_kernel)];
 
 /// The tables, and the families of the NIC from which they are sent.
 const TABLES: [(Families, &[&[Row]]); 3] = [

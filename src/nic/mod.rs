@@ -66,8 +66,6 @@ pub struct Nic {
     pub interface: IfName,
     /// Place among the instance's NICs (INTERFACE_INDEX).
     pub index: Option<u32>,
-    /// The name its user gave it (INTERFACE_NAME).
-    pub name: Option<String>,
     /// INTERFACE_UUID.
     pub uuid: Option<String>,
     /// INSTANCE, a host name.
@@ -100,8 +98,7 @@ impl Nic {
         let Identity { interface, uuid, .. } = Identity::new(raw)?;
         let instance = required("INSTANCE", &raw.instance, "expected the instance's host name")?.to_owned();
         let index = raw.interface_index.as_deref().map(index).transpose()?;
-        let name = raw.interface_name.as_deref();
-        if let Some(name) = name {
+        if let Some(name) = raw.interface_name.as_deref() {
             ensure!(is_printable(name), "INTERFACE_NAME {}: expected printable text", quoted(name));
         }
         let mac = mac(raw)?;
@@ -124,7 +121,6 @@ impl Nic {
         Ok(Self {
             interface,
             index,
-            name: name.map(str::to_owned),
             uuid,
             instance,
             mac,

@@ -82,9 +82,4 @@ impl Setups {
     pub fn insert(&mut self, setup: Setup) {
         self.0 |= 1 << setup as u8;
     }
-
-    /// Those in it, in the order of [`Setup::ALL`].
-    pub fn iter(self) -> impl Iterator<Item = Setup> {
-        Setup::ALL.into_iter().filter(move |setup| self.contains(*setup))
-    }
 }

@@ -54,7 +54,8 @@ pub(super) fn from(field: impl Into<Selector>, set: &'static str) -> Statement {
     Statement::contained([Field::IifName.into(), field.into()], set)
 }
 
-/// A rule that drops what `statements` match, and counts it.
+/// A rule that drops what `statements` match, and counts it. In a group of chains, [`super::dropped::counted`] leads it by the NIC's
+/// own counter.
 pub(super) fn refuse<const LENGTH: usize>(statements: [Statement; LENGTH]) -> Rule {
     Rule(statements.into_iter().chain([Statement::Counter, Statement::Drop]).collect())
 }

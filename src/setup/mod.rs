@@ -3,6 +3,7 @@
 mod arp_senders;
 pub mod base;
 pub mod bridged;
+pub mod dropped;
 pub mod filtered;
 pub mod firewall;
 pub mod neighbours;
@@ -96,9 +97,11 @@ pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
                     );
                 }
             }
+            dropped::elements(nic, &mut plan);
             return Ok(plan);
         }
     }
+    dropped::elements(nic, &mut plan);
     if nic.has(Setup::Nfdhcpd) {
         nfdhcpd::binding(nic, settings, &mut plan);
     }

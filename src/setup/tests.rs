@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::environment::{RawNic, Unset};
+use crate::ruleset::{Chain, Statement};
 
 const PRIVATE: &[(&str, &str)] = &[
     ("INTERFACE", "tap5"),
@@ -72,7 +73,7 @@ fn what_a_routed_nic_always_gets_and_a_profile() {
     // Unchecked sources still are no routers and no servers.
     let unchecked = plan_of(&[PRIVATE, STRICT, &routed], &settings("IPSPOOF=yes\n")).expect("a plan");
     let sets: Vec<_> = unchecked.elements.iter().map(|element| element.set.as_ref()).collect();
-    assert_eq!(sets, ["limited", "routed"]);
+    assert_eq!(sets, ["limited", "routed", "dropped_to", "dropped_from"]);
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn a_plain_nic_needs_no_table() {
 fn strict_without_addresses_lets_only_dhcp_and_link_local_pass() {
     let plan = plan_of(&[PRIVATE, &[("NETWORK_TAGS", "strict-filtered")]], &Settings::default()).expect("a plan");
     let sets: Vec<_> = plan.elements.iter().map(|element| element.set.as_ref()).collect();
-    assert_eq!(sets, ["filtered", "from", "strict", "rarp", "own_options", "sources6", "targets"]);
+    assert_eq!(sets, ["filtered", "from", "strict", "rarp", "own_options", "sources6", "targets", "dropped_from"]);
 }
 
 #[test]
@@ -113,7 +114,8 @@ fn another_mask_has_objects_of_its_own() {
     let names = |plan: &Plan| -> Vec<String> {
         let table = plan.tables.last().expect("a table");
         let chains = table.chains.iter().map(|chain| chain.name.to_string());
-        chains.chain(table.sets.iter().map(|set| set.name.to_string())).collect()
+        // That of the drops is every mask's.
+        chains.chain(table.sets.iter().filter(|set| !set.counter).map(|set| set.name.to_string())).collect()
     };
     let [default, other] = plans.each_ref().map(names);
     assert_eq!(other, default.iter().map(|name| format!("{name}_ffff00000000")).collect::<Vec<_>>());
@@ -136,4 +138,27 @@ fn recovery_knows_every_set() {
         assert!(plan.elements.iter().any(is_member));
     }
     assert!(base::membership(&"tap5".parse().expect("a name"), &Settings::default()).len() < members.len());
+}
+
+#[test]
+fn every_drop_is_counted_by_interface_and_is_a_drop() {
+    let mut groups = base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"));
+    groups.retain(|group| *group != base::arp());
+    let counting = dropped::sets();
+    for group in &groups {
+        let mut sets = group.sets.iter().filter(|set| set.counter);
+        let (set, None) = (sets.next().expect("a set that counts"), sets.next()) else { panic!("two in {group}") };
+        assert!(counting.contains(&(group.family, set.clone())), "{group}");
+        let interface = if set.name == dropped::DROPPED_FROM { "iifname" } else { "oifname" };
+        let drops = |chain: &&Chain| chain.rules.iter().any(|rule| rule.0.contains(&Statement::Drop));
+        let (endings, others): (Vec<_>, Vec<_>) = group.chains.iter().partition(drops);
+        let [ending] = endings.as_slice() else { panic!("not one chain that drops in {group}") };
+        // A lookup alone in its rule: what it does not find goes on, and is dropped.
+        let rules: Vec<_> = ending.rules.iter().map(ToString::to_string).collect();
+        assert_eq!(rules, [format!("{interface} @{}", set.name), "counter drop".to_owned()], "{group}");
+        let ways = others.iter().flat_map(|chain| &chain.rules).filter_map(|rule| rule.0.split_last());
+        let ways: Vec<_> = ways.filter(|(last, _)| **last == Statement::Goto(ending.name.clone())).collect();
+        assert!(!ways.is_empty(), "{group}");
+        assert!(ways.iter().all(|(_, before)| before.last() == Some(&Statement::Counter)), "{group}");
+    }
 }

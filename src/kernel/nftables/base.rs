@@ -73,7 +73,8 @@ impl Socket {
     }
 }
 
-/// The set that is there must be of our type.
+/// The set that is there must be of our type. Whether its elements count is not asked: no filter depends on it, and kernels before
+/// Linux 5.7 make them without.
 pub(super) fn check_set(family: TableFamily, set: &Set, attributes: &Attributes) -> Result<()> {
     let (key_type, key_length) = key_layout(&set.key);
     let data_type = set.data.map_or(0, |data| layout(data).0);
@@ -115,6 +116,7 @@ pub(super) struct Completion {
 pub(super) fn completion(tables: &[Table], seen: &[SeenTable]) -> Result<Completion> {
     let mut all = Completion::default();
     let mut set_id = 0;
+    let mut made = Vec::new();
     for (table, seen) in tables.iter().zip(seen) {
         let Table { family, sets, chains } = table;
         let present = |chain: &SeenChain| *chain != SeenChain::Missing;
@@ -122,6 +124,11 @@ pub(super) fn completion(tables: &[Table], seen: &[SeenTable]) -> Result<Complet
             all.requests.push(encode::new_table(*family)?);
         }
         for (set, _) in sets.iter().zip(&seen.sets).filter(|(_, present)| !**present) {
+            // Several groups may have it.
+            if made.contains(&(*family, &set.name)) {
+                continue;
+            }
+            made.push((*family, &set.name));
             set_id += 1;
             all.requests.push(encode::new_set(*family, set, set_id)?);
         }

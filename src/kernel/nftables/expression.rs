@@ -102,6 +102,11 @@ pub(super) fn expressions(family: TableFamily, rule: &Rule) -> Result<Vec<Attrib
     Ok(program.expressions)
 }
 
+/// An expression: `kind { NFTA_EXPR_NAME, NFTA_EXPR_DATA {..} }`.
+pub(super) fn expression(kind: u16, name: &str, attributes: Vec<Attribute>) -> Result<Attribute> {
+    nested(kind, vec![attribute(NFTA_EXPR_NAME, name)?, nested(NFTA_EXPR_DATA, attributes)?])
+}
+
 struct Program {
     family: TableFamily,
     /// Values that fields are known to have at this point of the rule.
@@ -155,8 +160,7 @@ impl Program {
     }
 
     fn push(&mut self, name: &str, attributes: Vec<Attribute>) -> Result<()> {
-        let expression = vec![attribute(NFTA_EXPR_NAME, name)?, nested(NFTA_EXPR_DATA, attributes)?];
-        self.expressions.push(nested(NFTA_LIST_ELEM, expression)?);
+        self.expressions.push(expression(NFTA_LIST_ELEM, name, attributes)?);
         Ok(())
     }
 
