@@ -15,7 +15,8 @@ use crate::nic::dns_addresses;
 use crate::printable::quoted;
 use crate::settings::{Settings, Setup};
 
-const HELP: &str = "\
+/// What `--help` prints.
+pub(super) const HELP: &str = "\
 Usage: snf-network dns show|sync|remove [OPTIONS]
 
 Shows, or changes at the name server, the addresses of an instance and the names of its addresses. Without --instance the

@@ -25,11 +25,13 @@ use crate::settings::Settings;
 use crate::setup::filtered;
 
 /// A command, its names and what `--help` says of it.
-struct Command {
+pub struct Command {
     /// The first one is its name in messages; each may be argv[0] or the first word.
-    names: &'static [&'static str],
-    arguments: &'static str,
-    summary: &'static str,
+    pub names: &'static [&'static str],
+    /// What it takes, as usage lines have it.
+    pub arguments: &'static str,
+    /// What it does, in a few words.
+    pub summary: &'static str,
     run: fn(&Call) -> Result<()>,
 }
 
@@ -41,7 +43,19 @@ pub struct Call {
     pub arguments: Vec<OsString>,
 }
 
-const COMMANDS: &[Command] = &[
+impl Command {
+    /// What `--help` behind its name prints, if it has options of its own.
+    pub fn help(&self) -> Option<&'static str> {
+        match self.names[0] {
+            "node" => Some(node::HELP),
+            "dns" => Some(dns::HELP),
+            _ => None,
+        }
+    }
+}
+
+/// Every command.
+pub const COMMANDS: &[Command] = &[
     Command {
         names: &["ifup", "kvm-ifup-custom", "kvm-vif-bridge", "up"],
         arguments: "[TAP]",
@@ -242,4 +256,17 @@ fn plan(call: &Call) -> Result<()> {
     })?;
     print(&text);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_promises_help_has_it() {
+        for command in COMMANDS {
+            let promised = command.summary.ends_with(&format!("({} --help)", command.names[0]));
+            assert_eq!(command.help().is_some(), promised, "{}", command.names[0]);
+        }
+    }
 }

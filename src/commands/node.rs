@@ -23,7 +23,8 @@ use crate::setup::routed::PROXY_DELAY;
 use crate::setup::uplink::{self, Uplink};
 use crate::state::{self, State, Variables};
 
-const HELP: &str = "\
+/// What `--help` prints.
+pub(super) const HELP: &str = "\
 Usage: snf-network node up|down [OPTIONS]
 
 Sets up the uplink of routed guests, or undoes it. Without --dev the variables of ifupdown tell what to do (IFACE, ADDRFAM,

@@ -1,6 +1,7 @@
 //! The administrator's settings: files of /etc/default as types. The only home of defaults.
 
 mod dns;
+mod keys;
 mod setup;
 mod shell;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 
 pub use self::dns::{Authentication, DnsSettings};
+pub use self::keys::{KEYS, Key, Preset, settings_file};
 pub use self::setup::{Setup, Setups};
 use self::shell::{Assignment, Assignments};
 use crate::addr::{Mac, MacMask};
@@ -196,6 +198,9 @@ impl Settings {
     /// Takes one setting over; false if it is not known.
     fn set(&mut self, assignment: &Assignment) -> Result<bool> {
         let (key, value) = (assignment.key.as_str(), assignment.value.as_str());
+        if !KEYS.iter().any(|known| known.name == key) && !IGNORED.contains(&key) {
+            return Ok(false);
+        }
         let given = !value.is_empty();
         match key {
             "STATE_DIR" if given => self.state_dir = path(value)?,

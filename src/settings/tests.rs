@@ -184,3 +184,34 @@ fn the_named_file_or_else_the_first_there_is_is_read() {
     assert_eq!(error, format!("{}: expected a settings file of at most 65536 bytes", files[2]));
     std::fs::remove_dir_all(folder).expect("our own folder");
 }
+
+#[test]
+fn the_settings_file_has_every_key_with_its_default() {
+    let file = settings_file();
+    assert_eq!(settings(&file), Settings::default(), "nothing is set in it");
+    // What has a default is the default, line for line; what has none is an example that is understood.
+    let uncommented = |wanted: fn(&Key) -> bool| -> String {
+        let line = |key: &Key| file.lines().find_map(|line| line.strip_prefix('#').filter(|it| assigns(it, key.name)));
+        KEYS.iter().filter(|key| wanted(key)).map(|key| format!("{}\n", line(key).expect(key.name))).collect()
+    };
+    let defaults = uncommented(|key| matches!(key.preset, Preset::Value(_)));
+    assert_eq!(settings(&defaults), Settings::default());
+    let examples = uncommented(|key| matches!(key.preset, Preset::Unset(_)));
+    for line in examples.lines() {
+        assert_ne!(settings(line), Settings::default(), "{line}");
+    }
+    assert_eq!(file.lines().filter(|line| line.starts_with('#') && !line.starts_with("# ")).count(), KEYS.len());
+}
+
+fn assigns(line: &str, key: &str) -> bool {
+    line.split_once('=').is_some_and(|(name, _)| name == key)
+}
+
+#[test]
+fn the_documentation_has_every_key() {
+    let page = include_str!("../../docs/commands.md");
+    for key in KEYS {
+        let prefix = key.name.split_inclusive('_').next().unwrap_or_default();
+        assert!(page.contains(key.name) || page.contains(&format!("{prefix}*")), "{} in docs/commands.md", key.name);
+    }
+}
