@@ -1,6 +1,7 @@
 //! What the tests stand on: namespaces, a topology, guests, the wire, the runner of our program, kernel snapshots.
 //! Nothing in here uses the program's own code: it is the independent witness.
 
+pub mod build;
 pub mod card;
 pub mod frame;
 pub mod ganeti;

@@ -15,6 +15,8 @@ mod lifecycle;
 mod network_scripts;
 mod nfdhcpd;
 mod node;
+mod package;
+mod pages;
 mod plan;
 mod process;
 mod qemu;
@@ -57,6 +59,8 @@ pub fn all() -> impl Iterator<Item = Test> {
         hook::TESTS,
         xen::TESTS,
         network_scripts::TESTS,
+        package::TESTS,
+        pages::TESTS,
     ];
     themes.into_iter().flatten().copied()
 }

@@ -1,7 +1,6 @@
 //! The executable that README has built: it alone, with nothing but /proc and the folders that its settings name, does all that
 //! it lists.
 
-use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::Test;
-use crate::harness::Skip;
+use crate::harness::build::static_build;
 use crate::harness::guest::WEB1;
 use crate::harness::nameserver::{FORWARD, Kind, Lab};
 use crate::harness::nic::{Nic, Outcome};
@@ -22,30 +21,9 @@ use crate::harness::xenstore::{Manners, Xenstore};
 
 pub const TESTS: &[Test] = &[("static_binary::every_command_in_an_empty_root", every_command_in_an_empty_root)];
 
-/// How README has it built.
-const BUILD: &str = "cargo build --release --target x86_64-unknown-linux-musl";
 const NAME: &str = "snf-network";
 /// Of domain 7, in xenstore.
 const STATUS: &str = "backend/vif/7/0/hotplug-status";
-
-/// Builds it as README says, but without the optimisations, which take long and make it no more static.
-fn build() -> Result<PathBuf> {
-    let readme = include_str!("../../README.md");
-    ensure!(readme.contains(&format!("$ {BUILD}\n")), "README does not say {BUILD:?}");
-    let words: Vec<_> = BUILD.split(' ').skip(1).filter(|word| *word != "--release").collect();
-    let target = words.last().context("a target")?;
-    let mut installed = Command::new("rustc");
-    let installed = installed.args(["--print", "target-libdir", "--target", target]).output().context("rustc")?;
-    if !Path::new(String::from_utf8_lossy(&installed.stdout).trim()).is_dir() {
-        bail!(Skip(format!("rustup target add {target}")));
-    }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("static");
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(&words).args(["--locked", "--bin", NAME, "--target-dir"]).arg(&folder);
-    let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().context("cargo build")?;
-    ensure!(output.status.success(), "{cargo:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(folder.join(target).join("debug").join(NAME))
-}
 
 /// A folder that is to be a root, with what is mounted in it for as long as this value lives.
 struct Root(PathBuf);
@@ -89,7 +67,7 @@ struct Alone {
 
 impl Alone {
     fn new() -> Result<Self> {
-        let program = build()?;
+        let program = static_build()?;
         // What sets up the uplink has to be the program in the root.
         let site = Site::with(Wanted { nodes: 1, uplink: false, tentative: false })?;
         let store = Xenstore::new(Manners::Good, &[("/local/domain/7/name", WEB1.name)])?;
