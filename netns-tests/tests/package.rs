@@ -25,6 +25,9 @@ const PROGRAM: &str = "/usr/sbin/snf-network";
 /// Two of the places that the administrator may want for himself.
 const OWN: &str = "etc/ganeti/network/bridged/up";
 const UNWANTED: &str = "etc/xen/scripts/vif-custom";
+/// A script of the old packages.
+const OLD: &str = "etc/ganeti/kvm-ifup-custom";
+const OLD_SCRIPT: &str = "#!/bin/bash\nsource /usr/lib/snf-network/common.sh\n";
 
 /// Builds the package around the static program.
 fn built(folder: &Path) -> Result<PathBuf> {
@@ -139,6 +142,15 @@ impl Tree {
         Ok(found)
     }
 
+    /// That these are its files, and no others.
+    fn holds(&self, expected: &BTreeMap<PathBuf, String>) -> Result<()> {
+        let found = self.content()?;
+        let gone: Vec<_> = expected.iter().filter(|it| found.get(it.0) != Some(it.1)).collect();
+        let left: Vec<_> = found.iter().filter(|it| expected.get(it.0) != Some(it.1)).collect();
+        ensure!(gone.is_empty() && left.is_empty(), "gone: {gone:#?}\nleft: {left:#?}");
+        Ok(())
+    }
+
     fn leads_to_program(&self, link: &str) -> bool {
         fs::read_link(self.path(link)).is_ok_and(|it| it == Path::new(PROGRAM))
     }
@@ -207,7 +219,7 @@ fn lives_and_goes() -> Result<()> {
     fs::create_dir_all(tree.path("etc/ganeti/network/bridged"))?;
     fs::create_dir_all(tree.path("etc/default"))?;
     fs::write(tree.path(OWN), "#!/bin/sh\n# my own\n")?;
-    fs::write(tree.path("etc/ganeti/kvm-ifup-custom"), "#!/bin/bash\nsource /usr/lib/snf-network/common.sh\n")?;
+    fs::write(tree.path(OLD), OLD_SCRIPT)?;
     fs::write(tree.path("etc/default/gnt-networking"), "TTL=60\n")?;
     let before = tree.content()?;
 
@@ -241,13 +253,41 @@ fn lives_and_goes() -> Result<()> {
     }
 
     tree.dpkg(&["--purge"], Path::new("snf-network"))?;
-    let mut expected = before;
     // The old script, which could not run any more, is kept under another name.
-    let old = expected.remove(Path::new("etc/ganeti/kvm-ifup-custom")).context("the old script")?;
-    expected.insert("etc/ganeti/kvm-ifup-custom.dpkg-old".into(), old);
-    let after = tree.content()?;
-    let gone: Vec<_> = expected.iter().filter(|it| after.get(it.0) != Some(it.1)).collect();
-    let left: Vec<_> = after.iter().filter(|it| expected.get(it.0) != Some(it.1)).collect();
-    ensure!(gone.is_empty() && left.is_empty(), "gone: {gone:#?}\nleft: {left:#?}");
-    Ok(())
+    let mut expected = before;
+    let old = expected.remove(Path::new(OLD)).context("the old script")?;
+    expected.insert(format!("{OLD}.dpkg-old").into(), old);
+    tree.holds(&expected)?;
+
+    takes_the_old_packages_place(&tree, folder, &package)?;
+    tree.holds(&expected)
+}
+
+/// From the old package of the same name: what it had of ours to come is replaced, and goes with ours.
+fn takes_the_old_packages_place(tree: &Tree, folder: &Path, package: &Path) -> Result<()> {
+    let old = folder.join("old");
+    for name in ["DEBIAN", "etc/ganeti/hooks/instance-stop-post.d", "usr/lib/snf-network"] {
+        fs::create_dir_all(old.join(name))?;
+        fs::set_permissions(old.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    let control = "Package: snf-network\nVersion: 0.16-2~jessie\nArchitecture: all\n\
+                   Maintainer: nobody <nobody@localhost>\nDescription: scripts\n";
+    fs::write(old.join("DEBIAN/control"), control)?;
+    fs::write(old.join("DEBIAN/conffiles"), format!("/{OLD}\n"))?;
+    fs::write(old.join(OLD), OLD_SCRIPT)?;
+    fs::write(old.join("usr/lib/snf-network/common.sh"), "")?;
+    symlink(format!("/{OLD}"), old.join("etc/ganeti/kvm-vif-bridge"))?;
+    symlink("/usr/bin/snf-network-hook", old.join("etc/ganeti/hooks/instance-stop-post.d/snf-network-hook"))?;
+    let made = folder.join("old.deb");
+    let output = Command::new("dpkg-deb").arg("--build").args([&old, &made]).output().context("dpkg-deb")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    tree.dpkg(&["--install"], &made)?;
+    ensure!(!tree.leads_to_program("etc/ganeti/kvm-vif-bridge"), "the old package's link");
+    let said = tree.dpkg(&["--install"], package)?;
+    ensure!(said.contains("over (0.16-2~jessie)") && !said.contains("downgrading"), "{said}");
+    for link in links()?.iter().filter(|link| !link.ends_with(OWN)) {
+        ensure!(tree.leads_to_program(link), "{link}, after the old package: {said}");
+    }
+    tree.dpkg(&["--purge"], Path::new("snf-network")).map(drop)
 }
