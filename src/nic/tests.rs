@@ -147,11 +147,14 @@ fn addresses_at_the_edges_are_accepted() {
 }
 
 #[test]
-fn the_last_profile_about_this_nic_wins() {
+fn the_strictest_profile_about_this_nic_wins() {
     for (tags, expected) in [
         ("", None),
         ("protected", Some(Profile::Protected)),
-        ("protected limited", Some(Profile::Limited)),
+        ("protected limited", Some(Profile::Protected)),
+        ("limited protected", Some(Profile::Protected)),
+        ("protected synnefo:network:0:unprotected", Some(Profile::Unprotected)),
+        ("synnefo:network:0:unprotected synnefo:network:0:limited protected", Some(Profile::Limited)),
         ("synnefo:network:0:unprotected", Some(Profile::Unprotected)),
         ("synnefo:network:6f1d2a3e-0000-4000-8000-00000000beef:limited", Some(Profile::Limited)),
         ("protected synnefo:network:1:unprotected", Some(Profile::Protected)),

@@ -79,7 +79,8 @@ fn what_a_routed_nic_always_gets_and_a_profile() {
 #[test]
 fn a_plain_nic_needs_no_table() {
     let plain = [("NETWORK_TAGS", ""), ("NETWORK_MAC_PREFIX", "")];
-    let plan = plan_of(&[PRIVATE, &plain, &[("TAGS", "protected unprotected")]], &Settings::default());
+    let plan =
+        plan_of(&[PRIVATE, &plain, &[("TAGS", "protected synnefo:network:0:unprotected")]], &Settings::default());
     assert_eq!(nft(&plan.expect("a plan")), "");
 }
 
