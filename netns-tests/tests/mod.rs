@@ -2,6 +2,7 @@
 
 mod announce;
 mod bridged;
+mod bridges;
 mod dns;
 mod dns_failure;
 mod dns_hook;
@@ -9,6 +10,7 @@ mod failure;
 mod faults;
 mod ganeti;
 mod hook;
+mod ifupdown;
 mod input;
 mod lifecycle;
 mod network_scripts;
@@ -39,6 +41,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         lifecycle::TESTS,
         ganeti::TESTS,
         node::TESTS,
+        ifupdown::TESTS,
         plan::TESTS,
         input::TESTS,
         failure::TESTS,
@@ -57,5 +60,5 @@ pub fn all() -> impl Iterator<Item = Test> {
 
 /// Those that run on Debian's own kernel.
 pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
-    [vlan::TESTS].into_iter().flatten().copied()
+    [vlan::TESTS, bridges::TESTS].into_iter().flatten().copied()
 }
