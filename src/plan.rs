@@ -3,6 +3,7 @@
 //! apply and remove (src/reconcile.rs) are walks over the same list; displayed, a Plan is the `ip`, `nft` and
 //! `echo` commands that would do the same.
 
+mod devices;
 mod vlans;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use self::devices::{Bridge, VlanDevice};
 pub use self::vlans::{PortVlan, PortVlans, Towards};
 use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
@@ -20,6 +22,8 @@ use crate::ruleset::{Element, Table};
 pub const PROTOCOL_NIC: u8 = 217;
 /// Protocol number of what belongs to the node's uplink.
 pub const PROTOCOL_NODE: u8 = 218;
+/// Group (IFLA_GROUP) of the devices that we made for the node: `ip link show group 218`.
+pub const GROUP_NODE: u32 = 218;
 /// Preference of the uplink's rule: looked at before those of the NICs, so that inbound packets match first.
 pub const PREFERENCE_NODE: u32 = 20_000;
 /// Preference of each NIC's rule.
@@ -43,6 +47,10 @@ pub struct Plan {
 /// One thing that stands in the kernel or in the file system.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
+    /// A VLAN device.
+    VlanDevice(VlanDevice),
+    /// A bridge.
+    Bridge(Bridge),
     /// A file below /proc/sys/net.
     Sysctl(Sysctl),
     /// MAC and MTU of a link.
@@ -241,6 +249,8 @@ impl Object {
         let remove = verb == Verb::Remove;
         let either = |add: &'static str, del: &'static str| if remove { del } else { add };
         match self {
+            Self::VlanDevice(it) => it.command(verb),
+            Self::Bridge(it) => it.command(verb),
             Self::Sysctl(it) => match (remove, it.value) {
                 (true, Change { before: None, .. }) => String::new(),
                 (true, Change { before: Some(value), .. }) | (false, Change { want: value, .. }) => {

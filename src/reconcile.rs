@@ -1,16 +1,22 @@
 //! Walks over a Plan: apply makes what is missing, remove puts back what was there before.
 
+mod difference;
+
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 
+pub use self::difference::{difference, leftover};
 use crate::addr::{Family, IfName};
 use crate::binding;
 use crate::kernel::netlink::Request;
 use crate::kernel::nftables::Change;
 use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
 use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
-use crate::plan::{Folder, Hop, Object, Plan, PortVlans, Route, Sysctl, Towards, Verb};
+use crate::plan::{Bridge, Folder, Hop, Object, Plan, PortVlans, Route, Sysctl, Towards, Verb, VlanDevice};
 use crate::ruleset::Element;
+
+/// How many requests go into one send, which must fit into the socket's buffer (208 KiB): one of ours has some 100 bytes.
+const BATCH: usize = 512;
 
 /// What EXFULL means when a port joins (BR_MAX_PORTS of net/bridge/br_private.h).
 const FULL_BRIDGE: &str = "the bridge is full: it has as many ports as a bridge can have (1023)";
@@ -24,9 +30,11 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
     let change = Change { tables: &plan.tables, add: &plan.elements, remove: stale };
     kernel.commit(&change)?;
     let mut batch = Batch::new(kernel, Verb::Add);
+    let mut comes_up = false;
     for object in &plan.objects {
-        // Nobody may come up before everything that restrains it stands.
-        if matches!(object, Object::Up(_) | Object::Binding(_)) {
+        // Nobody may come up before everything that restrains it stands; many can at once.
+        let together = std::mem::replace(&mut comes_up, matches!(object, Object::Up(_)));
+        if matches!(object, Object::Binding(_)) || (comes_up && !together) {
             batch.flush()?;
         }
         batch.add(object)?;
@@ -101,6 +109,8 @@ struct Batch<'k> {
     kernel: &'k mut Kernel,
     verb: Verb,
     described: Vec<String>,
+    /// Whether a device is among them that is not there before they are sent.
+    makes: bool,
     link: Option<(IfName, LinkChange, Vec<String>)>,
     /// Routes that are replaced only if it is another one that stands, by their places among the requests.
     contested: Vec<(usize, Route, Option<u32>)>,
@@ -110,13 +120,19 @@ impl<'k> Batch<'k> {
     fn new(kernel: &'k mut Kernel, verb: Verb) -> Self {
         // What a batch before this one did not come to send must not go out with it.
         kernel.netlink.forget_queued();
-        Self { kernel, verb, described: Vec::new(), link: None, contested: Vec::new() }
+        Self { kernel, verb, described: Vec::new(), makes: false, link: None, contested: Vec::new() }
     }
 
     fn add(&mut self, object: &Object) -> Result<()> {
         if object.command(self.verb).is_empty() {
             return Ok(());
         }
+        let makes = matches!(object, Object::VlanDevice(_) | Object::Bridge(_));
+        if self.described.len() >= BATCH || (self.makes && !makes) {
+            self.flush()?;
+            self.makes = false;
+        }
+        self.makes |= makes;
         if matches!(object, Object::PortVlans(_)) {
             // The port must be in its bridge, which gives it the default VLAN then.
             self.flush()?;
@@ -131,6 +147,16 @@ impl<'k> Batch<'k> {
             self.queue_link()?;
         }
         match object {
+            Object::VlanDevice(it) if add => {
+                let Some(lower) = self.index(&it.lower)? else { return absent(add) };
+                self.queue(rtnetlink::new_vlan_device(it, lower), object);
+            }
+            Object::Bridge(it) if add => self.queue(rtnetlink::new_bridge(it), object),
+            Object::VlanDevice(VlanDevice { name, .. }) | Object::Bridge(Bridge { name }) => {
+                if let Some(index) = self.index(name)? {
+                    self.queue(rtnetlink::delete_link(index), object);
+                }
+            }
             Object::Sysctl(it) => return self.sysctl(it),
             Object::Link(it) => {
                 let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
@@ -348,51 +374,4 @@ impl<'k> Batch<'k> {
 /// What stands on a link that is not there: an error when it shall be made, nothing to do when it shall go.
 fn absent(add: bool) -> Result<()> {
     if add { Err(Errno::ENODEV.into()) } else { Ok(()) }
-}
-
-/// The objects and elements of `old` that `new` has not. VLANs of a port that moves are none: they go when it leaves.
-pub fn difference(old: &Plan, new: &Plan) -> Plan {
-    let moves = Plan {
-        objects: old
-            .objects
-            .iter()
-            .filter(|it| matches!(it, Object::Port(_)) && !new.objects.contains(it))
-            .cloned()
-            .collect(),
-        ..Plan::default()
-    };
-    Plan {
-        tables: Vec::new(),
-        elements: old.elements.iter().filter(|it| !new.elements.contains(it)).cloned().collect(),
-        objects: old
-            .objects
-            .iter()
-            .filter(|it| !new.objects.iter().any(|other| same_place(it, other)) && !goes_with_port(it, &moves))
-            .cloned()
-            .collect(),
-        announcements: Vec::new(),
-    }
-}
-
-/// What of `old` nobody needs while `other` stays as it is: its elements go alone, not in one transaction with new ones, so
-/// that none may have the key of an element which stays.
-pub fn leftover(old: &Plan, other: &Plan) -> Plan {
-    let mut leftover = difference(old, other);
-    let same_key = |a: &Element, b: &Element| (a.family, &a.set, &a.key) == (b.family, &b.set, &b.key);
-    leftover.elements.retain(|it| !other.elements.iter().any(|stays| same_key(it, stays)));
-    leftover
-}
-
-/// Whether two objects are one place in the kernel that holds one value: making the one replaces the other.
-fn same_place(one: &Object, other: &Object) -> bool {
-    match (one, other) {
-        (Object::Sysctl(a), Object::Sysctl(b)) => a.path() == b.path(),
-        (Object::Link(a), Object::Link(b)) => a.name == b.name,
-        (Object::Port(a), Object::Port(b)) => a.name == b.name,
-        (Object::GroupForwarding(a), Object::GroupForwarding(b)) => a.name == b.name,
-        (Object::PortVlans(a), Object::PortVlans(b)) => a.port == b.port,
-        (Object::Up(a), Object::Up(b)) => a.name == b.name,
-        (Object::Binding(a), Object::Binding(b)) => a.path == b.path,
-        (a, b) => a == b,
-    }
 }

@@ -28,6 +28,8 @@ const LOCKS: &str = "locks-of-interfaces";
 const UPLINKS: &str = "uplinks-by-device";
 /// Folder that names the uplink of each routing table.
 const TABLES: &str = "uplinks-by-table";
+/// Lock of those who make or remove bridges of the node.
+const BRIDGES: &str = "bridges-of-the-node";
 /// Ending of files in the making; likewise longer than any interface's name.
 const MAKING: &str = ".snf-network-making";
 
@@ -148,6 +150,16 @@ pub fn interfaces(folder: &Path) -> Result<Vec<IfName>> {
 /// The folder of the lock files.
 pub fn locks(folder: &Path) -> PathBuf {
     folder.join(LOCKS)
+}
+
+/// Waits until no other run makes or removes bridges of the node, and keeps others from it while the file is open.
+///
+/// # Errors
+/// If the folder cannot be made or the lock not be taken.
+pub fn lock_bridges(folder: &Path) -> Result<File> {
+    let locks = locks(folder);
+    fs::create_dir_all(&locks).with_context(|| format!("STATE_DIR: {}", locks.display()))?;
+    lock(&locks.join(BRIDGES))
 }
 
 /// A value as it is recorded: a line break could forge a variable of its own, so control characters become spaces.

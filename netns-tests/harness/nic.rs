@@ -157,9 +157,13 @@ impl Files {
 
     /// Runs the program with words, and with variables in its environment.
     pub fn run_with(&self, netns: &Netns, words: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {
-        let mut command = Command::new(PROGRAM);
-        self.environment(command.args(words)).envs(variables.iter().copied());
-        Outcome::of(netns, &mut command)
+        self.run_command(netns, Command::new(PROGRAM).args(words), variables)
+    }
+
+    /// Runs another command, such as a link to the program, with variables in its environment.
+    pub fn run_command(&self, netns: &Netns, command: &mut Command, variables: &[(&str, &str)]) -> Result<Outcome> {
+        self.environment(command).envs(variables.iter().copied());
+        Outcome::of(netns, command)
     }
 }
 

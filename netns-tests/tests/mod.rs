@@ -2,6 +2,7 @@
 
 mod announce;
 mod bridged;
+mod bridges;
 mod callers;
 mod dns;
 mod dns_failure;
@@ -10,6 +11,7 @@ mod failure;
 mod faults;
 mod ganeti;
 mod hook;
+mod ifupdown;
 mod input;
 mod lifecycle;
 mod network_scripts;
@@ -44,6 +46,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         lifecycle::TESTS,
         ganeti::TESTS,
         node::TESTS,
+        ifupdown::TESTS,
         plan::TESTS,
         input::TESTS,
         failure::TESTS,
@@ -67,5 +70,5 @@ pub fn all() -> impl Iterator<Item = Test> {
 
 /// Those that run on Debian's own kernel.
 pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
-    [vlan::TESTS, crate::attack::ON_DEBIANS_KERNEL].into_iter().flatten().copied()
+    [vlan::TESTS, bridges::TESTS, crate::attack::ON_DEBIANS_KERNEL].into_iter().flatten().copied()
 }

@@ -35,17 +35,7 @@ fn built(folder: &Path) -> Result<PathBuf> {
     pages::made::write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pages"))?;
     let package = folder.join("snf-network.deb");
     let mut cargo = cargo();
-    cargo.args([
-        "deb",
-        "--no-build",
-        "--fast",
-        "--locked",
-        "--offline",
-        "--profile",
-        PROFILE,
-        "--target",
-        TRIPLE,
-    ]);
+    cargo.args(["deb", "--no-build", "--fast", "--locked", "--offline", "--profile", PROFILE, "--target", TRIPLE]);
     let output =
         cargo.env("CARGO_TARGET_DIR", build::folder()).arg("--output").arg(&package).output().context("cargo")?;
     let said = String::from_utf8_lossy(&output.stderr);

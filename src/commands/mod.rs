@@ -5,7 +5,9 @@ pub mod announcer;
 pub mod bridge;
 pub mod dns;
 pub mod errand;
+pub mod extra;
 pub mod hook;
+pub mod log;
 pub mod nic;
 pub mod node;
 pub mod transition;
@@ -83,8 +85,14 @@ pub const COMMANDS: &[Command] = &[
     Command {
         names: &["node"],
         arguments: "up|down [OPTIONS]",
-        summary: "set up the node's uplink for routed guests, or undo it (node --help)",
+        summary: "set up the node's uplink for routed guests or bridges, or undo it (node --help)",
         run: |call| node::run(&call.arguments),
+    },
+    Command {
+        names: &["prv-net-helper"],
+        arguments: "up|down DEV FIRST LAST OFFSET",
+        summary: "make or remove bridges of private networks (node bridges --help)",
+        run: |call| node::bridges::run_helper(&call.arguments),
     },
     Command {
         names: &["dns"],
@@ -123,6 +131,12 @@ pub const COMMANDS: &[Command] = &[
         run: |call| announce::mac2eui64(&call.arguments).context(call.name),
     },
     Command {
+        names: &["log", "snf-network-log"],
+        arguments: "MESSAGE...",
+        summary: "write a line into the log (snf-network-log: CALLER MESSAGE...)",
+        run: log::run,
+    },
+    Command {
         names: &["demo"],
         arguments: "",
         summary: "show routed guests at work, in namespaces of its own",
@@ -130,10 +144,13 @@ pub const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Runs the command that argv[0], the first word or ACTION names.
+/// Runs the command that argv[0], the first word or ACTION names, or what ifupdown wants.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let mut words = arguments.into_iter().peekable();
     let program = words.next().unwrap_or_default();
+    if let (Some(verb), None) = (node::ifupdown::verb_of(&program), words.peek()) {
+        return ended(node::run_hook(verb));
+    }
     let called = Path::new(&program).file_name().unwrap_or_default();
     let found = named(called).or_else(|| words.next_if(|word| named(word).is_some()).and_then(named));
     let Some((command, name)) = found.or_else(|| by_action(called)) else {
@@ -146,7 +163,11 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             None => complain("expected a command, see snf-network --help"),
         };
     };
-    match (command.run)(&Call { name, arguments: words.collect() }) {
+    ended((command.run)(&Call { name, arguments: words.collect() }))
+}
+
+fn ended(done: Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("{error:#}")),
     }
@@ -194,8 +215,11 @@ fn help() -> String {
     text + "\nSettings: /etc/default/snf-network, or the file that SNF_NETWORK_DEFAULTS names.\n"
 }
 
-/// Reads the NIC and the settings, runs, and writes the log whatever comes of it.
-fn for_nic(call: &Call, run: impl FnOnce(&RawNic, &Settings, &mut Log) -> Result<()>) -> Result<Option<Settings>> {
+/// Reads the NIC and the settings, runs, and writes the log whatever comes of it. None if the NIC is none of our business.
+fn for_nic<T>(
+    call: &Call,
+    run: impl FnOnce(&RawNic, &Settings, &mut Log) -> Result<T>,
+) -> Result<Option<(Settings, T)>> {
     let raw = RawNic::from_process(call.arguments.first().map(OsString::as_os_str)).context(call.name)?;
     if raw.is_communication() {
         return Ok(None);
@@ -203,19 +227,18 @@ fn for_nic(call: &Call, run: impl FnOnce(&RawNic, &Settings, &mut Log) -> Result
     let interface = raw.interface.clone().unwrap_or_default();
     let explain = || if interface.is_empty() { call.name.to_owned() } else { format!("{} {interface}", call.name) };
     let (settings, warnings) = Settings::load().with_context(explain)?;
-    let caller = Caller::from_process();
-    let hook = [caller.hooks_path, caller.hooks_phase].into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let mut log = Log::new([&hook, call.name, &interface, raw.instance.as_deref().unwrap_or("-")]);
+    let mut log =
+        Log::new([&Caller::from_process().hook(), call.name, &interface, raw.instance.as_deref().unwrap_or("-")]);
     for warning in warnings {
         log.line(format!("warning: {warning}"));
     }
     let done = run(&raw, &settings, &mut log);
-    conclude(done, &mut log, &settings, &explain())?;
-    Ok(Some(settings))
+    let done = conclude(done, &mut log, &settings, &explain())?;
+    Ok(Some((settings, done)))
 }
 
 /// Ends a run: its error goes into the log too, the log is written, and the caller is shown what he is to see.
-fn conclude(done: Result<()>, log: &mut Log, settings: &Settings, name: &str) -> Result<()> {
+fn conclude<T>(done: Result<T>, log: &mut Log, settings: &Settings, name: &str) -> Result<T> {
     if let Err(error) = &done {
         log.line(format!("error: {error:#}"));
     }
@@ -227,10 +250,11 @@ fn conclude(done: Result<()>, log: &mut Log, settings: &Settings, name: &str) ->
 }
 
 fn ifup(call: &Call) -> Result<()> {
-    let script = for_nic(call, nic::ifup)?.and_then(|settings| settings.ifup_extra_script);
-    let Some(script) = script else { return Ok(()) };
+    let Some((settings, told)) = for_nic(call, nic::ifup)? else { return Ok(()) };
+    let Some(script) = settings.ifup_extra_script else { return Ok(()) };
     // The last act: the administrator's own script takes our place, no child of ours is left to wait for.
-    let error = std::process::Command::new(&script).args(&call.arguments).exec();
+    let mut command = std::process::Command::new(&script);
+    let error = command.args(&call.arguments).envs(told.into_iter().flatten()).exec();
     Err(error).with_context(|| format!("{}: IFUP_EXTRA_SCRIPT: {}", call.name, script.display()))
 }
 

@@ -3,6 +3,7 @@
 mod arp_senders;
 pub mod base;
 pub mod bridged;
+pub mod bridges;
 pub mod dropped;
 pub mod filtered;
 pub mod firewall;

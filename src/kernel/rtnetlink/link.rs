@@ -56,6 +56,8 @@ pub struct LinkState {
     pub up: bool,
     /// The number of its bridge; 0 is none.
     pub controller: u32,
+    /// IFLA_GROUP.
+    pub group: u32,
     /// IFLA_INFO_KIND, such as `bridge`.
     pub kind: Option<String>,
     /// Of a bridge.
@@ -215,6 +217,7 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         controller: 0,
+        group: 0,
         kind: None,
         bridge: None,
         group_forwarding: None,
@@ -226,6 +229,7 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
             LinkAttribute::Address(it) => state.mac = it.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Mtu(it) => state.mtu = *it,
             LinkAttribute::Controller(it) => state.controller = *it,
+            LinkAttribute::Group(it) => state.group = *it,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {

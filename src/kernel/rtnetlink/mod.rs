@@ -2,6 +2,7 @@
 
 mod bridge;
 mod default_route;
+mod device;
 mod link;
 mod route;
 
@@ -9,6 +10,7 @@ use netlink_packet_route::AddressFamily;
 
 pub use self::bridge::{BridgePort, VlanDevice, change_vlans, ports, vlan_devices, vlans};
 pub use self::default_route::{DefaultRoute, default_route_by_dump, default_route_from};
+pub use self::device::{delete_link, new_bridge, new_vlan_device};
 pub use self::link::{
     ADDR_GEN_MODE, BridgeState, By, DEVCONF, LinkChange, LinkState, link, set_group_forwarding, set_link,
     set_proxy_delay,
