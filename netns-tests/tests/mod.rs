@@ -9,6 +9,7 @@ mod failure;
 mod faults;
 mod ganeti;
 mod hook;
+mod hostile;
 mod input;
 mod lifecycle;
 mod network_scripts;
@@ -43,6 +44,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         input::TESTS,
         failure::TESTS,
         faults::TESTS,
+        hostile::TESTS,
         process::TESTS,
         bridged::TESTS,
         dns::TESTS,

@@ -41,7 +41,10 @@ fn try_leave(verb: Verb, interface: &IfName, nics: &[(&RawNic, &Settings)], sett
     if wanted.is_empty() || Dns::new(&settings.dns)?.is_none() {
         return Ok(());
     }
-    let (kept, number) = Turn::take(&state::locks(&settings.state_dir), interface)?.into_parts();
+    let file = format!("{interface}.dns");
+    let turn =
+        Turn::take(state::lock_file(&settings.state_dir, &file)?).with_context(|| format!("STATE_DIR: {file}"))?;
+    let (kept, number) = turn.into_parts();
     let instance = nics.iter().find_map(|(raw, _)| raw.instance.as_deref()).unwrap_or("-");
     let command = if verb == Verb::Add { "ifup" } else { "ifdown" };
     let mut log = Log::new(["", command, interface.as_str(), instance]);

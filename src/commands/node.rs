@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use lexopt::prelude::*;
 
 use crate::addr::{Family, IfName, parse_net};
+use crate::deadline;
 use crate::environment::IfupdownUplink;
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
@@ -329,6 +330,7 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
     }
     let elements = std::mem::take(&mut leftover.elements);
     if let Err(error) = reconcile::apply(&mut kernel, &plan, &elements) {
+        deadline::grace();
         if old.is_empty() && reconcile::remove(&mut kernel, &plan, true).is_empty() {
             state.write(Vec::new())?;
         }
