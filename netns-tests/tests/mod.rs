@@ -2,6 +2,7 @@
 
 mod announce;
 mod bridged;
+mod confinement;
 mod dns;
 mod dns_failure;
 mod dns_hook;
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         failure::TESTS,
         faults::TESTS,
         hostile::TESTS,
+        confinement::TESTS,
         process::TESTS,
         bridged::TESTS,
         dns::TESTS,

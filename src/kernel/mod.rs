@@ -1,6 +1,7 @@
 //! The only folder that knows sockets and bytes.
 
 pub mod address;
+pub mod confine;
 pub mod error;
 pub mod guest_port;
 pub mod inventory;
