@@ -173,6 +173,7 @@ mod tests {
             fs::write(file, text).expect("a file");
         }
         fs::create_dir_all(etc.join("rt_tables.d/folder.conf")).expect("a folder");
+        nix::unistd::mkfifo(&etc.join("rt_tables.d/0.conf"), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
         let folders = [etc.as_path(), &share, Path::new("/nonexistent")];
         for (name, expected) in [("a", 10), ("b", 21), ("c", 32), ("d", 43)] {
             assert_eq!(resolve_in(name, &folders).expect(name), expected);

@@ -138,7 +138,7 @@ impl Timed {
         let stream = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // For connect too: it waits while the listener's queue is full (unix(7), SO_SNDTIMEO).
         if patience.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
+            return Err(timed_out(ErrorKind::WouldBlock.into()));
         }
         stream.set_write_timeout(Some(patience))?;
         stream.connect(&SockAddr::unix(socket)?).map_err(timed_out)?;
@@ -176,7 +176,9 @@ fn timed_out(error: io::Error) -> io::Error {
     if error.kind() != ErrorKind::WouldBlock {
         return error;
     }
-    io::Error::new(ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()))
+    let over = deadline::left().is_some_and(|left| left.is_zero());
+    let patience = if over { deadline::whole() } else { format!("{} s", PATIENCE.as_secs()) };
+    io::Error::new(ErrorKind::TimedOut, format!("nothing within {patience}"))
 }
 
 #[cfg(test)]
