@@ -1,12 +1,10 @@
 //! The log: a line per action, gathered during the run and appended in one write. It never fails a run.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use nix::libc;
+use crate::files;
 
 /// What a run did, for the log.
 #[derive(Debug, Default)]
@@ -62,9 +60,7 @@ impl Log {
         if text.is_empty() {
             return Ok(());
         }
-        // O_NONBLOCK: a FIFO that nobody reads must not hold the run.
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path);
-        file?.write_all(text.as_bytes())
+        files::append(path, 0o640)?.write_all(text.as_bytes())
     }
 }
 

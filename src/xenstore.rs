@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::deadline;
 use crate::printable::quoted;
 
 /// How long one exchange may take. The five that a failing run can need stay well under the 40 s that Xen gives it.
@@ -132,10 +133,14 @@ struct Timed {
 
 impl Timed {
     fn connect(socket: &Path) -> io::Result<Self> {
-        let deadline = Instant::now() + PATIENCE;
+        let patience = deadline::at_most(PATIENCE);
+        let deadline = Instant::now() + patience;
         let stream = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // For connect too: it waits while the listener's queue is full (unix(7), SO_SNDTIMEO).
-        stream.set_write_timeout(Some(PATIENCE))?;
+        if patience.is_zero() {
+            return Err(timed_out(ErrorKind::WouldBlock.into()));
+        }
+        stream.set_write_timeout(Some(patience))?;
         stream.connect(&SockAddr::unix(socket)?).map_err(timed_out)?;
         Ok(Self { stream: stream.into(), deadline })
     }
@@ -171,7 +176,9 @@ fn timed_out(error: io::Error) -> io::Error {
     if error.kind() != ErrorKind::WouldBlock {
         return error;
     }
-    io::Error::new(ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()))
+    let over = deadline::left().is_some_and(|left| left.is_zero());
+    let patience = if over { deadline::whole() } else { format!("{} s", PATIENCE.as_secs()) };
+    io::Error::new(ErrorKind::TimedOut, format!("nothing within {patience}"))
 }
 
 #[cfg(test)]

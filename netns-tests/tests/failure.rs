@@ -29,7 +29,8 @@ struct FullDisk<'a>(&'a Path);
 
 impl<'a> FullDisk<'a> {
     fn on(folder: &'a Path) -> Result<Self> {
-        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=4096")).context("mount tmpfs")?;
+        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=4096,mode=0755"))
+            .context("mount tmpfs")?;
         let disk = Self(folder);
         fs::write(folder.join("filler"), [0; 4096])?;
         Ok(disk)

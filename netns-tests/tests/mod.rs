@@ -4,6 +4,7 @@ mod announce;
 mod bridged;
 mod bridges;
 mod callers;
+mod confinement;
 mod dns;
 mod dns_failure;
 mod dns_hook;
@@ -11,6 +12,7 @@ mod failure;
 mod faults;
 mod ganeti;
 mod hook;
+mod hostile;
 mod ifupdown;
 mod input;
 mod lifecycle;
@@ -51,6 +53,8 @@ pub fn all() -> impl Iterator<Item = Test> {
         input::TESTS,
         failure::TESTS,
         faults::TESTS,
+        hostile::TESTS,
+        confinement::TESTS,
         process::TESTS,
         qemu::TESTS,
         static_binary::TESTS,

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use crate::environment::{Caller, RawNic};
+use crate::kernel::confine::{self, Calls, Capability};
 use crate::log::Log;
 use crate::settings::Settings;
 use crate::setup::filtered;
@@ -34,6 +35,10 @@ pub struct Command {
     pub arguments: &'static str,
     /// What it does, in a few words.
     pub summary: &'static str,
+    /// The capabilities that it keeps; all others are given up before anything is read.
+    needs: &'static [Capability],
+    /// The system calls that it keeps.
+    calls: Calls,
     run: fn(&Call) -> Result<()>,
 }
 
@@ -56,90 +61,127 @@ impl Command {
     }
 }
 
+/// Files of others are nfdhcpd's folder, the log, the name server's key.
+const FILES: &[Capability] = &[Capability::DacOverride];
+const NODE: &[Capability] = &[Capability::NetAdmin, Capability::DacOverride];
+const NIC: &[Capability] = &[Capability::NetAdmin, Capability::NetRaw, Capability::DacOverride];
+const FRAMES: &[Capability] = &[Capability::NetRaw];
+const NONE: &[Capability] = &[];
+const DEMO: &[Capability] =
+    &[Capability::SysAdmin, Capability::Setfcap, Capability::NetAdmin, Capability::NetRaw, Capability::DacOverride];
+
 /// Every command.
 pub const COMMANDS: &[Command] = &[
     Command {
         names: &["ifup", "kvm-ifup-custom", "kvm-vif-bridge", "up"],
         arguments: "[TAP]",
         summary: "set up the NIC that the environment describes",
+        needs: NIC,
+        calls: Calls::All,
         run: ifup,
     },
     Command {
         names: &["ifdown", "kvm-ifdown-custom", "down"],
         arguments: "[TAP] [CLEANUP]",
         summary: "take it down again",
+        needs: NIC,
+        calls: Calls::All,
         run: ifdown,
     },
     Command {
         names: &["vif-custom"],
         arguments: "ACTION [type_if=KIND]",
         summary: "set up or take down a NIC for Xen's hotplug",
+        needs: NIC,
+        calls: Calls::NoProgram,
         run: vif::run,
     },
     Command {
         names: &["plan"],
         arguments: "[TAP]",
         summary: "print what ifup would do, as ip and nft lines, and touch nothing",
+        needs: FILES,
+        calls: Calls::NoProgram,
         run: plan,
     },
     Command {
         names: &["node"],
         arguments: "up|down [OPTIONS]",
         summary: "set up the node's uplink for routed guests or bridges, or undo it (node --help)",
+        needs: NODE,
+        calls: Calls::NoProgram,
         run: |call| node::run(&call.arguments),
     },
     Command {
         names: &["prv-net-helper"],
         arguments: "up|down DEV FIRST LAST OFFSET",
         summary: "make or remove bridges of private networks (node bridges --help)",
+        needs: NODE,
+        calls: Calls::NoProgram,
         run: |call| node::bridges::run_helper(&call.arguments),
     },
     Command {
         names: &["dns"],
         arguments: "show|sync|remove [OPTIONS]",
         summary: "an instance's records at the name server (dns --help)",
+        needs: FILES,
+        calls: Calls::NoProgram,
         run: |call| dns::run(&call.arguments),
     },
     Command {
         names: &["dnshook", "snf-network-dnshook"],
         arguments: "",
         summary: "bring the name server up to date after an operation of Ganeti",
+        needs: FILES,
+        calls: Calls::NoProgram,
         run: dns::hook,
     },
     Command {
         names: &["hook", "snf-network-hook"],
         arguments: "",
         summary: "clear away what an instance that left this node left behind, after an operation of Ganeti",
+        needs: NODE,
+        calls: Calls::NoProgram,
         run: hook::clear_away,
     },
     Command {
         names: &["arpsend"],
         arguments: "-U -i IP [-c COUNT] DEV",
         summary: "send gratuitous ARP for IP on DEV",
+        needs: FRAMES,
+        calls: Calls::NoProgram,
         run: |call| announce::arpsend(&call.arguments).context(call.name),
     },
     Command {
         names: &["ndsend"],
         arguments: "[-c COUNT] ADDR DEV",
         summary: "send unsolicited neighbour advertisements for ADDR on DEV",
+        needs: FRAMES,
+        calls: Calls::NoProgram,
         run: |call| announce::ndsend(&call.arguments).context(call.name),
     },
     Command {
         names: &["mac2eui64"],
         arguments: "[-c COUNT] MAC PREFIX",
         summary: "print the modified EUI-64 address of MAC in PREFIX",
+        needs: NONE,
+        calls: Calls::NoProgram,
         run: |call| announce::mac2eui64(&call.arguments).context(call.name),
     },
     Command {
         names: &["log", "snf-network-log"],
         arguments: "MESSAGE...",
         summary: "write a line into the log (snf-network-log: CALLER MESSAGE...)",
+        needs: FILES,
+        calls: Calls::NoProgram,
         run: log::run,
     },
     Command {
         names: &["demo"],
         arguments: "",
         summary: "show routed guests at work, in namespaces of its own",
+        needs: DEMO,
+        calls: Calls::All,
         run: demo,
     },
 ];
@@ -149,10 +191,15 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let mut words = arguments.into_iter().peekable();
     let program = words.next().unwrap_or_default();
     if let (Some(verb), None) = (node::ifupdown::verb_of(&program), words.peek()) {
+        confined(NODE, Calls::NoProgram);
         return ended(node::run_hook(verb));
     }
     let called = Path::new(&program).file_name().unwrap_or_default();
     let found = named(called).or_else(|| words.next_if(|word| named(word).is_some()).and_then(named));
+    if found.is_none() {
+        // Whatever ACTION says, no other command comes of it.
+        let _best_effort = confine::keep(NIC);
+    }
     let Some((command, name)) = found.or_else(|| by_action(called)) else {
         return match words.next() {
             Some(word) if ["--help", "-h", "help"].iter().any(|it| word == *it) => print(&help()),
@@ -163,7 +210,14 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             None => complain("expected a command, see snf-network --help"),
         };
     };
+    confined(command.needs, command.calls);
     ended((command.run)(&Call { name, arguments: words.collect() }))
+}
+
+/// Gives up what a command does not need. Where the kernel knows none of this, or a container forbids it, the network is worth
+/// more.
+fn confined(needs: &[Capability], calls: Calls) {
+    let _best_effort = confine::keep(needs).and_then(|()| confine::allow(calls));
 }
 
 fn ended(done: Result<()>) -> ExitCode {

@@ -3,6 +3,7 @@
 use anyhow::{Error, Result, anyhow};
 
 use super::nic::log_plan;
+use crate::deadline;
 use crate::kernel::Kernel;
 use crate::kernel::nftables::Presence;
 use crate::kernel::rtnetlink::LinkState;
@@ -106,6 +107,7 @@ impl Transition<'_> {
             }
             Err(error) => error,
         };
+        deadline::grace();
         let undone = match current {
             Some(current) => self.undo_to(kernel, &current.plan),
             None => self.clear(kernel),

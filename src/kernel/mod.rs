@@ -1,6 +1,7 @@
 //! The only folder that knows sockets and bytes.
 
 pub mod address;
+pub mod confine;
 pub mod error;
 pub mod guest_port;
 pub mod inventory;
@@ -192,14 +193,17 @@ pub fn is_absent(errno: i32) -> bool {
         .any(|it| it as i32 == errno)
 }
 
-/// Waits until `fd` can be read, or says false at the deadline.
-fn readable(fd: impl AsFd, deadline: Instant) -> io::Result<bool> {
+/// Waits until `fd` can be read, or says false at the deadline, if there is one.
+fn readable(fd: impl AsFd, deadline: impl Into<Option<Instant>>) -> io::Result<bool> {
+    let deadline = deadline.into();
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.map(|it| it.saturating_duration_since(Instant::now()));
         // Milliseconds, rounded up: to wake up before the deadline would only mean to ask again.
-        let timeout = PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX);
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)
+        });
         match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) if Instant::now() >= deadline => return Ok(false),
+            Ok(0) if deadline.is_some_and(|it| Instant::now() >= it) => return Ok(false),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(true),
             Err(error) => return Err(error.into()),

@@ -9,8 +9,11 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
+use nix::libc;
 
 use super::error::{Error, extended_text};
+use super::readable;
+use crate::deadline;
 
 /// NLMSG_ERROR and NLMSG_DONE of linux/netlink.h.
 const NLMSG_ERROR: u16 = 2;
@@ -221,8 +224,17 @@ impl Netlink {
     fn receive(&mut self, operation: &'static str) -> Result<(), Error> {
         loop {
             self.datagram.clear();
-            match self.socket.recv(&mut self.datagram, 0) {
+            // The kernel has answered before send returned, so this waits only if it did not.
+            match self.socket.recv(&mut self.datagram, libc::MSG_DONTWAIT) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let answered =
+                        readable(&self.socket, deadline::end()).map_err(|error| refused(operation, error))?;
+                    if !answered {
+                        let text = Some(format!("no answer within {}", deadline::whole()));
+                        return Err(Error { operation, errno: Errno::ETIME as i32, text });
+                    }
+                }
                 Err(error) => return Err(refused(operation, error)),
                 Ok(_) => return Ok(()),
             }

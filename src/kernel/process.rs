@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use nix::libc;
 use nix::unistd::{ForkResult, fork, setsid};
 
+use crate::deadline;
+
 /// Forks; the child keeps `kept` and no other file descriptor of the caller's (its stdin, stdout and stderr become
 /// /dev/null), leaves the caller's session and directory, runs `work` and exits. The parent returns at once, its own copies
 /// of `kept` closed: what closing them makes wait (see docs/architecture.md) is then nobody's wait.
@@ -19,6 +21,7 @@ pub fn detach(kept: Vec<OwnedFd>, work: impl FnOnce(Vec<OwnedFd>)) -> io::Result
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => Ok(()),
         ForkResult::Child => {
+            deadline::lift();
             let status = match leave(kept) {
                 Ok(kept) => {
                     work(kept);

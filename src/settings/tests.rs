@@ -181,7 +181,7 @@ fn the_named_file_or_else_the_first_there_is_is_read() {
     let error = format!("{:#}", load(Some("/nonexistent"), &files, "").expect_err("missing"));
     assert_eq!(error, "SNF_NETWORK_DEFAULTS \"/nonexistent\": no such file, expected a settings file");
     let error = format!("{:#}", load(None, &files[2..], "").expect_err("large"));
-    assert_eq!(error, format!("{}: expected a settings file of at most 65536 bytes", files[2]));
+    assert_eq!(error, format!("{}: expected a file of at most 65536 bytes", files[2]));
     std::fs::remove_dir_all(folder).expect("our own folder");
 }
 

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use super::values::{parsed, prefixes};
 use crate::addr::{Family, IfName};
 use crate::commands::announcer;
+use crate::deadline;
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
 use crate::plan::{Object, Plan, Verb};
@@ -113,6 +114,7 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
     }
     let elements = std::mem::take(&mut leftover.elements);
     if let Err(error) = reconcile::apply(&mut kernel, &plan, &elements) {
+        deadline::grace();
         if old.is_empty() && reconcile::remove(&mut kernel, &plan, true).is_empty() {
             state.write(Vec::new())?;
         }

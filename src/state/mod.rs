@@ -4,16 +4,19 @@
 //! A record is written before the kernel is touched. What it replaces stays in the file, in front of it, until that is
 //! cleared away: a crash at any point leaves a file that names everything which may stand.
 
+mod lock;
+mod uplinks;
+
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::libc;
 
-use crate::addr::{Family, IfName};
+pub use self::uplinks::{forget_table, other_uplinks, record_table, uplink_of_table};
+use crate::addr::IfName;
+use crate::files::Folder;
 use crate::plan::shell_quoted;
 
 /// Format of the files; others are not read.
@@ -24,10 +27,6 @@ const HEAD: &str = "# snf-network record";
 const LONGEST: u64 = 256 * 1024;
 /// Folder of the lock files. Longer than any interface's name, so it is never taken for a record.
 const LOCKS: &str = "locks-of-interfaces";
-/// Folder of what is recorded of the node's uplinks, a file per device and family.
-const UPLINKS: &str = "uplinks-by-device";
-/// Folder that names the uplink of each routing table.
-const TABLES: &str = "uplinks-by-table";
 /// Lock of those who make or remove bridges of the node.
 const BRIDGES: &str = "bridges-of-the-node";
 /// Ending of files in the making; likewise longer than any interface's name.
@@ -38,7 +37,10 @@ pub type Variables = Vec<(String, String)>;
 
 /// The records of one interface, locked against other runs for the same interface.
 pub struct State {
-    path: PathBuf,
+    /// STATE_DIR.
+    folder: Folder,
+    /// Its path, and that of the file in it.
+    path: (PathBuf, PathBuf),
     text: String,
     /// Oldest first; the last one is in force, those before it wait to be cleared away.
     pub records: Vec<Variables>,
@@ -54,29 +56,23 @@ impl State {
     /// # Errors
     /// If the folder cannot be made or the lock not be taken.
     pub fn open(folder: &Path, interface: &IfName) -> Result<Self> {
-        Self::at(folder, folder.join(interface.as_str()), interface.as_str())
+        Self::at(folder, interface.as_str().into(), interface.as_str(), None)
     }
 
-    /// The same of one family of an uplink.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn of_uplink(folder: &Path, device: &IfName, family: Family) -> Result<Self> {
-        let uplinks = folder.join(UPLINKS);
-        fs::create_dir_all(&uplinks).with_context(|| format!("STATE_DIR: {}", uplinks.display()))?;
-        // All uplinks share settings of the node, so they share a lock.
-        Self::at(folder, uplinks.join(uplink_file(device, family)), UPLINKS)
-    }
-
-    fn at(folder: &Path, path: PathBuf, lock_name: &str) -> Result<Self> {
-        let locks = folder.join(LOCKS);
-        fs::create_dir_all(&locks).with_context(|| format!("STATE_DIR: {}", locks.display()))?;
-        let lock = lock(&locks.join(lock_name))?;
-        let (text, records, complaint) = match read(&path) {
+    /// `within`: a folder of its own for the file.
+    fn at(path: &Path, file: PathBuf, lock_name: &str, within: Option<&str>) -> Result<Self> {
+        let folder = Folder::of_ours(path).with_context(|| format!("STATE_DIR: {}", path.display()))?;
+        let explain = |name: &str| format!("STATE_DIR: {}/{name}", path.display());
+        if let Some(within) = within {
+            folder.make_folder(within).with_context(|| explain(within))?;
+        }
+        let locked = folder.lock_file(LOCKS, lock_name).map_err(Into::into).and_then(lock::take);
+        let lock = locked.with_context(|| explain(&format!("{LOCKS}/{lock_name}")))?;
+        let (text, records, complaint) = match read(&folder, &file) {
             Ok((text, records)) => (text, records, None),
-            Err(error) => (String::new(), Vec::new(), Some(format!("{}: {error:#}", path.display()))),
+            Err(error) => (String::new(), Vec::new(), Some(format!("{}: {error:#}", path.join(&file).display()))),
         };
-        Ok(Self { path, text, records, complaint, _lock: lock })
+        Ok(Self { folder, path: (path.to_owned(), file), text, records, complaint, _lock: lock })
     }
 
     /// Reads without waiting for a run that is under way.
@@ -84,8 +80,13 @@ impl State {
     /// # Errors
     /// If the file is there and cannot be understood.
     pub fn peek(folder: &Path, interface: &IfName) -> Result<Vec<Variables>> {
-        let path = folder.join(interface.as_str());
-        Ok(read(&path).with_context(|| path.display().to_string())?.1)
+        let read = || -> Result<_> {
+            match Folder::open(folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                opened => Ok(read(&opened?, interface.as_str().as_ref())?.1),
+            }
+        };
+        read().with_context(|| folder.join(interface.as_str()).display().to_string())
     }
 
     /// Makes these the records of the interface; none removes the file. Writes only what differs.
@@ -101,7 +102,7 @@ impl State {
             }
         }
         if text != self.text {
-            self.replace(&text).with_context(|| format!("STATE_DIR: {}", self.path.display()))?;
+            self.replace(&text).with_context(|| format!("STATE_DIR: {}", self.path.0.join(&self.path.1).display()))?;
             self.text = text;
         }
         self.records = records;
@@ -109,23 +110,17 @@ impl State {
     }
 
     fn replace(&self, text: &str) -> io::Result<()> {
+        let (folder, file) = (&self.folder, &self.path.1);
         if text.is_empty() {
-            return match fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
+            return folder.remove(file);
         }
-        let mut making = self.path.clone().into_os_string();
+        let mut making = file.clone().into_os_string();
         making.push(MAKING);
-        // What a crash left is of no use; a link that somebody put there is not followed.
-        match fs::remove_file(&making) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&making)?;
-        let done = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&making, &self.path));
+        let making = PathBuf::from(making);
+        let mut open = folder.fresh(&making, 0o600)?;
+        let done = open.write_all(text.as_bytes()).and_then(|()| folder.rename(&making, folder, file));
         if done.is_err() {
-            let _the_first_error_counts = fs::remove_file(&making);
+            let _the_first_error_counts = folder.remove(&making);
         }
         done
     }
@@ -147,9 +142,13 @@ pub fn interfaces(folder: &Path) -> Result<Vec<IfName>> {
     Ok(names)
 }
 
-/// The folder of the lock files.
-pub fn locks(folder: &Path) -> PathBuf {
-    folder.join(LOCKS)
+/// Opens one more lock file of an interface, `name`, without taking any lock.
+///
+/// # Errors
+/// As [`State::open`].
+pub fn lock_file(folder: &Path, name: &str) -> Result<File> {
+    let opened = Folder::of_ours(folder).and_then(|folder| folder.lock_file(LOCKS, name));
+    opened.with_context(|| format!("STATE_DIR: {}/{LOCKS}/{name}", folder.display()))
 }
 
 /// Waits until no other run makes or removes bridges of the node, and keeps others from it while the file is open.
@@ -157,9 +156,8 @@ pub fn locks(folder: &Path) -> PathBuf {
 /// # Errors
 /// If the folder cannot be made or the lock not be taken.
 pub fn lock_bridges(folder: &Path) -> Result<File> {
-    let locks = locks(folder);
-    fs::create_dir_all(&locks).with_context(|| format!("STATE_DIR: {}", locks.display()))?;
-    lock(&locks.join(BRIDGES))
+    let locked = lock::take(lock_file(folder, BRIDGES)?);
+    locked.with_context(|| format!("STATE_DIR: {}/{LOCKS}/{BRIDGES}", folder.display()))
 }
 
 /// A value as it is recorded: a line break could forge a variable of its own, so control characters become spaces.
@@ -167,75 +165,9 @@ pub fn one_line(value: &str) -> String {
     value.replace(|c: char| c.is_control(), " ")
 }
 
-fn uplink_file(device: &IfName, family: Family) -> String {
-    format!("{device}.{}", family.sysctl())
-}
-
-/// Whether anything is recorded of that family of another uplink.
-///
-/// # Errors
-/// If the folder cannot be read.
-pub fn other_uplinks(folder: &Path, device: &IfName, family: Family) -> Result<bool> {
-    let (own, kin) = (uplink_file(device, family), format!(".{}", family.sysctl()));
-    let entries = fs::read_dir(folder.join(UPLINKS)).context("STATE_DIR")?;
-    let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.any(|name| name.ends_with(&kin) && name != own))
-}
-
-/// Records through which device a table's default route leads: a hint, which saves the next ifup a dump of the table.
-///
-/// # Errors
-/// Those of writing a file.
-pub fn record_table(folder: &Path, table: u32, device: &IfName) -> Result<()> {
-    let path = folder.join(TABLES).join(table.to_string());
-    let write = || {
-        fs::create_dir_all(folder.join(TABLES))?;
-        fs::write(&path, device.as_str())
-    };
-    write().with_context(|| format!("STATE_DIR: {}", path.display()))
-}
-
-/// Undoes [`record_table`], if it is this device that is recorded.
-pub fn forget_table(folder: &Path, table: u32, device: &IfName) {
-    if uplink_of_table(folder, table).as_ref() == Some(device) {
-        // Only a hint: left behind, it costs a question.
-        let _gone_or_harmless = fs::remove_file(folder.join(TABLES).join(table.to_string()));
-    }
-}
-
-/// The device that was recorded for a table.
-pub fn uplink_of_table(folder: &Path, table: u32) -> Option<IfName> {
-    fs::read_to_string(folder.join(TABLES).join(table.to_string())).ok()?.parse().ok()
-}
-
-/// Takes the lock; the file stays, as removing it would let two runs hold two locks of one name.
-fn lock(path: &Path) -> Result<File> {
-    let open = || {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-        options.open(path)
-    };
-    let file = open().with_context(|| format!("STATE_DIR: {}", path.display()))?;
-    loop {
-        match file.lock() {
-            // The lock goes when the file is closed.
-            Ok(()) => return Ok(file),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => bail!("STATE_DIR: {}: flock: {error}", path.display()),
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<(String, Vec<Variables>)> {
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
-    let file = match options.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((String::new(), Vec::new())),
-        file => file?,
-    };
-    let mut text = String::new();
-    file.take(LONGEST + 1).read_to_string(&mut text)?;
-    ensure!(text.len() as u64 <= LONGEST, "longer than {LONGEST} bytes");
+fn read(folder: &Folder, file: &Path) -> Result<(String, Vec<Variables>)> {
+    let Some(bytes) = folder.read_ours(file, LONGEST)? else { return Ok((String::new(), Vec::new())) };
+    let text = String::from_utf8(bytes)?;
     let records = parse(&text)?;
     Ok((text, records))
 }
