@@ -60,5 +60,5 @@ pub fn all() -> impl Iterator<Item = Test> {
 
 /// Those that run on Debian's own kernel.
 pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
-    [vlan::TESTS, bridges::TESTS].into_iter().flatten().copied()
+    [bridges::TESTS, vlan::TESTS].into_iter().flatten().copied()
 }
