@@ -74,5 +74,5 @@ pub fn all() -> impl Iterator<Item = Test> {
 
 /// Those that run on Debian's own kernel.
 pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
-    [vlan::TESTS, bridges::TESTS, crate::attack::ON_DEBIANS_KERNEL].into_iter().flatten().copied()
+    [bridges::TESTS, vlan::TESTS, crate::attack::ON_DEBIANS_KERNEL].into_iter().flatten().copied()
 }
