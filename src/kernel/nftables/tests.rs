@@ -1,5 +1,7 @@
 //! Golden bytes beside the command that made them, and answers that are cut short or garbled.
 
+mod marks;
+
 use super::*;
 use crate::addr::Mac;
 use crate::ruleset::{Chain, Comment, Datatype, Field, Hook, HookPoint, Raw, RawHeader, Rule, Selector, Statement};
@@ -92,6 +94,7 @@ fn tables() -> [Table; 3] {
                     [Counter, Drop].into(),
                 ],
             },
+            marks::chain(),
         ],
     };
     let prefix = Field::EtherSaddr.masked(mac("ff:ff:f0:0:0:0"));
@@ -271,6 +274,11 @@ fn what_no_packet_has_is_an_error() {
             TableFamily::Inet,
             Statement::Write { field: Field::IpSaddr, selectors: vec![Field::IifName.into()], map: "m".into() },
             "cannot be written",
+        ),
+        (
+            TableFamily::Inet,
+            Statement::WriteBits { field: Field::IpSaddr, mask: v4("255.0.0.0"), value: v4("10.0.0.0") },
+            "in part",
         ),
     ] {
         let error = expression::expressions(family, &rule(statement)).expect_err(expected).to_string();
