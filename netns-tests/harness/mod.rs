@@ -12,6 +12,7 @@ pub mod nfqueue;
 pub mod nic;
 pub mod packet;
 pub mod port;
+pub mod setting;
 pub mod snapshot;
 pub mod topology;
 pub mod xenstore;

@@ -121,10 +121,10 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         if done.is_ok() {
             done = match verb {
                 Verb::Add if asked.dry_run => {
-                    print_plan(&plan(&uplink_of(&asked, &device, family)?, &settings)?);
+                    print_plan(&plan(&uplink_of(&asked, &device, family, &settings)?, &settings)?);
                     Ok(())
                 }
-                Verb::Add => up(&uplink_of(&asked, &device, family)?, &settings, &mut log),
+                Verb::Add => up(&uplink_of(&asked, &device, family, &settings)?, &settings, &mut log),
                 Verb::Remove => down(&device, family, &settings, &mut log),
             };
         }
@@ -219,14 +219,16 @@ fn check(asked: &Asked, verb: Verb) -> Result<()> {
     Ok(())
 }
 
-fn uplink_of(asked: &Asked, device: &IfName, family: Family) -> Result<Uplink> {
+fn uplink_of(asked: &Asked, device: &IfName, family: Family, settings: &Settings) -> Result<Uplink> {
     let mut gateways = asked.gateways.iter().copied().filter(|it| Family::of(*it) == family);
     let gateway = gateways.next();
     ensure!(gateways.next().is_none(), "node up {device}: two gateways of {family}, expected one");
+    let table = asked.table.unwrap_or(TABLE_MAIN);
     Ok(Uplink {
         device: device.clone(),
         family,
-        table: asked.table.unwrap_or(TABLE_MAIN),
+        table,
+        mark: settings.mark(table),
         gateway,
         routes: asked.routes.iter().copied().filter(|it| Family::of(it.addr()) == family).collect(),
         arp_ip: asked.arp_ip.filter(|_| family == Family::V4),
@@ -241,6 +243,7 @@ fn variables(uplink: &Uplink, before: &Before) -> Variables {
     [
         ("IFACE", uplink.device.to_string()),
         ("TABLE", uplink.table.to_string()),
+        ("MARK", text(uplink.mark.map(|it| it.to_string()))),
         ("GATEWAY", text(uplink.gateway.map(|it| it.to_string()))),
         ("ROUTES", uplink.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
         ("ARP_IP", text(uplink.arp_ip.map(|it| it.to_string()))),
@@ -259,6 +262,7 @@ fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Before)> {
         device: parsed("IFACE", get("IFACE").unwrap_or_default())?,
         family,
         table: parsed("TABLE", get("TABLE").unwrap_or_default())?,
+        mark: get("MARK").map(|it| parsed("MARK", it)).transpose()?,
         gateway: get("GATEWAY").map(|it| parsed("GATEWAY", it)).transpose()?,
         routes: prefixes("ROUTES", get("ROUTES").unwrap_or_default())?,
         arp_ip: get("ARP_IP").map(|it| parsed("ARP_IP", it)).transpose()?,

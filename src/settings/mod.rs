@@ -1,6 +1,7 @@
 //! The administrator's settings: files of /etc/default as types. The only home of defaults.
 
 mod dns;
+mod routing;
 mod setup;
 mod shell;
 
@@ -12,9 +13,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 
 pub use self::dns::{Authentication, DnsSettings};
+pub use self::routing::{MarkMask, Routing};
 pub use self::setup::{Setup, Setups};
 use self::shell::{Assignment, Assignments};
 use crate::addr::{Mac, MacMask};
+use crate::plan::{Mark, TABLE_MAIN};
 use crate::printable::{is_printable, quoted};
 
 /// The environment variable that names a settings file to be read instead of all others.
@@ -70,6 +73,10 @@ pub struct Settings {
     pub nfdhcpd_state_extra: Option<String>,
     /// GANETI_NIC_DIR: Ganeti's NIC files under Xen.
     pub ganeti_nic_dir: PathBuf,
+    /// ROUTING: how the packets of routed NICs come to their table.
+    pub routing: Routing,
+    /// ROUTING_MARK_MASK: the bits of the mark that say so.
+    pub routing_mark_mask: MarkMask,
     /// IPSPOOF: no source-address check on routed NICs.
     pub ipspoof: bool,
     /// Dynamic DNS.
@@ -89,6 +96,8 @@ impl Default for Settings {
             nfdhcpd_state_dir: "/var/lib/nfdhcpd".into(),
             nfdhcpd_state_extra: None,
             ganeti_nic_dir: "/var/run/ganeti/xen-hypervisor/nic".into(),
+            routing: Routing::Rule,
+            routing_mark_mask: MarkMask::DEFAULT,
             ipspoof: false,
             dns: DnsSettings::default(),
             tags: Setup::ALL.map(|setup| Cow::Borrowed(setup.default_tag())),
@@ -165,6 +174,13 @@ impl Settings {
         &self.tags[setup as usize]
     }
 
+    /// The mark of packets that `table` routes; none where they are routed by rules alone: because ROUTING says so, because
+    /// the table is main, to which they come anyway, or because its number does not fit into ROUTING_MARK_MASK.
+    pub fn mark(&self, table: u32) -> Option<Mark> {
+        let marked = self.routing == Routing::Mark && table != TABLE_MAIN;
+        marked.then(|| self.routing_mark_mask.of_table(table)).flatten()
+    }
+
     /// What a NIC's Plan is made from, as assignments for its record. NFDHCPD_STATE_EXTRA has no part in what must be
     /// removed, and may be of several lines, so it is left out.
     pub fn for_record(&self) -> Vec<(&'static str, String)> {
@@ -172,6 +188,8 @@ impl Settings {
             ("MAC_MASK", self.mac_mask.to_string()),
             ("TAP_CONSTANT_MAC", self.tap_constant_mac.to_string()),
             ("NFDHCPD_STATE_DIR", self.nfdhcpd_state_dir.display().to_string()),
+            ("ROUTING", self.routing.to_string()),
+            ("ROUTING_MARK_MASK", self.routing_mark_mask.to_string()),
             ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
             ("FZONE", self.dns.fzone.clone().unwrap_or_default()),
         ];
@@ -206,6 +224,8 @@ impl Settings {
             "NFDHCPD_STATE_DIR" if given => self.nfdhcpd_state_dir = path(value)?,
             "NFDHCPD_STATE_EXTRA" if given => self.nfdhcpd_state_extra = Some(binding_lines(value)?),
             "GANETI_NIC_DIR" if given => self.ganeti_nic_dir = path(value)?,
+            "ROUTING" if given => self.routing = value.parse()?,
+            "ROUTING_MARK_MASK" if given => self.routing_mark_mask = value.parse()?,
             "IPSPOOF" => self.ipspoof = given,
             "STATE_DIR"
             | "LOGFILE"
@@ -214,7 +234,9 @@ impl Settings {
             | "TAP_CONSTANT_MAC"
             | "NFDHCPD_STATE_DIR"
             | "NFDHCPD_STATE_EXTRA"
-            | "GANETI_NIC_DIR" => {}
+            | "GANETI_NIC_DIR"
+            | "ROUTING"
+            | "ROUTING_MARK_MASK" => {}
             _ => {
                 if let Some(setup) = Setup::ALL.into_iter().find(|setup| setup.key() == key) {
                     if given {
