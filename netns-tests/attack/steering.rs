@@ -94,29 +94,33 @@ pub fn among_the_marks_of_others() -> Result<()> {
         "table inet others {{
             counter ours {{ }}
             counter theirs {{ }}
+            counter inbound {{ }}
             counter wrong {{ }}
             chain mangle {{
                 type filter hook prerouting priority -150; policy accept;
-                meta mark set 0x{:08x}
+                meta mark set 0x{all:08x}
             }}
-            chain seen {{
-                type filter hook forward priority 0; policy accept;
-                iifname \"tap0\" meta mark 0x{:08x} counter name ours accept
-                iifname \"eth1\" meta mark 0x{:08x} counter name theirs accept
+            chain to_be_routed {{
+                type filter hook prerouting priority -100; policy accept;
+                iifname \"tap0\" meta mark 0x{ours:08x} counter name ours
+            }}
+            chain routed {{
+                type filter hook forward priority -150; policy accept;
+                iifname \"tap0\" meta mark 0x{FOREIGN_MARK:08x} counter name theirs accept
+                iifname \"eth1\" meta mark 0x{all:08x} counter name inbound accept
                 counter name wrong
             }}
         }}",
-        0xfff0_0000 | FOREIGN_MARK,
-        0x0640_0000 | FOREIGN_MARK,
-        0xfff0_0000 | FOREIGN_MARK,
+        all = 0xfff0_0000 | FOREIGN_MARK,
+        ours = 0x0640_0000 | FOREIGN_MARK,
     ))?;
     passes(&ground, "between others' marks")?;
-    for (counter, packets) in [("ours", 6), ("theirs", 2), ("wrong", 0)] {
+    for (counter, packets) in [("ours", 6), ("theirs", 6), ("inbound", 2), ("wrong", 0)] {
         let text = ground
             .node
             .netns
             .output(std::process::Command::new("nft").args(["list", "counter", "inet", "others", counter]))?;
-        ensure!(text.contains(&format!("packets {packets} ")), "expected {packets}: {text}");
+        ensure!(text.contains(&format!("packets {packets} ")), "{counter}: expected {packets}: {text}");
     }
     // The mark of a connection is written back on every packet of it, the answers of the node among them.
     ground.nft(

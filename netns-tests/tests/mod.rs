@@ -58,7 +58,7 @@ pub fn all() -> impl Iterator<Item = Test> {
 }
 
 /// The way of routing that is not the default.
-pub const OTHER_ROUTING: &str = "ROUTING=mark";
+pub const OTHER_ROUTING: &str = "ROUTING=rule";
 
 /// Those that run under [`OTHER_ROUTING`] too: all in which a routed NIC has a part.
 pub fn routed() -> impl Iterator<Item = Test> {

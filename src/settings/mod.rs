@@ -96,7 +96,7 @@ impl Default for Settings {
             nfdhcpd_state_dir: "/var/lib/nfdhcpd".into(),
             nfdhcpd_state_extra: None,
             ganeti_nic_dir: "/var/run/ganeti/xen-hypervisor/nic".into(),
-            routing: Routing::Rule,
+            routing: Routing::Mark,
             routing_mark_mask: MarkMask::DEFAULT,
             ipspoof: false,
             dns: DnsSettings::default(),

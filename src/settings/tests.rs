@@ -27,7 +27,7 @@ fn an_empty_file_means_the_documented_defaults() {
     assert_eq!(found.nfdhcpd_state_dir, Path::new("/var/lib/nfdhcpd"));
     assert_eq!(found.ganeti_nic_dir, Path::new("/var/run/ganeti/xen-hypervisor/nic"));
     assert!(!found.ipspoof);
-    assert_eq!((found.routing, found.routing_mark_mask.to_string().as_str()), (Routing::Rule, "0xfff00000"));
+    assert_eq!((found.routing, found.routing_mark_mask.to_string().as_str()), (Routing::Mark, "0xfff00000"));
     let tags = Setup::ALL.map(|setup| found.tag(setup));
     let defaults = ["ip-less-routed", "private-filtered", "nfdhcpd", "masq", "dns", "bridged", "public"];
     assert_eq!((&tags[..7], tags[7]), (&defaults[..], "strict-filtered"));

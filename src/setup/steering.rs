@@ -13,6 +13,8 @@ use crate::setup::element;
 const STEERED: &str = "steered_";
 /// After mangle PREROUTING (-150), where others write marks or restore those of connections: ours stands in its bits then.
 const AFTER_MANGLE: i32 = -145;
+/// Before mangle FORWARD (-150): the packet has its route, and others need not see our bits, nor keep them with a connection.
+const BEFORE_MANGLE: i32 = -155;
 
 /// Name of the set, of the tables inet and arp, that holds the interfaces whose packets `table` routes.
 pub fn steered(table: u32) -> Name {
@@ -33,19 +35,22 @@ pub fn sets(table: u32) -> [Table; 2] {
     })
 }
 
-/// Marks what comes from the TAPs of a routing table, in the bits of the mask only. A routing table has its own set and chain,
-/// as the mark is a constant: taking it from a map and keeping the other bits needs Linux 6.13.
+/// Marks what comes from the TAPs of a routing table, in the bits of the mask only, until it is routed. A routing table has its own
+/// set and chains, as the mark is a constant: taking it from a map and keeping the other bits needs Linux 6.13.
 ///
 /// In the arp table what the node is asked on a TAP: its own answer to a request goes by the routes (arp_process of the
 /// kernel's net/ipv4/arp.c).
 pub fn tables(table: u32, mark: Mark) -> [Table; 2] {
-    let write =
-        Statement::WriteBits { field: Field::Mark, mask: Value::Mark(mark.mask), value: Value::Mark(mark.value) };
-    let rule = ruleset::Rule::from([Statement::contained([Field::IifName.into()], steered(table)), write]);
+    let from_taps = |value| {
+        let write =
+            Statement::WriteBits { field: Field::Mark, mask: Value::Mark(mark.mask), value: Value::Mark(value) };
+        vec![ruleset::Rule::from([Statement::contained([Field::IifName.into()], steered(table)), write])]
+    };
+    let steer = |point, priority| hooked(format!("steer_{table}"), point, priority, from_taps(mark.value));
+    let clear = hooked(format!("clear_{table}"), HookPoint::Forward, BEFORE_MANGLE, from_taps(0));
     let [mut inet, mut arp] = sets(table);
-    let chain = |point, priority| hooked(format!("steer_{table}"), point, priority, vec![rule.clone()]);
-    inet.chains = vec![chain(HookPoint::Prerouting, AFTER_MANGLE)];
-    arp.chains = vec![chain(HookPoint::Input, 0)];
+    inet.chains = vec![steer(HookPoint::Prerouting, AFTER_MANGLE), clear];
+    arp.chains = vec![steer(HookPoint::Input, 0)];
     [inet, arp]
 }
 

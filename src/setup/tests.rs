@@ -68,10 +68,10 @@ fn strict_filtered_and_a_profile_on_a_bridge() {
 fn what_a_routed_nic_always_gets_and_a_profile() {
     let routed = [("MODE", "routed"), ("LINK", "100"), ("NETWORK_TAGS", "ip-less-routed")];
     let gateway = [("NETWORK_GATEWAY", "10.0.0.1")];
-    let plan = plan_of(&[PRIVATE, STRICT, &routed, &gateway], &Settings::default()).expect("a plan");
+    let plan = plan_of(&[PRIVATE, STRICT, &routed, &gateway], &settings("ROUTING=rule\n")).expect("a plan");
     assert_eq!(nft(&plan), include_str!("tests/routed.nft"));
     // Unchecked sources still are no routers and no servers.
-    let unchecked = plan_of(&[PRIVATE, STRICT, &routed], &settings("IPSPOOF=yes\n")).expect("a plan");
+    let unchecked = plan_of(&[PRIVATE, STRICT, &routed], &settings("IPSPOOF=yes\nROUTING=rule\n")).expect("a plan");
     let sets: Vec<_> = unchecked.elements.iter().map(|element| element.set.as_ref()).collect();
     assert_eq!(sets, ["limited", "routed"]);
 }
