@@ -130,9 +130,18 @@ fn node_up_again_follows_the_settings() -> Result<()> {
             mark.map(|mark| format!("20050:\tfrom all fwmark {mark} lookup 100 proto 218")).into_iter().collect();
         ensure!(marks(netns)? == [&expected[..], &expected[..]].concat(), "{line}: {:?}", marks(netns)?);
     }
-    site.node.files.set("ROUTING=mark")?;
+    // That which a NIC's ifup made goes, too.
+    let made_by_ifup = || -> Result<()> {
+        site.node.files.set("ROUTING=mark")?;
+        site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
+        site.node.files.set("ROUTING=rule")?;
+        ensure!(marks(netns)?.len() == 2);
+        Ok(())
+    };
+    made_by_ifup()?;
     site.node.uplink_up()?;
-    ensure!(marks(netns)?.len() == 2);
+    ensure!(marks(netns)?.is_empty(), "{:?}", marks(netns)?);
+    made_by_ifup()?;
     for family in ["inet", "inet6"] {
         let options = format!("--dev eth1 --family {family}");
         site.node.files.run(netns, &["node", "down"], &options)?.succeeds()?;

@@ -273,6 +273,12 @@ fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Before)> {
     Ok((uplink, Before { up: get("BEFORE_UP") == Some("1"), settings, ..Before::default() }))
 }
 
+/// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since.
+fn marked(uplink: Uplink, settings: &Settings) -> Uplink {
+    let mark = uplink.mark.or_else(|| settings.routing_mark_mask.of_table(uplink.table));
+    Uplink { mark, ..uplink }
+}
+
 /// What the uplink and the node are like before us.
 fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before> {
     let link = kernel.link(device)?.cloned();
@@ -326,8 +332,8 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
     let records = state.records.clone();
     state.write(records.into_iter().filter(|it| *it != variables).chain([variables.clone()]).collect())?;
     let mut leftover = Plan::default();
-    for (old, _) in &old {
-        let gone = reconcile::difference(&uplink::plan(old, &before), &plan);
+    for (old, _) in old.iter().cloned() {
+        let gone = reconcile::difference(&uplink::plan(&marked(old, settings), &before), &plan);
         leftover.elements.extend(gone.elements);
         leftover.objects.extend(gone.objects);
     }
@@ -365,6 +371,7 @@ pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &m
     let live = kernel.link(device)?.is_some();
     for variables in state.records.clone().iter().rev() {
         let (uplink, before) = recorded(variables, family)?;
+        let uplink = marked(uplink, settings);
         let mut plan = uplink::plan(&uplink, &before);
         if state::other_uplinks(&settings.state_dir, device, family)? {
             // Another uplink needs what is set for all.
