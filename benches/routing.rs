@@ -162,9 +162,9 @@ impl World {
         self.run("ifup", last, &[])?;
         sleep(if first { Duration::from_secs(3) } else { PAUSE });
         on_one_processor(true)?;
-        for family in 0..2 {
+        for (family, times) in times.iter_mut().take(2).enumerate() {
             for _ in 0..BATCHES {
-                times[family].push(self.batch(family)?);
+                times.push(self.batch(family)?);
             }
         }
         on_one_processor(false)
