@@ -4,15 +4,17 @@
 //! `cargo bench --bench filtered`. In namespaces of its own, as the other bench; believe the ratios, the machine is noisy.
 
 mod common;
+#[path = "common/ports.rs"]
+mod ports;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
-use std::thread::{sleep, spawn};
+use std::sync::mpsc::Sender;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use common::{PAUSE, median};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use snf_network::addr::{IfName, Mac};
 use snf_network::kernel::guest_port::GuestPort;
@@ -129,7 +131,7 @@ impl World {
             let bridge: IfName = BRIDGE.parse()?;
             topology::add_bridge(&bridge, Mac([2, 0, 0, 0, 2, 0]))?;
             topology::set_up(&bridge)?;
-            Ok((hold(2..=nics)?, open(0)?, open(1)?))
+            Ok((ports::hold((2..=nics).map(name))?, ports::open(&name(0))?, ports::open(&name(1))?))
         })?;
         let mut frame = [mac(1).0, mac(0).0].concat();
         frame.extend(ETHER_TYPE);
@@ -185,27 +187,6 @@ fn expect(guest: &mut GuestPort, frame: &[u8], times: u32) -> Result<()> {
         missing -= u32::from(received.as_deref() == Some(frame));
     }
     Ok(())
-}
-
-/// Makes the interfaces of guests that neither send nor receive. A thread with a table of file descriptors of its own holds
-/// them: a thousand of them in ours would be copied and closed by each process that is measured.
-fn hold(numbers: impl IntoIterator<Item = u16> + Send + 'static) -> Result<Sender<()>> {
-    let ((release, released), (made, result)) = (channel::<()>(), channel());
-    spawn(move || {
-        let guests = unshare(CloneFlags::CLONE_FILES)
-            .context("unshare CLONE_FILES")
-            .and_then(|()| numbers.into_iter().map(open).collect::<Result<Vec<_>>>());
-        // Until the other end is dropped; nothing is sent.
-        if made.send(guests.as_ref().map(drop).map_err(|error| anyhow!("{error:#}"))).is_ok() {
-            released.recv().ok();
-        }
-    });
-    result.recv()??;
-    Ok(release)
-}
-
-fn open(number: u16) -> Result<GuestPort> {
-    GuestPort::open(&name(number).parse()?, Mac([2, 0, 0, 0, 3, 0]))
 }
 
 fn name(number: u16) -> String {

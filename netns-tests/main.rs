@@ -19,7 +19,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use harness::{Skip, netns, package};
+use harness::{Skip, netns, package, setting};
 
 /// A test: its name and what it does.
 type Test = (&'static str, fn() -> Result<()>);
@@ -37,11 +37,16 @@ fn main() -> ExitCode {
     let machine = Arc::new(vm::Machine::new());
     let entered = if arguments.list { Ok(()) } else { package::start_outside().and_then(|()| netns::enter()) };
     let refused: Option<Arc<str>> = entered.err().map(|error| format!("{error:#}").into());
-    let trials = tests::all().map(|(name, test)| {
+    let everything = tests::all().map(|(name, test)| (name.to_owned(), None, test));
+    let again = tests::routed().map(|(name, test)| {
+        let line = tests::OTHER_ROUTING;
+        (format!("{name}[{line}]"), Some(line), test)
+    });
+    let trials = everything.chain(again).map(|(name, line, test)| {
         let refused = refused.clone();
-        Trial::ignorable_test(name, move || match refused {
-            Some(reason) => skipped(name, &reason),
-            None => verdict(name, test()),
+        Trial::ignorable_test(name.clone(), move || match refused {
+            Some(reason) => skipped(&name, &reason),
+            None => verdict(&name, setting::under(line, test)),
         })
     });
     let trials = trials.chain(in_vm.into_iter().map(|(name, _)| {

@@ -4,6 +4,7 @@
 //! `echo` commands that would do the same.
 
 mod devices;
+mod rule;
 mod vlans;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use self::devices::{Bridge, VlanDevice};
+pub use self::rule::{Mark, Rule, RuleSelector, number};
 pub use self::vlans::{PortVlan, PortVlans, Towards};
 use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
@@ -26,6 +28,8 @@ pub const PROTOCOL_NODE: u8 = 218;
 pub const GROUP_NODE: u32 = 218;
 /// Preference of the uplink's rule: looked at before those of the NICs, so that inbound packets match first.
 pub const PREFERENCE_NODE: u32 = 20_000;
+/// Preference of the rules by mark: before those of the NICs, so that a marked packet passes none of them.
+pub const PREFERENCE_MARK: u32 = 20_050;
 /// Preference of each NIC's rule.
 pub const PREFERENCE_NIC: u32 = 20_100;
 /// The routing table `main` (RT_TABLE_MAIN of linux/rtnetlink.h).
@@ -55,7 +59,7 @@ pub enum Object {
     Sysctl(Sysctl),
     /// MAC and MTU of a link.
     Link(Link),
-    /// A policy rule by input interface.
+    /// A policy rule.
     Rule(Rule),
     /// Membership in a bridge; without one, in none.
     Port(Port),
@@ -115,21 +119,6 @@ pub struct Link {
     pub mac: Option<Change<Mac>>,
     /// In bytes.
     pub mtu: Option<Change<u32>>,
-}
-
-/// `ip rule add iif IIF lookup TABLE`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Rules are kept per family.
-    pub family: Family,
-    /// The input interface, by name: the rule survives the interface.
-    pub iif: IfName,
-    /// The table it selects.
-    pub table: u32,
-    /// Lower is looked at earlier.
-    pub preference: u32,
-    /// Whose it is.
-    pub protocol: u8,
 }
 
 /// The port of a bridge.
@@ -269,15 +258,7 @@ impl Object {
                 }
                 if command.is_empty() { command } else { format!("ip link set dev {}{command}", it.name) }
             }
-            Self::Rule(it) => format!(
-                "ip {} rule {} iif {} lookup {} pref {} protocol {}",
-                it.family.ip_option(),
-                either("add", "del"),
-                it.iif,
-                it.table,
-                it.preference,
-                it.protocol
-            ),
+            Self::Rule(it) => it.command(verb),
             Self::Port(it) => match &it.bridge {
                 Some(bridge) if !remove => format!("ip link set dev {} master {bridge}", it.name),
                 _ => format!("ip link set dev {} nomaster", it.name),
@@ -356,8 +337,14 @@ impl fmt::Display for Plan {
             }
             writeln!(f, "EOF")?;
         }
-        for command in self.objects.iter().map(|object| object.command(Verb::Add)).filter(|c| !c.is_empty()) {
-            writeln!(f, "{command}")?;
+        for object in &self.objects {
+            let command = object.command(Verb::Add);
+            match object {
+                _ if command.is_empty() => {}
+                // Where it stands already, iproute2 says so and fails.
+                Object::Rule(Rule { shared: true, .. }) => writeln!(f, "{command} || :")?,
+                _ => writeln!(f, "{command}")?,
+            }
         }
         for announcement in &self.announcements {
             writeln!(f, "# announce {announcement}")?;

@@ -15,6 +15,7 @@ pub mod nic;
 pub mod package;
 pub mod packet;
 pub mod port;
+pub mod setting;
 pub mod snapshot;
 pub mod topology;
 pub mod xenstore;

@@ -28,6 +28,7 @@ mod routed;
 mod selftest;
 mod spoof;
 mod static_binary;
+mod steering;
 mod takeover;
 mod vlan;
 mod walk;
@@ -42,6 +43,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         selftest::TESTS,
         routed::TESTS,
         spoof::TESTS,
+        steering::TESTS,
         takeover::TESTS,
         nfdhcpd::TESTS,
         announce::TESTS,
@@ -70,6 +72,24 @@ pub fn all() -> impl Iterator<Item = Test> {
         pages::TESTS,
     ];
     themes.into_iter().flatten().copied()
+}
+
+/// The way of routing that is not the default.
+pub const OTHER_ROUTING: &str = "ROUTING=rule";
+
+/// Those that run under [`OTHER_ROUTING`] too: all in which a routed NIC has a part.
+pub fn routed() -> impl Iterator<Item = Test> {
+    let themes = [
+        routed::TESTS,
+        spoof::TESTS,
+        takeover::TESTS,
+        lifecycle::TESTS,
+        nfdhcpd::TESTS,
+        node::TESTS,
+        plan::TESTS,
+        faults::TESTS,
+    ];
+    themes.into_iter().flatten().copied().chain(crate::attack::routed())
 }
 
 /// Those that run on Debian's own kernel.

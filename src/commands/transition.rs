@@ -12,8 +12,8 @@ use crate::nic::Nic;
 use crate::plan::{Binding, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
-use crate::ruleset::Element;
-use crate::setup::base;
+use crate::ruleset::{Element, TableFamily};
+use crate::setup::{base, steering};
 use crate::state::{State, Variables};
 
 /// A record and the Plan that was made of it.
@@ -190,12 +190,13 @@ impl Transition<'_> {
             Err(_) if self.plan.tables.is_empty() => return Ok(Vec::new()),
             nftables => nftables?,
         };
-        let there = nftables.present(&base::membership(name, settings))?;
+        let steered = steering::steered_tables(&nftables.set_names(TableFamily::Inet)?);
+        let there = nftables.present(&base::membership(name, settings, &steered))?;
         if there.iter().all(|it| *it == Presence::Absent) {
             return Ok(Vec::new());
         }
         let mut elements = Vec::new();
-        for table in base::tables(settings) {
+        for table in base::tables(settings, &steered) {
             for set in &table.sets {
                 elements.extend(nftables.elements_of(table.family, set, name)?);
             }

@@ -101,6 +101,8 @@ fn rule_line(family: Family, rule: &RuleMessage) -> String {
         match attribute {
             RuleAttribute::Iifname(it) => line += &format!(" iif {it}"),
             RuleAttribute::Oifname(it) => line += &format!(" oif {it}"),
+            RuleAttribute::FwMark(it) => line += &format!(" fwmark {it:#x}"),
+            RuleAttribute::FwMask(it) => line += &format!("/{it:#x}"),
             RuleAttribute::Table(it) => line += &format!(" lookup {it}"),
             RuleAttribute::Priority(it) => line += &format!(" pref {it}"),
             RuleAttribute::Protocol(it) => line += &format!(" protocol {}", u8::from(*it)),

@@ -37,7 +37,7 @@ const fn key(name: &'static str, preset: Preset, meaning: &'static str) -> Key {
 }
 
 /// Every key, in the order in which they are described.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 30] = [
     key("STATE_DIR", Value("/var/lib/snf-network"), "where what stands of each interface is recorded"),
     key("LOGFILE", Value("/var/log/ganeti/snf-network.log"), "the log, a line per action"),
     key("IFUP_EXTRA_SCRIPT", Unset("/etc/ganeti/ifup-extra"), "your own script, exec'd as the last act of ifup"),
@@ -46,6 +46,9 @@ pub const KEYS: [Key; 27] = [
     key("NFDHCPD_STATE_DIR", Value("/var/lib/nfdhcpd"), "where nfdhcpd looks for its binding files"),
     key("NFDHCPD_STATE_EXTRA", Unset("MTU=1400"), "more lines KEY=value in each binding file"),
     key("GANETI_NIC_DIR", Value("/var/run/ganeti/xen-hypervisor/nic"), "Ganeti's NIC files for Xen"),
+    key("SNF_NETWORK_TIMEOUT", Value("30"), "how long a run may take, in seconds"),
+    key("ROUTING", Value("mark"), "rule or mark: how the packets of routed NICs come to their table"),
+    key("ROUTING_MARK_MASK", Value("0xfff00000"), "the bits of a packet's mark that are ours"),
     key("IPSPOOF", Unset("yes"), "with any value, routed NICs may send from any source address"),
     key("IP_LESS_ROUTED_TAG", Value("ip-less-routed"), "the network tag of routed guests on nodes without an address"),
     key("MAC_FILTERED_TAG", Value("private-filtered"), "the network tag of isolation by MAC prefix"),

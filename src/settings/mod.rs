@@ -2,6 +2,7 @@
 
 mod dns;
 mod keys;
+mod routing;
 mod setup;
 mod shell;
 
@@ -13,11 +14,13 @@ use anyhow::{Context, Result, ensure};
 
 pub use self::dns::{Authentication, DnsSettings};
 pub use self::keys::{KEYS, Key, Preset, settings_file};
+pub use self::routing::{MarkMask, Routing};
 pub use self::setup::{Setup, Setups};
 use self::shell::{Assignment, Assignments};
 use crate::addr::{Mac, MacMask};
 use crate::deadline;
 use crate::files;
+use crate::plan::{Mark, TABLE_MAIN};
 use crate::printable::{is_printable, quoted};
 
 /// The environment variable that names a settings file to be read instead of all others.
@@ -79,6 +82,10 @@ pub struct Settings {
     pub ganeti_nic_dir: PathBuf,
     /// SNF_NETWORK_TIMEOUT: what a run may take.
     pub timeout: Duration,
+    /// ROUTING: how the packets of routed NICs come to their table.
+    pub routing: Routing,
+    /// ROUTING_MARK_MASK: the bits of the mark that say so.
+    pub routing_mark_mask: MarkMask,
     /// IPSPOOF: no source-address check on routed NICs.
     pub ipspoof: bool,
     /// Dynamic DNS.
@@ -99,6 +106,8 @@ impl Default for Settings {
             nfdhcpd_state_extra: None,
             ganeti_nic_dir: "/var/run/ganeti/xen-hypervisor/nic".into(),
             timeout: Duration::from_secs(30),
+            routing: Routing::Mark,
+            routing_mark_mask: MarkMask::DEFAULT,
             ipspoof: false,
             dns: DnsSettings::default(),
             tags: Setup::ALL.map(|setup| Cow::Borrowed(setup.default_tag())),
@@ -184,6 +193,13 @@ impl Settings {
         &self.tags[setup as usize]
     }
 
+    /// The mark of packets that `table` routes; none where they are routed by rules alone: because ROUTING says so, because
+    /// the table is main, to which they come anyway, or because its number does not fit into ROUTING_MARK_MASK.
+    pub fn mark(&self, table: u32) -> Option<Mark> {
+        let marked = self.routing == Routing::Mark && table != TABLE_MAIN;
+        marked.then(|| self.routing_mark_mask.of_table(table)).flatten()
+    }
+
     /// What a NIC's Plan is made from, as assignments for its record. NFDHCPD_STATE_EXTRA has no part in what must be
     /// removed, and may be of several lines, so it is left out.
     pub fn for_record(&self) -> Vec<(&'static str, String)> {
@@ -191,6 +207,8 @@ impl Settings {
             ("MAC_MASK", self.mac_mask.to_string()),
             ("TAP_CONSTANT_MAC", self.tap_constant_mac.to_string()),
             ("NFDHCPD_STATE_DIR", self.nfdhcpd_state_dir.display().to_string()),
+            ("ROUTING", self.routing.to_string()),
+            ("ROUTING_MARK_MASK", self.routing_mark_mask.to_string()),
             ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
             ("FZONE", self.dns.fzone.clone().unwrap_or_default()),
         ];
@@ -229,6 +247,8 @@ impl Settings {
             "NFDHCPD_STATE_EXTRA" if given => self.nfdhcpd_state_extra = Some(binding_lines(value)?),
             "GANETI_NIC_DIR" if given => self.ganeti_nic_dir = path(value)?,
             TIMEOUT if given => self.timeout = timeout(value)?,
+            "ROUTING" if given => self.routing = value.parse()?,
+            "ROUTING_MARK_MASK" if given => self.routing_mark_mask = value.parse()?,
             "IPSPOOF" => self.ipspoof = given,
             "STATE_DIR"
             | "LOGFILE"
@@ -238,7 +258,9 @@ impl Settings {
             | "NFDHCPD_STATE_DIR"
             | "NFDHCPD_STATE_EXTRA"
             | "GANETI_NIC_DIR"
-            | TIMEOUT => {}
+            | TIMEOUT
+            | "ROUTING"
+            | "ROUTING_MARK_MASK" => {}
             _ => {
                 if let Some(setup) = Setup::ALL.into_iter().find(|setup| setup.key() == key) {
                     if given {

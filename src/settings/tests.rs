@@ -27,6 +27,7 @@ fn an_empty_file_means_the_documented_defaults() {
     assert_eq!(found.nfdhcpd_state_dir, Path::new("/var/lib/nfdhcpd"));
     assert_eq!(found.ganeti_nic_dir, Path::new("/var/run/ganeti/xen-hypervisor/nic"));
     assert!(!found.ipspoof);
+    assert_eq!((found.routing, found.routing_mark_mask.to_string().as_str()), (Routing::Mark, "0xfff00000"));
     let tags = Setup::ALL.map(|setup| found.tag(setup));
     let defaults = ["ip-less-routed", "private-filtered", "nfdhcpd", "masq", "dns", "bridged", "public"];
     assert_eq!((&tags[..7], tags[7]), (&defaults[..], "strict-filtered"));
@@ -56,6 +57,11 @@ fn every_key_is_taken_over() {
     assert_eq!(found.nfdhcpd_state_extra.as_deref(), Some("MTU=1400\nPRIVATE=1"));
     assert_eq!((found.tag(Setup::Dns), found.tag(Setup::Public)), ("ddns", "π:*/x"));
     assert_eq!(found.tag(Setup::StrictFiltered), "strict");
+    let found = settings("ROUTING=mark\nROUTING_MARK_MASK=0xff00\n");
+    assert_eq!(found.mark(100).map(|it| it.to_string()).as_deref(), Some("0x6400/0xff00"));
+    assert_eq!(found.mark(256), None, "its number has nine bits");
+    assert_eq!(found.mark(254), None, "main");
+    assert_eq!(settings("ROUTING=rule\nROUTING_MARK_MASK=0xff00\n").mark(100), None);
     assert!(!settings("IPSPOOF=").ipspoof);
 }
 
@@ -124,6 +130,11 @@ fn bad_values_are_named_with_their_place_and_what_was_expected() {
         (
             "TAP_CONSTANT_MAC=01:0:0:0:0:0",
             "FILE:1: TAP_CONSTANT_MAC \"01:0:0:0:0:0\": expected a unicast MAC".to_owned(),
+        ),
+        ("ROUTING=vrf", "FILE:1: ROUTING \"vrf\": expected rule or mark".to_owned()),
+        (
+            "ROUTING_MARK_MASK=ff",
+            "FILE:1: ROUTING_MARK_MASK \"ff\": expected a number of 32 bits such as 0xfff00000, not 0".to_owned(),
         ),
         ("NFDHCPD_STATE_EXTRA=a", format!("FILE:1: NFDHCPD_STATE_EXTRA \"a\": {LINES}")),
         ("NFDHCPD_STATE_EXTRA=A=b=c", format!("FILE:1: NFDHCPD_STATE_EXTRA \"A=b=c\": {LINES}")),

@@ -11,6 +11,7 @@ pub mod neighbours;
 pub mod nfdhcpd;
 pub mod routed;
 pub mod routed_sources;
+pub mod steering;
 pub mod strict;
 pub mod uplink;
 

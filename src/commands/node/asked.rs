@@ -9,6 +9,7 @@ use super::values::{family, parsed, prefixes, table};
 use crate::addr::{Family, IfName};
 use crate::plan::{TABLE_MAIN, Verb};
 use crate::printable::quoted;
+use crate::settings::Settings;
 use crate::setup::uplink::Uplink;
 
 /// The request as it was given, for one or both families.
@@ -84,19 +85,21 @@ impl Asked {
     ///
     /// # Errors
     /// If two gateways are of this family.
-    pub(super) fn uplink(&self, device: &IfName, family: Family) -> Result<Uplink> {
+    pub(super) fn uplink(&self, device: &IfName, family: Family, settings: &Settings) -> Result<Uplink> {
         let mut gateways = self.gateways.iter().copied().filter(|it| Family::of(*it) == family);
         let gateway = gateways.next();
         ensure!(gateways.next().is_none(), "node up {device}: two gateways of {family}, expected one");
+        let table = self.table.unwrap_or(TABLE_MAIN);
         Ok(Uplink {
             device: device.clone(),
             family,
-            table: self.table.unwrap_or(TABLE_MAIN),
+            table,
             gateway,
             routes: self.routes.iter().copied().filter(|it| Family::of(it.addr()) == family).collect(),
             arp_ip: self.arp_ip.filter(|_| family == Family::V4),
             forwarding: !self.no_forwarding,
             proxy: !self.no_proxy,
+            mark: settings.mark(table),
         })
     }
 }

@@ -88,8 +88,8 @@ fn carry_out(verb: Verb, asked: &Asked) -> Result<()> {
     for family in asked.families(verb) {
         if done.is_ok() {
             done = match verb {
-                Verb::Add if asked.dry_run => print_plan(&plan(&asked.uplink(&device, family)?, &settings)?),
-                Verb::Add => up(&asked.uplink(&device, family)?, &settings, &mut log),
+                Verb::Add if asked.dry_run => print_plan(&plan(&asked.uplink(&device, family, &settings)?, &settings)?),
+                Verb::Add => up(&asked.uplink(&device, family, &settings)?, &settings, &mut log),
                 Verb::Remove => down(&device, family, &settings, &mut log),
             };
         }

@@ -31,6 +31,7 @@ fn variables(uplink: &Uplink, before: &Before) -> Variables {
         ("ARP_IP", text(uplink.arp_ip.map(|it| it.to_string()))),
         ("FORWARDING", u8::from(uplink.forwarding).to_string()),
         ("PROXY", u8::from(uplink.proxy).to_string()),
+        ("MARK", text(uplink.mark.map(|it| it.to_string()))),
         ("BEFORE_UP", u8::from(before.up).to_string()),
         ("BEFORE_SETTINGS", settings_text(&before.settings)),
     ]
@@ -49,6 +50,7 @@ fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Before)> {
         arp_ip: get("ARP_IP").map(|it| parsed("ARP_IP", it)).transpose()?,
         forwarding: get("FORWARDING") == Some("1"),
         proxy: get("PROXY") == Some("1"),
+        mark: get("MARK").map(|it| parsed("MARK", it)).transpose()?,
     };
     let settings = settings_of(get("BEFORE_SETTINGS").unwrap_or_default());
     Ok((uplink, Before { up: get("BEFORE_UP") == Some("1"), settings, ..Before::default() }))
@@ -84,6 +86,12 @@ fn known(kernel: &mut Kernel, state: &State, uplink: &Uplink) -> Result<(Vec<(Up
     Ok((old, before))
 }
 
+/// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since.
+fn marked(uplink: Uplink, settings: &Settings) -> Uplink {
+    let mark = uplink.mark.or_else(|| settings.routing_mark_mask.of_table(uplink.table));
+    Uplink { mark, ..uplink }
+}
+
 /// What [`up`] would do, as commands.
 ///
 /// # Errors
@@ -107,8 +115,8 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
     let records = state.records.clone();
     state.write(records.into_iter().filter(|it| *it != variables).chain([variables.clone()]).collect())?;
     let mut leftover = Plan::default();
-    for (old, _) in &old {
-        let gone = reconcile::difference(&uplink::plan(old, &before), &plan);
+    for (old, _) in old.iter().cloned() {
+        let gone = reconcile::difference(&uplink::plan(&marked(old, settings), &before), &plan);
         leftover.elements.extend(gone.elements);
         leftover.objects.extend(gone.objects);
     }
@@ -147,6 +155,7 @@ pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &m
     let live = kernel.link(device)?.is_some();
     for variables in state.records.clone().iter().rev() {
         let (uplink, before) = recorded(variables, family)?;
+        let uplink = marked(uplink, settings);
         let mut plan = uplink::plan(&uplink, &before);
         if state::other_uplinks(&settings.state_dir, device, family)? {
             // Another uplink needs what is set for all.

@@ -219,6 +219,11 @@ pub(super) fn dump_elements(family: TableFamily, set: &str) -> Result<Request> {
     Ok(Request::new(NFT_MSG_GETSETELEM, NlmF::DUMP, family, name_set(set)?))
 }
 
+/// Asks for all sets of a table.
+pub(super) fn dump_sets(family: TableFamily) -> Result<Request> {
+    Ok(Request::new(NFT_MSG_GETSET, NlmF::DUMP, family, vec![attribute(NFTA_SET_TABLE, TABLE)?]))
+}
+
 /// Asks for one element, by its key.
 pub(super) fn get_element(element: &Element) -> Result<Request> {
     let mut attributes = name_set(&element.set)?;

@@ -39,6 +39,7 @@ fn locate(field: Field) -> (Source, Header) {
         Field::IifName => (Source::Meta(NFT_META_IIFNAME), Header::Any),
         Field::OifName => (Source::Meta(NFT_META_OIFNAME), Header::Any),
         Field::IifType => (Source::Meta(NFT_META_IIFTYPE), Header::Any),
+        Field::Mark => (Source::Meta(NFT_META_MARK), Header::Any),
         Field::Protocol => (Source::Meta(NFT_META_PROTOCOL), Header::Any),
         Field::NfProto => (Source::Meta(NFT_META_NFPROTO), Header::Any),
         Field::L4Proto => (Source::Meta(NFT_META_L4PROTO), Header::Any),
@@ -149,6 +150,14 @@ impl Program {
                         number(NFTA_PAYLOAD_LEN, u32::try_from(layout(field.datatype()).1)?)?,
                     ],
                 )
+            }
+            Statement::WriteBits { field, mask, value } => {
+                let (Source::Meta(key), Value::Mark(_), Value::Mark(_)) = (locate(*field).0, mask, value) else {
+                    bail!("{field} cannot be written in part: expected meta mark");
+                };
+                self.load(*field, layout(field.datatype()).1, NFT_REG_1)?;
+                self.bitwise(NFT_REG_1, &bytes(&mask.inverted()), &bytes(&value.masked(mask)))?;
+                self.push("meta", vec![number(NFTA_META_KEY, key)?, number(NFTA_META_SREG, NFT_REG_1)?])
             }
             Statement::Counter => self.push("counter", Vec::new()),
             Statement::Accept => self.verdict(NF_ACCEPT, None),
@@ -261,6 +270,11 @@ impl Program {
 
     /// Clears the bits of a register that `mask` lacks.
     fn mask(&mut self, register: u32, mask: &[u8]) -> Result<()> {
+        self.bitwise(register, mask, &vec![0; mask.len()])
+    }
+
+    /// Keeps the bits of a register that `mask` has, then turns over those that `xor` has.
+    fn bitwise(&mut self, register: u32, mask: &[u8], xor: &[u8]) -> Result<()> {
         self.push(
             "bitwise",
             vec![
@@ -268,7 +282,7 @@ impl Program {
                 number(NFTA_BITWISE_DREG, register)?,
                 number(NFTA_BITWISE_LEN, u32::try_from(mask.len())?)?,
                 data(NFTA_BITWISE_MASK, mask)?,
-                data(NFTA_BITWISE_XOR, &vec![0; mask.len()])?,
+                data(NFTA_BITWISE_XOR, xor)?,
             ],
         )
     }

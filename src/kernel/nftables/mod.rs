@@ -167,6 +167,14 @@ impl Nftables {
         Ok(elements)
     }
 
+    /// The names of the sets and maps of our table of a family: only for recovery. A missing table has none.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn set_names(&mut self, family: TableFamily) -> Result<Vec<String>> {
+        self.socket.set_names(family)
+    }
+
     /// Whether each of the elements is there, in their order.
     ///
     /// # Errors

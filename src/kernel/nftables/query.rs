@@ -79,17 +79,34 @@ impl Socket {
         Ok(all)
     }
 
+    /// The names of the sets and maps of our table of a family, none where there is no such table.
+    pub(super) fn set_names(&mut self, family: TableFamily) -> Result<Vec<String>> {
+        let objects = self.dump_objects(&|| encode::dump_sets(family), &format!("table {family} {TABLE}"))?;
+        let name = |object: &Attributes| {
+            let bytes = object.get(NFTA_SET_NAME)?;
+            Some(std::str::from_utf8(bytes).ok()?.trim_end_matches('\0').to_owned())
+        };
+        Ok(objects.iter().filter_map(name).collect())
+    }
+
     /// The elements of a set, none where there is no such set.
     fn dump(&mut self, family: TableFamily, set: &str) -> Result<Vec<Stored>> {
+        let what = format!("set {family} {TABLE} {set}");
+        let objects = self.dump_objects(&|| encode::dump_elements(family, set), &what)?;
+        Ok(objects.iter().flat_map(stored_elements).collect())
+    }
+
+    /// What a dump answers, none where what is dumped is not there.
+    fn dump_objects(&mut self, request: &dyn Fn() -> Result<Request>, what: &str) -> Result<Vec<Attributes>> {
         for _ in 0..DUMPS {
-            let mut stored = Vec::new();
+            let mut objects = Vec::new();
             let mut complete = true;
             let mut done = false;
-            for (_, answer) in self.exchange(vec![encode::dump_elements(family, set)?])? {
+            for (_, answer) in self.exchange(vec![request()?])? {
                 match answer {
                     Answer::Object(object) => {
                         complete &= !object.interrupted;
-                        stored.extend(stored_elements(&object.attributes));
+                        objects.push(object.attributes);
                     }
                     Answer::Done => done = true,
                     Answer::Acknowledged => {}
@@ -98,10 +115,10 @@ impl Socket {
                 }
             }
             if complete && done {
-                return Ok(stored);
+                return Ok(objects);
             }
         }
-        bail!("set {family} {TABLE} {set}: it changed while it was read, {DUMPS} times")
+        bail!("{what}: it changed while it was read, {DUMPS} times")
     }
 }
 

@@ -5,6 +5,7 @@ use crate::ruleset::{Chain, Comment, Field, Rule, Statement};
 use golden::{counted, elements, name, tables, v4, v6};
 
 mod golden;
+mod marks;
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<_> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
@@ -83,6 +84,11 @@ fn what_no_packet_has_is_an_error() {
             TableFamily::Inet,
             Statement::Write { field: Field::IpSaddr, selectors: vec![Field::IifName.into()], map: "m".into() },
             "cannot be written",
+        ),
+        (
+            TableFamily::Inet,
+            Statement::WriteBits { field: Field::IpSaddr, mask: v4("255.0.0.0"), value: v4("10.0.0.0") },
+            "in part",
         ),
     ] {
         let error = expression::expressions(family, &rule(statement)).expect_err(expected).to_string();

@@ -147,6 +147,7 @@ pub(super) const NFTA_EXTHDR_FLAGS: u16 = 5;
 pub(super) const NFTA_EXTHDR_OP: u16 = 6;
 pub(super) const NFTA_META_DREG: u16 = 1;
 pub(super) const NFTA_META_KEY: u16 = 2;
+pub(super) const NFTA_META_SREG: u16 = 3;
 pub(super) const NFTA_GEN_ID: u16 = 1;
 
 // linux/netfilter/nf_tables.h: values
@@ -164,6 +165,7 @@ pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 pub(super) const NFT_EXTHDR_OP_IPV6: u32 = 0;
 pub(super) const NFT_META_PROTOCOL: u32 = 1;
+pub(super) const NFT_META_MARK: u32 = 3;
 pub(super) const NFT_META_IIFNAME: u32 = 6;
 pub(super) const NFT_META_OIFNAME: u32 = 7;
 pub(super) const NFT_META_IIFTYPE: u32 = 8;
@@ -204,5 +206,6 @@ pub(super) const TYPE_ETHERADDR: u32 = 9;
 pub(super) const TYPE_ETHERTYPE: u32 = 10;
 pub(super) const TYPE_ARPOP: u32 = 11;
 pub(super) const TYPE_INET_PROTOCOL: u32 = 12;
+pub(super) const TYPE_MARK: u32 = 19;
 pub(super) const TYPE_ARPHRD: u32 = 21;
 pub(super) const TYPE_IFNAME: u32 = 41;

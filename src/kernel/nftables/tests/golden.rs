@@ -94,6 +94,7 @@ pub(super) fn tables() -> [Table; 3] {
                     [Counter, Drop].into(),
                 ],
             },
+            super::marks::chain(),
         ],
     };
     let prefix = Field::EtherSaddr.masked(mac("ff:ff:f0:0:0:0"));
