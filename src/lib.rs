@@ -24,4 +24,5 @@ pub mod ruleset;
 pub mod settings;
 pub mod setup;
 pub mod state;
+pub mod timed;
 pub mod xenstore;
