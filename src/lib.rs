@@ -15,6 +15,7 @@ pub mod frame;
 pub mod kernel;
 pub mod log;
 pub mod nic;
+pub mod ovsdb;
 pub mod plan;
 pub mod printable;
 pub mod reconcile;

@@ -3,6 +3,7 @@
 //! apply and remove (src/reconcile.rs) are walks over the same list; displayed, a Plan is the `ip`, `nft` and
 //! `echo` commands that would do the same.
 
+mod ovs_port;
 mod vlans;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use self::ovs_port::{OvsPort, OvsVlans};
 pub use self::vlans::{PortVlan, PortVlans, Towards};
 use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
@@ -55,6 +57,8 @@ pub enum Object {
     GroupForwarding(GroupForwarding),
     /// The VLANs of a bridge's port.
     PortVlans(PortVlans),
+    /// Membership in a bridge of Open vSwitch, with its VLANs.
+    OvsPort(OvsPort),
     /// The link is administratively up.
     Up(Up),
     /// A route.
@@ -277,6 +281,7 @@ impl Object {
                 format!("ip link set dev {} type bridge_slave group_fwd_mask {groups:#x}", it.name)
             }
             Self::PortVlans(it) => it.command(verb),
+            Self::OvsPort(it) => it.command(verb),
             Self::Up(it) if remove && !it.down_after => String::new(),
             Self::Up(it) => format!("ip link set dev {} {}", it.name, either("up", "down")),
             Self::Route(it) => {

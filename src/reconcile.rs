@@ -1,16 +1,20 @@
 //! Walks over a Plan: apply makes what is missing, remove puts back what was there before.
 
+mod difference;
+
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 
+use self::difference::goes_with_port;
+pub use self::difference::{difference, leftover};
 use crate::addr::{Family, IfName};
-use crate::binding;
 use crate::kernel::netlink::Request;
 use crate::kernel::nftables::Change;
 use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
 use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
 use crate::plan::{Folder, Hop, Object, Plan, PortVlans, Route, Sysctl, Towards, Verb};
 use crate::ruleset::Element;
+use crate::{binding, ovsdb};
 
 /// What EXFULL means when a port joins (BR_MAX_PORTS of net/bridge/br_private.h).
 const FULL_BRIDGE: &str = "the bridge is full: it has as many ports as a bridge can have (1023)";
@@ -25,8 +29,8 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
     kernel.commit(&change).context("nf_tables")?;
     let mut batch = Batch::new(kernel, Verb::Add);
     for object in &plan.objects {
-        // Nobody may come up before everything that restrains it stands.
-        if matches!(object, Object::Up(_) | Object::Binding(_)) {
+        // Nobody may come up before everything that restrains it stands. Open vSwitch asks the kernel what a link is like.
+        if matches!(object, Object::Up(_) | Object::OvsPort(_) | Object::Binding(_)) {
             batch.flush()?;
         }
         batch.add(object)?;
@@ -40,11 +44,17 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
 /// pass before everything stands in the new place. Nor may their new MAC and MTU show in the old one, as a bridge follows its ports'.
 fn leave_bridges(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
     for object in &plan.objects {
-        let Object::Port(port) = object else { continue };
-        let Some(link) = kernel.link(&port.name)?.cloned() else { continue };
-        let bridge = match &port.bridge {
-            Some(bridge) => kernel.link(bridge)?.map_or(0, |it| it.index),
-            None => 0,
+        let (name, bridge) = match object {
+            Object::Port(port) => (&port.name, port.bridge.as_ref()),
+            Object::OvsPort(port) => (&port.name, None),
+            _ => continue,
+        };
+        let Some(link) = kernel.link(name)?.cloned() else { continue };
+        let bridge = match (object, bridge) {
+            (_, Some(bridge)) => kernel.link(bridge)?.map_or(0, |it| it.index),
+            // Where it is one of Open vSwitch's, its database tells of which bridge.
+            (Object::OvsPort(_), None) if link.in_openvswitch || link.controller == 0 => continue,
+            (_, None) => 0,
         };
         if link.controller != bridge && (link.controller != 0 || link.up) {
             kernel.take_out(link.index).with_context(|| object.line(Verb::Remove))?;
@@ -88,12 +98,6 @@ fn touches_link(object: &Object) -> bool {
         Object::Sysctl(sysctl) => sysctl.interface.is_some(),
         _ => false,
     }
-}
-
-/// Whether an object is the VLANs of a port that leaves its bridge when `gone` is removed: they go with it.
-fn goes_with_port(object: &Object, gone: &Plan) -> bool {
-    let Object::PortVlans(vlans) = object else { return false };
-    gone.objects.iter().any(|it| matches!(it, Object::Port(port) if port.name == vlans.port))
 }
 
 /// Requests on their way into one send, each with the object it is for.
@@ -178,6 +182,14 @@ impl<'k> Batch<'k> {
                     self.link_change(&it.name, object)?.up = Some(add);
                     self.queue_link()?;
                 }
+            }
+            Object::OvsPort(it) => {
+                if add {
+                    ovsdb::port::ensure(it)?;
+                } else {
+                    ovsdb::port::remove(it)?;
+                }
+                self.kernel.forget_links();
             }
             Object::Rule(it) => self.queue(rtnetlink::rule(it, add), object),
             Object::Route(it) => {
@@ -348,51 +360,4 @@ impl<'k> Batch<'k> {
 /// What stands on a link that is not there: an error when it shall be made, nothing to do when it shall go.
 fn absent(add: bool) -> Result<()> {
     if add { Err(Errno::ENODEV.into()) } else { Ok(()) }
-}
-
-/// The objects and elements of `old` that `new` has not. VLANs of a port that moves are none: they go when it leaves.
-pub fn difference(old: &Plan, new: &Plan) -> Plan {
-    let moves = Plan {
-        objects: old
-            .objects
-            .iter()
-            .filter(|it| matches!(it, Object::Port(_)) && !new.objects.contains(it))
-            .cloned()
-            .collect(),
-        ..Plan::default()
-    };
-    Plan {
-        tables: Vec::new(),
-        elements: old.elements.iter().filter(|it| !new.elements.contains(it)).cloned().collect(),
-        objects: old
-            .objects
-            .iter()
-            .filter(|it| !new.objects.iter().any(|other| same_place(it, other)) && !goes_with_port(it, &moves))
-            .cloned()
-            .collect(),
-        announcements: Vec::new(),
-    }
-}
-
-/// What of `old` nobody needs while `other` stays as it is: its elements go alone, not in one transaction with new ones, so
-/// that none may have the key of an element which stays.
-pub fn leftover(old: &Plan, other: &Plan) -> Plan {
-    let mut leftover = difference(old, other);
-    let same_key = |a: &Element, b: &Element| (a.family, &a.set, &a.key) == (b.family, &b.set, &b.key);
-    leftover.elements.retain(|it| !other.elements.iter().any(|stays| same_key(it, stays)));
-    leftover
-}
-
-/// Whether two objects are one place in the kernel that holds one value: making the one replaces the other.
-fn same_place(one: &Object, other: &Object) -> bool {
-    match (one, other) {
-        (Object::Sysctl(a), Object::Sysctl(b)) => a.path() == b.path(),
-        (Object::Link(a), Object::Link(b)) => a.name == b.name,
-        (Object::Port(a), Object::Port(b)) => a.name == b.name,
-        (Object::GroupForwarding(a), Object::GroupForwarding(b)) => a.name == b.name,
-        (Object::PortVlans(a), Object::PortVlans(b)) => a.port == b.port,
-        (Object::Up(a), Object::Up(b)) => a.name == b.name,
-        (Object::Binding(a), Object::Binding(b)) => a.path == b.path,
-        (a, b) => a == b,
-    }
 }

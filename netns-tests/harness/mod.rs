@@ -10,6 +10,7 @@ pub mod nameserver;
 pub mod netns;
 pub mod nfqueue;
 pub mod nic;
+pub mod ovs;
 pub mod packet;
 pub mod port;
 pub mod snapshot;

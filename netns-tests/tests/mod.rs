@@ -14,6 +14,8 @@ mod lifecycle;
 mod network_scripts;
 mod nfdhcpd;
 mod node;
+mod ovs;
+mod ovs_failure;
 mod plan;
 mod process;
 mod routed;
@@ -51,11 +53,13 @@ pub fn all() -> impl Iterator<Item = Test> {
         hook::TESTS,
         xen::TESTS,
         network_scripts::TESTS,
+        ovs::TESTS,
+        ovs_failure::TESTS,
     ];
     themes.into_iter().flatten().copied()
 }
 
 /// Those that run on Debian's own kernel.
 pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
-    [vlan::TESTS].into_iter().flatten().copied()
+    [vlan::TESTS, ovs::IN_VIRTUAL_MACHINE].into_iter().flatten().copied()
 }

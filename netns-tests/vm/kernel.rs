@@ -12,7 +12,7 @@ use crate::harness::Skip;
 /// What depends on the release's newest kernel for machines in clouds: small, with all we need.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// What the tests need of it, besides what is built in.
-const MODULES: [&str; 7] = ["tun", "veth", "dummy", "bonding", "bridge", "8021q", "nf_tables"];
+const MODULES: [&str; 8] = ["tun", "veth", "dummy", "bonding", "bridge", "8021q", "nf_tables", "openvswitch"];
 
 /// An unpacked kernel.
 pub struct Kernel {

@@ -297,7 +297,7 @@ fn bad_variables_are_named_with_their_value_and_what_was_expected() {
         (
             ROUTED,
             &[("NETWORK_TAGS", "private-filtered")],
-            "MODE \"routed\": expected bridged or openvswitch with the network's tag \"private-filtered\"".into(),
+            "MODE \"routed\": expected bridged with the network's tag \"private-filtered\"".into(),
         ),
         (BRIDGED, &[("LINK", ""), ("BRIDGE", "a b")], format!("BRIDGE \"a b\": {NAME}")),
     ] {

@@ -29,6 +29,9 @@ const MAX_FILE: u64 = 64 * 1024;
 /// MAC_MASK, unless the settings say another.
 pub const MAC_MASK: MacMask = MacMask::of_octets([0xff, 0xff, 0xf0, 0, 0, 0]);
 
+/// OVSDB_SOCKET, unless the settings say another: where Debian's packages have it.
+pub const OVSDB_SOCKET: &str = "/run/openvswitch/db.sock";
+
 /// Keys of former versions that say which programs to run, and how. Nothing is run any more.
 const IGNORED: [&str; 18] = [
     "RUNLOCKED_OPTS",
@@ -70,6 +73,8 @@ pub struct Settings {
     pub nfdhcpd_state_extra: Option<String>,
     /// GANETI_NIC_DIR: Ganeti's NIC files under Xen.
     pub ganeti_nic_dir: PathBuf,
+    /// OVSDB_SOCKET: where Open vSwitch's ovsdb-server listens.
+    pub ovsdb_socket: PathBuf,
     /// IPSPOOF: no source-address check on routed NICs.
     pub ipspoof: bool,
     /// Dynamic DNS.
@@ -89,6 +94,7 @@ impl Default for Settings {
             nfdhcpd_state_dir: "/var/lib/nfdhcpd".into(),
             nfdhcpd_state_extra: None,
             ganeti_nic_dir: "/var/run/ganeti/xen-hypervisor/nic".into(),
+            ovsdb_socket: OVSDB_SOCKET.into(),
             ipspoof: false,
             dns: DnsSettings::default(),
             tags: Setup::ALL.map(|setup| Cow::Borrowed(setup.default_tag())),
@@ -172,6 +178,7 @@ impl Settings {
             ("MAC_MASK", self.mac_mask.to_string()),
             ("TAP_CONSTANT_MAC", self.tap_constant_mac.to_string()),
             ("NFDHCPD_STATE_DIR", self.nfdhcpd_state_dir.display().to_string()),
+            ("OVSDB_SOCKET", self.ovsdb_socket.display().to_string()),
             ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
             ("FZONE", self.dns.fzone.clone().unwrap_or_default()),
         ];
@@ -206,6 +213,7 @@ impl Settings {
             "NFDHCPD_STATE_DIR" if given => self.nfdhcpd_state_dir = path(value)?,
             "NFDHCPD_STATE_EXTRA" if given => self.nfdhcpd_state_extra = Some(binding_lines(value)?),
             "GANETI_NIC_DIR" if given => self.ganeti_nic_dir = path(value)?,
+            "OVSDB_SOCKET" if given => self.ovsdb_socket = path(value)?,
             "IPSPOOF" => self.ipspoof = given,
             "STATE_DIR"
             | "LOGFILE"
@@ -214,7 +222,8 @@ impl Settings {
             | "TAP_CONSTANT_MAC"
             | "NFDHCPD_STATE_DIR"
             | "NFDHCPD_STATE_EXTRA"
-            | "GANETI_NIC_DIR" => {}
+            | "GANETI_NIC_DIR"
+            | "OVSDB_SOCKET" => {}
             _ => {
                 if let Some(setup) = Setup::ALL.into_iter().find(|setup| setup.key() == key) {
                     if given {
