@@ -50,14 +50,16 @@ fn leave_bridges(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
             _ => continue,
         };
         let Some(link) = kernel.link(name)?.cloned() else { continue };
-        let bridge = match (object, bridge) {
-            (_, Some(bridge)) => kernel.link(bridge)?.map_or(0, |it| it.index),
-            // Where it is one of Open vSwitch's, its database tells of which bridge.
-            (Object::OvsPort(_), None) if link.in_openvswitch || link.controller == 0 => continue,
-            (_, None) => 0,
+        // Of which bridge of Open vSwitch it is a port, only its database tells.
+        if matches!(object, Object::OvsPort(_)) && (link.in_openvswitch || link.controller == 0) {
+            continue;
+        }
+        let bridge = match bridge {
+            Some(bridge) => kernel.link(bridge)?.map_or(0, |it| it.index),
+            None => 0,
         };
         if link.controller != bridge && (link.controller != 0 || link.up) {
-            kernel.take_out(link.index).with_context(|| object.line(Verb::Remove))?;
+            kernel.take_out(link.index).with_context(|| format!("ip link set dev {name} nomaster"))?;
         }
     }
     Ok(())

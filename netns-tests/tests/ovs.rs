@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::hook::hook;
 use crate::Test;
 use crate::harness::card::{Card, Vid};
 use crate::harness::guest::{Identity, WEB1, WEB2};
@@ -274,12 +275,17 @@ fn down_deletes_what_is_ours() -> Result<()> {
     ensure!(site.switch.vsctl("list-ports br0")? == "out");
     before.returns_in(netns, |state| state)?;
     ensure!(!site.node.files.state().join("tap0").exists(), "a record is left");
-    // The TAP is gone before its ifdown.
-    nic.ifup()?.succeeds()?;
+    // The TAP is gone before its ifdown, or there is none and the hook clears away.
     drop(guest);
-    until("tap0 to be gone", || Ok(netns.ip("link show dev tap0").is_err()))?;
-    nic.ifdown()?.succeeds()?;
-    ensure!(site.switch.vsctl("list-ports br0")? == "out", "the port outlives its TAP");
+    for by_hook in [false, true] {
+        let guest = Card::plug(netns, "tap0")?;
+        nic.ifup()?.succeeds()?;
+        drop(guest);
+        until("tap0 to be gone", || Ok(netns.ip("link show dev tap0").is_err()))?;
+        let done = if by_hook { hook(&site.node, "OP_INSTANCE_SHUTDOWN", WEB1, &[])? } else { nic.ifdown()? };
+        done.succeeds()?;
+        ensure!(site.switch.vsctl("list-ports br0")? == "out", "the port outlives its TAP");
+    }
     // By now it is another's.
     let _again = Card::plug(netns, "tap0")?;
     nic.ifup()?.succeeds()?;
