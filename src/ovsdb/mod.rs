@@ -9,7 +9,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use serde_json::{Deserializer, Value, json};
 
 use crate::printable::{is_printable, quoted};
@@ -75,16 +75,18 @@ impl Ovsdb {
     /// # Errors
     /// A [`Refusal`]: then nothing was changed. Else what is wrong with the connection or the answer.
     fn transact(&mut self, operations: &[Value], patience: Duration) -> Result<Vec<Value>> {
-        let operation = |result: Result<Vec<Value>>| result.context("OVSDB");
+        self.exchange(operations, patience).context("OVSDB")
+    }
+
+    fn exchange(&mut self, operations: &[Value], patience: Duration) -> Result<Vec<Value>> {
         self.requests += 1;
         let id = self.requests;
         let parameters: Vec<_> = [json!(DATABASE)].into_iter().chain(operations.iter().cloned()).collect();
         let request = json!({ "method": "transact", "params": parameters, "id": id }).to_string();
-        self.stream.get_mut().restart(patience);
-        operation((|| {
-            self.stream.get_mut().write_all(request.as_bytes())?;
-            results(answer(&mut self.stream, id)?, operations.len())
-        })())
+        let connection = self.stream.get_mut();
+        connection.restart(patience);
+        connection.write_all(request.as_bytes())?;
+        results(answer(&mut self.stream, id)?, operations.len())
     }
 
     /// Waits until ovs-vswitchd has done what the database says since `generation` (Open_vSwitch.next_cfg).
@@ -94,12 +96,17 @@ impl Ovsdb {
             "until": "==", "rows": [], "timeout": SWITCH_PATIENCE.as_millis() as u64,
         });
         match self.transact(&[until], SWITCH_PATIENCE + PATIENCE) {
-            Err(error) if error.downcast_ref::<Refusal>().is_some_and(|it| it.error == "timed out") => {
+            Err(error) if waited_in_vain(&error) => {
                 bail!("ovs-vswitchd has not done its part within {} s, expected it to run", SWITCH_PATIENCE.as_secs())
             }
             waited => waited.map(drop),
         }
     }
+}
+
+/// Whether it was a `wait` that refused: what it waited for did not come.
+fn waited_in_vain(error: &Error) -> bool {
+    error.downcast_ref::<Refusal>().is_some_and(|it| it.error == "timed out")
 }
 
 /// Reads the answer to the request of this number. The server may ask whether we are alive meanwhile (RFC 7047, 4.1.11), and

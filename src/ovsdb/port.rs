@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::value::{integer, map, optional, rows, set, text, uuid};
-use super::{Ovsdb, PATIENCE};
+use super::{Ovsdb, PATIENCE, waited_in_vain};
 use crate::addr::IfName;
 use crate::plan::{OvsPort, OvsVlans};
 
@@ -196,6 +196,14 @@ impl Ovsdb {
         Ok(Some(state))
     }
 
+    /// Runs operations of which the first one is [`unchanged`].
+    fn change(&mut self, operations: &[Value], name: &IfName) -> Result<Vec<Value>> {
+        match self.transact(operations, PATIENCE) {
+            Err(error) if waited_in_vain(&error) => bail!("OVSDB: somebody else changed port {name} meanwhile"),
+            changed => changed,
+        }
+    }
+
     /// Puts the port in the place of the one that stands, in one transaction; the generation to wait for.
     fn replace(&mut self, standing: Option<&PortState>, want: &OvsPort, bridge: &str) -> Result<i64> {
         not_the_bridges_own(standing, &want.name)?;
@@ -225,7 +233,7 @@ impl Ovsdb {
         ]);
         let into = operations.len() - 1;
         operations.extend(asking(&want.name));
-        let results = self.transact(&operations, PATIENCE)?;
+        let results = self.change(&operations, &want.name)?;
         ensure!(results.get(into).is_some_and(|it| it["count"] == 1), "bridge {} is gone meanwhile", want.bridge);
         generation(&results)
     }
@@ -235,7 +243,7 @@ impl Ovsdb {
         not_the_bridges_own(Some(standing), name)?;
         let mut operations = vec![unchanged(name, Some(standing)), taken_out(standing)];
         operations.extend(asking(name));
-        let results = self.transact(&operations, PATIENCE)?;
+        let results = self.change(&operations, name)?;
         let generation = generation(&results)?;
         if !standing.taken() {
             return Ok(());

@@ -1,8 +1,12 @@
 //! The reader of answers: whole, in pieces, truncated, hostile.
 
 use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
 
 use super::*;
+use crate::plan::{OvsPort, OvsVlans};
 
 /// A server that says these bytes, a few at a time, and keeps what it is told.
 struct Script {
@@ -192,4 +196,91 @@ fn columns_are_read_in_each_of_their_forms() {
         assert!(value::map(&bad).is_err(), "{bad}");
     }
     assert!(value::rows(&json!({})).is_err() && value::rows(&json!({ "rows": 5 })).is_err());
+}
+
+/// A server that gives these results, one after the other, and then what it was asked.
+fn scripted(name: &str, script: Vec<Value>) -> (PathBuf, JoinHandle<Vec<Value>>) {
+    let socket = std::env::temp_dir().join(format!("snf-network-ovsdb-{name}-{}", std::process::id()));
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let serve = move || {
+        let mut stream = BufReader::new(listener.accept().expect("a connection").0);
+        let mut asked = Vec::new();
+        for result in script {
+            let mut request = message(&mut stream).expect("a request");
+            let answer = json!({ "id": request["id"], "result": result, "error": null }).to_string();
+            stream.get_mut().write_all(answer.as_bytes()).expect("answered");
+            asked.push(request["params"].take());
+        }
+        asked
+    };
+    (socket, thread::spawn(serve))
+}
+
+fn tap0(socket: &Path) -> OvsPort {
+    OvsPort {
+        socket: socket.to_owned(),
+        name: "tap0".parse().expect("a name"),
+        bridge: "br0".parse().expect("a name"),
+        vlans: OvsVlans { mode: Some("access".to_owned()), tag: Some(10), trunks: Vec::new() },
+        external_ids: vec![(OvsPort::OWNER, "snf-network".to_owned()), (OvsPort::IFINDEX, "7".to_owned())],
+    }
+}
+
+/// Makes the port stand where the server answers so; how it ends, and what the server was asked.
+fn ensured(name: &str, script: Vec<Value>) -> (Result<()>, Vec<Value>) {
+    let (socket, server) = scripted(name, script);
+    let done = port::ensure(&tap0(&socket));
+    std::fs::remove_file(socket).expect("removed");
+    (done, server.join().expect("a script played to its end"))
+}
+
+#[test]
+fn a_change_holds_only_while_the_port_is_as_it_was_read() {
+    let bridge = json!([{ "rows": [{ "_uuid": ["uuid", "b"] }] }]);
+    let nothing = json!([{ "rows": [] }, { "rows": [] }]);
+    let refused = json!([{ "error": "timed out", "details": "\"wait\" timed out after 0 ms" }, null, null]);
+    let (done, asked) = ensured("race", vec![bridge, nothing, refused]);
+    let error = format!("{:#}", done.expect_err("somebody else was faster"));
+    assert_eq!(error, "OVSDB: somebody else changed port tap0 meanwhile");
+    let first = &asked[2][1];
+    assert_eq!((&first["op"], &first["rows"], &first["timeout"]), (&json!("wait"), &json!([]), &json!(0)));
+}
+
+#[test]
+fn what_the_switch_says_of_a_port_is_the_error() {
+    let bridge = json!([{ "rows": [{ "_uuid": ["uuid", "b"] }] }]);
+    let holder = json!([{ "rows": [{ "name": "br0" }] }]);
+    let standing = |ofport: Value, error: Value, tag: u16| {
+        json!([
+            { "rows": [{ "_uuid": ["uuid", "p"], "interfaces": ["uuid", "i"], "vlan_mode": "access", "tag": tag,
+                "trunks": ["set", []] }] },
+            { "rows": [{ "_uuid": ["uuid", "i"], "type": "", "ofport": ofport, "error": error,
+                "external_ids": ["map", [["owner", "snf-network"], ["tap-ifindex", "7"]]] }] },
+        ])
+    };
+    let none = || json!(["set", []]);
+    let changed =
+        json!([{}, { "count": 1 }, {}, {}, { "count": 1 }, {}, { "count": 1 }, { "rows": [{ "next_cfg": 5 }] }]);
+    for (name, ofport, error, expected) in [
+        (
+            "error",
+            json!(-1),
+            json!("could not open network device tap0"),
+            "ovs-vswitchd: could not open network device tap0",
+        ),
+        ("number", none(), none(), "ovs-vswitchd has given it no number (ofport)"),
+    ] {
+        let before = standing(json!(3), none(), 20);
+        let after = standing(ofport, error, 10);
+        let script = vec![bridge.clone(), before, holder.clone(), changed.clone(), json!([{}]), after, holder.clone()];
+        let (done, asked) = ensured(name, script);
+        assert_eq!(format!("{:#}", done.expect_err(expected)), expected);
+        // In one transaction the old one goes and the new one comes, and then the switch is waited for.
+        let operations: Vec<_> = asked[3].as_array().expect("operations")[1..].iter().map(|it| &it["op"]).collect();
+        assert_eq!(operations, ["wait", "mutate", "insert", "insert", "mutate", "comment", "mutate", "select"]);
+        assert_eq!(asked[4][1]["where"], json!([["cur_cfg", "<", 5]]));
+    }
+    // What stands as wanted is left alone.
+    let (done, _) = ensured("again", vec![bridge, standing(json!(3), none(), 10), holder]);
+    done.expect("nothing to do");
 }
