@@ -51,6 +51,7 @@ impl Site {
         let out = Card::plug(&node.netns, "out")?;
         node.netns.ip("link set out up")?;
         switch.vsctl("add-port br0 out")?;
+        node.settled("out")?;
         Ok(Self { node, switch, out })
     }
 
@@ -150,6 +151,7 @@ fn a_second_ifup_changes_nothing() -> Result<()> {
     for part in ["mtu 1500 ", ",UP", "link/ether fe:"] {
         ensure!(link.contains(part), "no {part:?} in {link}");
     }
+    site.node.settled("tap0")?;
     let (changes, before) = (site.switch.changes()?, Snapshot::of(netns)?);
     for _ in 0..3 {
         nic.ifup()?.succeeds()?;

@@ -35,6 +35,10 @@ fn no_bridge_and_no_database() -> Result<()> {
     site.nic(WEB1).set("LINK", "br7").ifup()?.fails(&["LINK", "br7", missing])?;
     // A port is no bridge.
     site.nic(WEB1).set("LINK", "out").ifup()?.fails(&["LINK", "out", missing])?;
+    // Nor is a VLAN of a bridge.
+    site.switch.vsctl("add-br fake0 br0 10")?;
+    site.nic(WEB1).set("LINK", "fake0").ifup()?.fails(&["LINK", "fake0", missing])?;
+    site.switch.vsctl("del-br fake0")?;
     site.nic(WEB1).unset(&["LINK", "BRIDGE"]).ifup()?.fails(&["LINK"])?;
     clean(&site, &before)?;
     site.nic(WEB1).ifup()?.succeeds()?;
