@@ -4,6 +4,7 @@
 //! `echo` commands that would do the same.
 
 mod devices;
+mod ovs_port;
 mod rule;
 mod vlans;
 
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use self::devices::{Bridge, VlanDevice};
+pub use self::ovs_port::{OvsPort, OvsVlans};
 pub use self::rule::{Mark, Rule, RuleSelector, number};
 pub use self::vlans::{PortVlan, PortVlans, Towards};
 use crate::addr::{Family, IfName, Mac};
@@ -67,6 +69,8 @@ pub enum Object {
     GroupForwarding(GroupForwarding),
     /// The VLANs of a bridge's port.
     PortVlans(PortVlans),
+    /// Membership in a bridge of Open vSwitch, with its VLANs.
+    OvsPort(OvsPort),
     /// The link is administratively up.
     Up(Up),
     /// A route.
@@ -268,6 +272,7 @@ impl Object {
                 format!("ip link set dev {} type bridge_slave group_fwd_mask {groups:#x}", it.name)
             }
             Self::PortVlans(it) => it.command(verb),
+            Self::OvsPort(it) => it.command(verb),
             Self::Up(it) if remove && !it.down_after => String::new(),
             Self::Up(it) => format!("ip link set dev {} {}", it.name, either("up", "down")),
             Self::Route(it) => {

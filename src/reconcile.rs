@@ -5,15 +5,16 @@ mod difference;
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 
+use self::difference::goes_with_port;
 pub use self::difference::{difference, leftover};
 use crate::addr::{Family, IfName};
-use crate::binding;
 use crate::kernel::netlink::Request;
 use crate::kernel::nftables::Change;
 use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
 use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
 use crate::plan::{Bridge, Folder, Hop, Object, Plan, PortVlans, Route, Sysctl, Towards, Verb, VlanDevice};
 use crate::ruleset::Element;
+use crate::{binding, ovsdb};
 
 /// How many requests go into one send, which must fit into the socket's buffer (208 KiB): one of ours has some 100 bytes.
 const BATCH: usize = 512;
@@ -32,9 +33,10 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
     let mut batch = Batch::new(kernel, Verb::Add);
     let mut comes_up = false;
     for object in &plan.objects {
-        // Nobody may come up before everything that restrains it stands; many can at once.
+        // Nobody may come up before everything that restrains it stands; many can at once. Open vSwitch asks the kernel what a
+        // link is like.
         let together = std::mem::replace(&mut comes_up, matches!(object, Object::Up(_)));
-        if matches!(object, Object::Binding(_)) || (comes_up && !together) {
+        if matches!(object, Object::OvsPort(_) | Object::Binding(_)) || (comes_up && !together) {
             batch.flush()?;
         }
         batch.add(object)?;
@@ -48,14 +50,22 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
 /// pass before everything stands in the new place. Nor may their new MAC and MTU show in the old one, as a bridge follows its ports'.
 fn leave_bridges(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
     for object in &plan.objects {
-        let Object::Port(port) = object else { continue };
-        let Some(link) = kernel.link(&port.name)?.cloned() else { continue };
-        let bridge = match &port.bridge {
+        let (name, bridge) = match object {
+            Object::Port(port) => (&port.name, port.bridge.as_ref()),
+            Object::OvsPort(port) => (&port.name, None),
+            _ => continue,
+        };
+        let Some(link) = kernel.link(name)?.cloned() else { continue };
+        // Of which bridge of Open vSwitch it is a port, only its database tells.
+        if matches!(object, Object::OvsPort(_)) && (link.in_openvswitch || link.controller == 0) {
+            continue;
+        }
+        let bridge = match bridge {
             Some(bridge) => kernel.link(bridge)?.map_or(0, |it| it.index),
             None => 0,
         };
         if link.controller != bridge && (link.controller != 0 || link.up) {
-            kernel.take_out(link.index).with_context(|| object.line(Verb::Remove))?;
+            kernel.take_out(link.index).with_context(|| format!("ip link set dev {name} nomaster"))?;
         }
     }
     Ok(())
@@ -96,12 +106,6 @@ fn touches_link(object: &Object) -> bool {
         Object::Sysctl(sysctl) => sysctl.interface.is_some(),
         _ => false,
     }
-}
-
-/// Whether an object is the VLANs of a port that leaves its bridge when `gone` is removed: they go with it.
-fn goes_with_port(object: &Object, gone: &Plan) -> bool {
-    let Object::PortVlans(vlans) = object else { return false };
-    gone.objects.iter().any(|it| matches!(it, Object::Port(port) if port.name == vlans.port))
 }
 
 /// Requests on their way into one send, each with the object it is for.
@@ -204,6 +208,14 @@ impl<'k> Batch<'k> {
                     self.link_change(&it.name, object)?.up = Some(add);
                     self.queue_link()?;
                 }
+            }
+            Object::OvsPort(it) => {
+                if add {
+                    ovsdb::port::ensure(it)?;
+                } else {
+                    ovsdb::port::remove(it)?;
+                }
+                self.kernel.forget_links();
             }
             Object::Rule(it) => self.queue(rtnetlink::rule(it, add), object),
             Object::Route(it) => {

@@ -12,6 +12,7 @@ pub mod nameserver;
 pub mod netns;
 pub mod nfqueue;
 pub mod nic;
+pub mod ovs;
 pub mod package;
 pub mod packet;
 pub mod port;

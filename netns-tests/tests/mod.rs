@@ -19,6 +19,8 @@ mod lifecycle;
 mod network_scripts;
 mod nfdhcpd;
 mod node;
+mod ovs;
+mod ovs_failure;
 mod package;
 mod pages;
 mod plan;
@@ -70,6 +72,8 @@ pub fn all() -> impl Iterator<Item = Test> {
         network_scripts::TESTS,
         package::TESTS,
         pages::TESTS,
+        ovs::TESTS,
+        ovs_failure::TESTS,
     ];
     themes.into_iter().flatten().copied()
 }
@@ -94,5 +98,8 @@ pub fn routed() -> impl Iterator<Item = Test> {
 
 /// Those that run on Debian's own kernel.
 pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
-    [bridges::TESTS, vlan::TESTS, crate::attack::ON_DEBIANS_KERNEL].into_iter().flatten().copied()
+    [bridges::TESTS, vlan::TESTS, ovs::IN_VIRTUAL_MACHINE, crate::attack::ON_DEBIANS_KERNEL]
+        .into_iter()
+        .flatten()
+        .copied()
 }

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::{Verdict, initramfs, kernel};
-use crate::harness::Skip;
+use crate::harness::{Skip, ovs};
 
 /// How long the machine may take for all its tests, under emulation on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(300);
-/// What reads and changes bridges there, as the real tools do.
-const TOOLS: [&str; 3] = ["ip", "bridge", "nft"];
+const LIMIT: Duration = Duration::from_secs(600);
+/// What reads and changes bridges there, as the real tools do, and Open vSwitch.
+const TOOLS: [&str; 8] =
+    ["ip", "bridge", "nft", "ovs-appctl", "ovs-vsctl", "ovs-vswitchd", "ovsdb-server", "ovsdb-tool"];
 
 /// Waits for a line on standard input; without one there is nothing to do.
 pub fn when_asked() -> ExitCode {
@@ -45,7 +46,7 @@ fn run() -> Result<()> {
     let kernel = kernel::fetch()?;
     let image = folder.join(format!("initramfs-{}", std::process::id()));
     let console = folder.join(format!("console-{}", std::process::id()));
-    let done = initramfs::write(&image, &kernel, &TOOLS)
+    let done = initramfs::write(&image, &kernel, &TOOLS, &[Path::new(ovs::SCHEMA)])
         .context("initramfs")
         .and_then(|()| relay(&mut start(&kernel.image, &image, &console)?, &console));
     for file in [image, console] {

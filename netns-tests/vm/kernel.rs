@@ -12,7 +12,8 @@ use crate::harness::package::{self, Package};
 /// What depends on the release's newest kernel for machines in clouds: small, with all we need.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// What the tests need of it, besides what is built in.
-const MODULES: [&str; 8] = ["tun", "veth", "dummy", "bonding", "bridge", "8021q", "nf_tables", "nft_meta_bridge"];
+const MODULES: [&str; 9] =
+    ["tun", "veth", "dummy", "bonding", "bridge", "8021q", "nf_tables", "nft_meta_bridge", "openvswitch"];
 
 /// An unpacked kernel.
 pub struct Kernel {

@@ -1,6 +1,6 @@
 //! A NIC comes or goes: ifup, ifdown, and plan, which only shows what ifup would do.
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::addr::Family;
 use crate::commands::announcer::{self, Announcer, Owner};
@@ -11,6 +11,7 @@ use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
 use crate::nic::{Identity, MigrationPhase, Mode, Nic};
+use crate::ovsdb;
 use crate::plan::{Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
@@ -179,6 +180,12 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, o
                 let recorded = old.current(nic, tap.index).and_then(|it| it.record.facts.bridge_vlans.as_ref());
                 facts.bridge_vlans = Some(bridge::vlans(kernel, &link, vlan, &settings.state_dir, recorded)?);
             }
+        }
+        Mode::OpenVswitch { bridge, .. } => {
+            let exists = ovsdb::port::bridge_exists(&settings.ovsdb_socket, bridge)?;
+            ensure!(exists, "LINK: \"{bridge}\": there is no such bridge of Open vSwitch");
+            // Its device of the same name has the smallest MTU of all ports.
+            facts.bridge_mtu = kernel.link(bridge)?.map(|it| it.mtu);
         }
         _ => {}
     }

@@ -115,14 +115,19 @@ impl Kernel {
         Ok(self.nftables.insert(open))
     }
 
-    /// Sets a link down and takes it out of its bridge, at once. Nothing may be queued.
+    /// Sets a link down and takes it out of its bridge, at once. Nothing may be queued. A port of Open vSwitch only goes down: the
+    /// kernel takes it out of there for nobody but ovs-vswitchd.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn take_out(&mut self, index: u32) -> Result<(), Error> {
+        let in_openvswitch = self.link_by_index(index)?.is_some_and(|it| it.in_openvswitch);
         // Two messages, for the order: out of its bridge and still up, it would lead into the node itself.
         self.netlink.queue(rtnetlink::set_link(index, &LinkChange { up: Some(false), ..LinkChange::default() }));
-        self.netlink.queue(rtnetlink::set_link(index, &LinkChange { controller: Some(0), ..LinkChange::default() }));
+        if !in_openvswitch {
+            let out = LinkChange { controller: Some(0), ..LinkChange::default() };
+            self.netlink.queue(rtnetlink::set_link(index, &out));
+        }
         let refusals = self.netlink.flush()?;
         self.forget_links();
         refusals.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))

@@ -106,6 +106,7 @@ impl Nic {
         let tags = InstanceTags::new(raw);
         let mode = Mode::new(raw, &interface, setups.contains(Setup::IpLessRouted), table)?;
         check_setups(setups, &mode, raw, settings)?;
+        check_profile(tags.firewall, &mode, raw)?;
 
         let mac_prefix = raw.network_mac_prefix.as_deref().map(mac_prefix).transpose()?;
         if let (true, Some(prefix)) = (setups.contains(Setup::PrivateFiltered), mac_prefix) {
@@ -163,9 +164,13 @@ pub fn dns_addresses(raw: &RawNic, settings: &Settings) -> Result<Vec<IpAddr>> {
 /// Whether the mode can do what the network's tags promise.
 fn check_setups(setups: Setups, mode: &Mode, raw: &RawNic, settings: &Settings) -> Result<()> {
     let routed = matches!(mode, Mode::Routed { .. });
-    for (setup, fits, expected) in
-        [(Setup::IpLessRouted, routed, "routed"), (Setup::PrivateFiltered, !routed, "bridged or openvswitch")]
-    {
+    // The rules of nf_tables see no frame that goes through Open vSwitch.
+    let filtering = !matches!(mode, Mode::OpenVswitch { .. });
+    for (setup, fits, expected) in [
+        (Setup::IpLessRouted, routed, "routed"),
+        (Setup::PrivateFiltered, filtering && !routed, "bridged"),
+        (Setup::StrictFiltered, filtering, "bridged or routed"),
+    ] {
         ensure!(
             fits || !setups.contains(setup),
             "MODE {}: expected {expected} with the network's tag {}",
@@ -173,7 +178,7 @@ fn check_setups(setups: Setups, mode: &Mode, raw: &RawNic, settings: &Settings) 
             quoted(settings.tag(setup))
         );
     }
-    if let Mode::Bridged { vlan: Some(vlan), .. } | Mode::OpenVswitch { vlan: Some(vlan), .. } = mode {
+    if let Mode::Bridged { vlan: Some(vlan), .. } = mode {
         ensure!(
             vlan.tagged.is_empty() || !setups.contains(Setup::StrictFiltered),
             "VLAN {}: expected no tagged VLANs with the network's tag {}, which lets no tagged frame pass",
@@ -185,6 +190,17 @@ fn check_setups(setups: Setups, mode: &Mode, raw: &RawNic, settings: &Settings) 
     ensure!(
         addressed || !routed,
         "IP is not set, expected an address in mode routed without a tag that selects a setup"
+    );
+    Ok(())
+}
+
+/// Whether the mode can do what the firewall profile promises.
+fn check_profile(profile: Option<Profile>, mode: &Mode, raw: &RawNic) -> Result<()> {
+    let filters = !matches!(profile, None | Some(Profile::Unprotected));
+    ensure!(
+        !filters || !matches!(mode, Mode::OpenVswitch { .. }),
+        "MODE \"openvswitch\": expected bridged or routed with the firewall profile that TAGS {} select",
+        quoted(raw.tags.as_deref().unwrap_or_default())
     );
     Ok(())
 }

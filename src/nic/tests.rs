@@ -305,7 +305,23 @@ fn bad_variables_are_named_with_their_value_and_what_was_expected() {
         (
             ROUTED,
             &[("NETWORK_TAGS", "private-filtered")],
-            "MODE \"routed\": expected bridged or openvswitch with the network's tag \"private-filtered\"".into(),
+            "MODE \"routed\": expected bridged with the network's tag \"private-filtered\"".into(),
+        ),
+        (
+            BRIDGED,
+            &[("MODE", "openvswitch"), ("NETWORK_TAGS", "private-filtered")],
+            "MODE \"openvswitch\": expected bridged with the network's tag \"private-filtered\"".into(),
+        ),
+        (
+            BRIDGED,
+            &[("MODE", "openvswitch"), ("NETWORK_TAGS", "strict-filtered"), ("VLAN", ":5")],
+            "MODE \"openvswitch\": expected bridged or routed with the network's tag \"strict-filtered\"".into(),
+        ),
+        (
+            BRIDGED,
+            &[("MODE", "openvswitch"), ("TAGS", "x limited")],
+            "MODE \"openvswitch\": expected bridged or routed with the firewall profile that TAGS \"x limited\" select"
+                .into(),
         ),
         (BRIDGED, &[("LINK", ""), ("BRIDGE", "a b")], format!("BRIDGE \"a b\": {NAME}")),
     ] {

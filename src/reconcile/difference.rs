@@ -1,6 +1,5 @@
 //! What one Plan has and another has not.
 
-use super::goes_with_port;
 use crate::plan::{Object, Plan};
 use crate::ruleset::Element;
 
@@ -45,8 +44,15 @@ fn same_place(one: &Object, other: &Object) -> bool {
         (Object::Port(a), Object::Port(b)) => a.name == b.name,
         (Object::GroupForwarding(a), Object::GroupForwarding(b)) => a.name == b.name,
         (Object::PortVlans(a), Object::PortVlans(b)) => a.port == b.port,
+        (Object::OvsPort(a), Object::OvsPort(b)) => (&a.socket, &a.name) == (&b.socket, &b.name),
         (Object::Up(a), Object::Up(b)) => a.name == b.name,
         (Object::Binding(a), Object::Binding(b)) => a.path == b.path,
         (a, b) => a == b,
     }
+}
+
+/// Whether an object is the VLANs of a port that leaves its bridge when `gone` is removed: they go with it.
+pub(super) fn goes_with_port(object: &Object, gone: &Plan) -> bool {
+    let Object::PortVlans(vlans) = object else { return false };
+    gone.objects.iter().any(|it| matches!(it, Object::Port(port) if port.name == vlans.port))
 }

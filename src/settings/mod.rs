@@ -39,6 +39,9 @@ const MAX_FILE: u64 = 64 * 1024;
 /// MAC_MASK, unless the settings say another.
 pub const MAC_MASK: MacMask = MacMask::of_octets([0xff, 0xff, 0xf0, 0, 0, 0]);
 
+/// OVSDB_SOCKET, unless the settings say another: where Debian's packages have it.
+pub const OVSDB_SOCKET: &str = "/run/openvswitch/db.sock";
+
 /// Keys of former versions that say which programs to run, and how. Nothing is run any more.
 const IGNORED: [&str; 18] = [
     "RUNLOCKED_OPTS",
@@ -86,6 +89,8 @@ pub struct Settings {
     pub routing: Routing,
     /// ROUTING_MARK_MASK: the bits of the mark that say so.
     pub routing_mark_mask: MarkMask,
+    /// OVSDB_SOCKET: where Open vSwitch's ovsdb-server listens.
+    pub ovsdb_socket: PathBuf,
     /// IPSPOOF: no source-address check on routed NICs.
     pub ipspoof: bool,
     /// Dynamic DNS.
@@ -108,6 +113,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(30),
             routing: Routing::Mark,
             routing_mark_mask: MarkMask::DEFAULT,
+            ovsdb_socket: OVSDB_SOCKET.into(),
             ipspoof: false,
             dns: DnsSettings::default(),
             tags: Setup::ALL.map(|setup| Cow::Borrowed(setup.default_tag())),
@@ -209,6 +215,7 @@ impl Settings {
             ("NFDHCPD_STATE_DIR", self.nfdhcpd_state_dir.display().to_string()),
             ("ROUTING", self.routing.to_string()),
             ("ROUTING_MARK_MASK", self.routing_mark_mask.to_string()),
+            ("OVSDB_SOCKET", self.ovsdb_socket.display().to_string()),
             ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
             ("FZONE", self.dns.fzone.clone().unwrap_or_default()),
         ];
@@ -249,6 +256,7 @@ impl Settings {
             TIMEOUT if given => self.timeout = timeout(value)?,
             "ROUTING" if given => self.routing = value.parse()?,
             "ROUTING_MARK_MASK" if given => self.routing_mark_mask = value.parse()?,
+            "OVSDB_SOCKET" if given => self.ovsdb_socket = path(value)?,
             "IPSPOOF" => self.ipspoof = given,
             "STATE_DIR"
             | "LOGFILE"
@@ -260,7 +268,8 @@ impl Settings {
             | "GANETI_NIC_DIR"
             | TIMEOUT
             | "ROUTING"
-            | "ROUTING_MARK_MASK" => {}
+            | "ROUTING_MARK_MASK"
+            | "OVSDB_SOCKET" => {}
             _ => {
                 if let Some(setup) = Setup::ALL.into_iter().find(|setup| setup.key() == key) {
                     if given {

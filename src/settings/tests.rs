@@ -47,12 +47,13 @@ fn every_key_is_taken_over() {
     assert_eq!(found.tag(Setup::Bridged), "bridged", "an empty value leaves the default");
 
     let found = settings(
-        "TAP_CONSTANT_MAC=2:0:0:0:0:1 # ours\nNFDHCPD_STATE_DIR=/n\nGANETI_NIC_DIR=/g\nIPSPOOF=no\n\
+        "TAP_CONSTANT_MAC=2:0:0:0:0:1 # ours\nNFDHCPD_STATE_DIR=/n\nGANETI_NIC_DIR=/g\nIPSPOOF=no\nOVSDB_SOCKET=/o\n\
          NFDHCPD_STATE_EXTRA='MTU=1400\nPRIVATE=1\n'\nDNS_TAG=ddns\nPUBLIC_TAG=π:*/x\nSTRICT_FILTERED_TAG=strict\n",
     );
     assert_eq!(found.tap_constant_mac.to_string(), "02:00:00:00:00:01");
     assert_eq!(found.nfdhcpd_state_dir, Path::new("/n"));
     assert_eq!(found.ganeti_nic_dir, Path::new("/g"));
+    assert_eq!(found.ovsdb_socket, Path::new("/o"));
     assert!(found.ipspoof, "any value sets it");
     assert_eq!(found.nfdhcpd_state_extra.as_deref(), Some("MTU=1400\nPRIVATE=1"));
     assert_eq!((found.tag(Setup::Dns), found.tag(Setup::Public)), ("ddns", "π:*/x"));
@@ -121,6 +122,7 @@ fn bad_values_are_named_with_their_place_and_what_was_expected() {
         ("IFUP_EXTRA_SCRIPT=x", format!("FILE:1: IFUP_EXTRA_SCRIPT \"x\": {PATH}")),
         ("NFDHCPD_STATE_DIR=x", format!("FILE:1: NFDHCPD_STATE_DIR \"x\": {PATH}")),
         ("GANETI_NIC_DIR=x", format!("FILE:1: GANETI_NIC_DIR \"x\": {PATH}")),
+        ("OVSDB_SOCKET=x", format!("FILE:1: OVSDB_SOCKET \"x\": {PATH}")),
         ("\n\nMAC_MASK=ff:0:ff:0:0:0", format!("FILE:3: MAC_MASK \"ff:0:ff:0:0:0\": {MASK}")),
         ("MAC_MASK=0:0:0:0:0:0", format!("FILE:1: MAC_MASK \"0:0:0:0:0:0\": {MASK}")),
         (

@@ -9,6 +9,7 @@ pub mod filtered;
 pub mod firewall;
 pub mod neighbours;
 pub mod nfdhcpd;
+pub mod openvswitch;
 pub mod routed;
 pub mod routed_sources;
 pub mod steering;
@@ -88,7 +89,9 @@ pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
             }
             bridged::plain(nic, bridge, vlan.as_ref(), facts, &mut plan)?;
         }
-        Mode::OpenVswitch { .. } => bail!("MODE: \"openvswitch\": this mode is not built in yet"),
+        Mode::OpenVswitch { bridge, vlan } => {
+            openvswitch::plain(nic, bridge, vlan.as_ref(), settings, facts, &mut plan);
+        }
         // Others connect it. Of what a tag promises nothing is left out silently.
         Mode::Ext => {
             for setup in [Setup::PrivateFiltered, Setup::StrictFiltered, Setup::Nfdhcpd] {

@@ -200,3 +200,36 @@ fn every_drop_is_counted_by_interface_and_is_a_drop() {
         assert!(ways.iter().all(|(_, before)| before.last() == Some(&Statement::Counter)), "{group}");
     }
 }
+
+#[test]
+fn a_port_of_open_vswitch_has_its_vlans_before_it_is_up() {
+    let openvswitch = [("MODE", "openvswitch"), ("NETWORK_TAGS", "bridged"), ("INTERFACE_UUID", "0c2a-1")];
+    let commands = |vlan: &str, text: &str, verb| -> Vec<String> {
+        let plan = plan_of(&[PRIVATE, &openvswitch, &[("VLAN", vlan)]], &settings(text)).expect("a plan");
+        assert!(plan.tables.is_empty() && plan.elements.is_empty());
+        plan.objects.iter().map(|it| it.command(verb)).filter(|it| !it.is_empty()).collect()
+    };
+    let port = |vlans: &str| {
+        format!(
+            "ovs-vsctl --if-exists del-port tap5 -- add-port prv0 tap5{vlans} -- set Interface tap5 \
+             'external_ids:owner=\"snf-network\"' 'external_ids:tap-ifindex=\"5\"' \
+             'external_ids:attached-mac=\"aa:55:66:1a:ae:82\"' 'external_ids:vm-id=\"vm1.example.org\"' \
+             'external_ids:iface-id=\"0c2a-1\"'"
+        )
+    };
+    for (vlan, vlans) in [
+        ("", ""),
+        ("7", " vlan_mode=access tag=7"),
+        (".7", " vlan_mode=access tag=7"),
+        (":9:7", " vlan_mode=trunk trunks=7,9"),
+        (".7:9:8", " vlan_mode=native-untagged tag=7 trunks=8,9"),
+        // Without trunks it would have all VLANs.
+        (".7:7", " vlan_mode=native-untagged tag=7 trunks=7"),
+    ] {
+        let expected = [port(vlans), "ip link set dev tap5 up".to_owned()];
+        assert_eq!(commands(vlan, "", crate::plan::Verb::Add), expected, "{vlan}");
+    }
+    let elsewhere = "ovs-vsctl --db='unix:/x/db.sock' --if-exists del-port tap5";
+    let removal = [elsewhere, "ip link set dev tap5 down"];
+    assert_eq!(commands("7", "OVSDB_SOCKET=/x/db.sock\n", crate::plan::Verb::Remove), removal);
+}

@@ -62,6 +62,8 @@ pub struct LinkState {
     pub kind: Option<String>,
     /// Of a bridge.
     pub bridge: Option<BridgeState>,
+    /// Whether it is a port of Open vSwitch's datapath in the kernel (IFLA_INFO_SLAVE_KIND).
+    pub in_openvswitch: bool,
     /// IFLA_BRPORT_GROUP_FWD_MASK, of the port of a bridge.
     pub group_forwarding: Option<u16>,
     /// Values of [`DEVCONF`], in its order; none where the family is off on this link.
@@ -220,6 +222,7 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
         group: 0,
         kind: None,
         bridge: None,
+        in_openvswitch: false,
         group_forwarding: None,
         devconf: [None; DEVCONF.len()],
     };
@@ -234,6 +237,7 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => state.kind = Some(kind.to_string()),
+                        LinkInfo::PortKind(InfoPortKind::Other(kind)) => state.in_openvswitch = kind == "openvswitch",
                         LinkInfo::Data(InfoData::Bridge(data)) => state.bridge = Some(bridge_state(data)),
                         LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
                             state.group_forwarding = port.iter().find_map(|it| match it {
