@@ -1,8 +1,16 @@
-//! Walks over a Plan: apply makes what is missing, remove puts back what was there before.
+//! Walks over a Plan: apply makes what is missing, remove puts back what was there before; and mend, which does both for what
+//! verify found, of many Plans at once.
+
+mod difference;
+mod mend;
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 
+pub use self::difference::{difference, leftover};
+pub use self::mend::{Mending, mend};
 use crate::addr::{Family, IfName};
 use crate::binding;
 use crate::kernel::netlink::Request;
@@ -68,7 +76,7 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
         for object in stage.into_iter().filter(|it| live || !touches_link(it)).filter(|it| !goes_with_port(it, plan)) {
             failures.extend(batch.add(object).err());
         }
-        failures.extend(batch.flush_all());
+        failures.extend(batch.flush_all().into_iter().map(|it| it.1));
     }
     let change = Change { tables: &[], add: &[], remove: &plan.elements };
     failures.extend(kernel.commit(&change).context("nf_tables").err());
@@ -100,7 +108,9 @@ fn goes_with_port(object: &Object, gone: &Plan) -> bool {
 struct Batch<'k> {
     kernel: &'k mut Kernel,
     verb: Verb,
-    described: Vec<String>,
+    /// Whose the object is that is being added, among those that are mended at once.
+    owner: usize,
+    described: Vec<(usize, String)>,
     link: Option<(IfName, LinkChange, Vec<String>)>,
     /// Routes that are replaced only if it is another one that stands, by their places among the requests.
     contested: Vec<(usize, Route, Option<u32>)>,
@@ -110,7 +120,7 @@ impl<'k> Batch<'k> {
     fn new(kernel: &'k mut Kernel, verb: Verb) -> Self {
         // What a batch before this one did not come to send must not go out with it.
         kernel.netlink.forget_queued();
-        Self { kernel, verb, described: Vec::new(), link: None, contested: Vec::new() }
+        Self { kernel, verb, owner: 0, described: Vec::new(), link: None, contested: Vec::new() }
     }
 
     fn add(&mut self, object: &Object) -> Result<()> {
@@ -218,7 +228,7 @@ impl<'k> Batch<'k> {
 
     fn queue(&mut self, request: Request, object: &Object) {
         self.kernel.netlink.queue(request);
-        self.described.push(object.line(self.verb));
+        self.described.push((self.owner, object.line(self.verb)));
     }
 
     fn port_vlans(&mut self, vlans: &PortVlans, object: &Object) -> Result<()> {
@@ -257,7 +267,7 @@ impl<'k> Batch<'k> {
         }
         let Some(index) = self.index(&name)? else { return absent(self.verb == Verb::Add) };
         self.kernel.netlink.queue(rtnetlink::set_link(index, &change));
-        self.described.push(commands.join("; "));
+        self.described.push((self.owner, commands.join("; ")));
         Ok(())
     }
 
@@ -293,22 +303,26 @@ impl<'k> Batch<'k> {
 
     /// Sends what is queued.
     fn flush(&mut self) -> Result<()> {
-        self.flush_all().into_iter().next().map_or(Ok(()), Err)
+        self.flush_all().into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    fn flush_all(&mut self) -> Vec<Error> {
-        let mut failures: Vec<Error> = self.queue_link().err().into_iter().collect();
+    /// Sends what is queued; what was refused, each with its owner.
+    fn flush_all(&mut self) -> Vec<(usize, Error)> {
+        let mut failures: Vec<_> = self.queue_link().err().map(|error| (self.owner, error)).into_iter().collect();
         let described = std::mem::take(&mut self.described);
         let refusals = match self.kernel.netlink.flush() {
             Ok(refusals) => refusals,
             Err(error) => {
-                failures.push(error.into());
+                // Nobody knows what became of any of them.
+                let owners: BTreeSet<_> = described.iter().map(|it| it.0).collect();
+                failures.extend(owners.into_iter().map(|owner| (owner, error.clone().into())));
                 return failures;
             }
         };
         let contested = std::mem::take(&mut self.contested);
         let mut replaced = false;
         for (place, error) in refusals {
+            self.owner = described.get(place).map_or(self.owner, |it| it.0);
             let exists = error.errno == Errno::EEXIST as i32;
             let done = match self.verb {
                 Verb::Add if exists && error.operation == "RTM_NEWROUTE" => {
@@ -323,10 +337,10 @@ impl<'k> Batch<'k> {
                 _ => Err(error),
             };
             if let Err(error) = done {
-                let command = described.get(place).cloned().unwrap_or_default();
+                let (owner, command) = described.get(place).cloned().unwrap_or_default();
                 let full = error.errno == Errno::EXFULL as i32;
                 let error = Error::new(error);
-                failures.push(if full { error.context(FULL_BRIDGE) } else { error }.context(command));
+                failures.push((owner, if full { error.context(FULL_BRIDGE) } else { error }.context(command)));
             }
         }
         if replaced {
@@ -348,51 +362,4 @@ impl<'k> Batch<'k> {
 /// What stands on a link that is not there: an error when it shall be made, nothing to do when it shall go.
 fn absent(add: bool) -> Result<()> {
     if add { Err(Errno::ENODEV.into()) } else { Ok(()) }
-}
-
-/// The objects and elements of `old` that `new` has not. VLANs of a port that moves are none: they go when it leaves.
-pub fn difference(old: &Plan, new: &Plan) -> Plan {
-    let moves = Plan {
-        objects: old
-            .objects
-            .iter()
-            .filter(|it| matches!(it, Object::Port(_)) && !new.objects.contains(it))
-            .cloned()
-            .collect(),
-        ..Plan::default()
-    };
-    Plan {
-        tables: Vec::new(),
-        elements: old.elements.iter().filter(|it| !new.elements.contains(it)).cloned().collect(),
-        objects: old
-            .objects
-            .iter()
-            .filter(|it| !new.objects.iter().any(|other| same_place(it, other)) && !goes_with_port(it, &moves))
-            .cloned()
-            .collect(),
-        announcements: Vec::new(),
-    }
-}
-
-/// What of `old` nobody needs while `other` stays as it is: its elements go alone, not in one transaction with new ones, so
-/// that none may have the key of an element which stays.
-pub fn leftover(old: &Plan, other: &Plan) -> Plan {
-    let mut leftover = difference(old, other);
-    let same_key = |a: &Element, b: &Element| (a.family, &a.set, &a.key) == (b.family, &b.set, &b.key);
-    leftover.elements.retain(|it| !other.elements.iter().any(|stays| same_key(it, stays)));
-    leftover
-}
-
-/// Whether two objects are one place in the kernel that holds one value: making the one replaces the other.
-fn same_place(one: &Object, other: &Object) -> bool {
-    match (one, other) {
-        (Object::Sysctl(a), Object::Sysctl(b)) => a.path() == b.path(),
-        (Object::Link(a), Object::Link(b)) => a.name == b.name,
-        (Object::Port(a), Object::Port(b)) => a.name == b.name,
-        (Object::GroupForwarding(a), Object::GroupForwarding(b)) => a.name == b.name,
-        (Object::PortVlans(a), Object::PortVlans(b)) => a.port == b.port,
-        (Object::Up(a), Object::Up(b)) => a.name == b.name,
-        (Object::Binding(a), Object::Binding(b)) => a.path == b.path,
-        (a, b) => a == b,
-    }
 }

@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::libc;
@@ -55,6 +56,15 @@ impl State {
         Self::at(folder, folder.join(interface.as_str()), interface.as_str())
     }
 
+    /// The same without waiting; none if another run has the lock.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn try_open(folder: &Path, interface: &IfName) -> Result<Option<Self>> {
+        let lock = lock(&lock_file(folder, interface.as_str())?, Wait::No)?;
+        Ok(lock.map(|lock| Self::locked(folder.join(interface.as_str()), lock)))
+    }
+
     /// The same of one family of an uplink.
     ///
     /// # Errors
@@ -67,14 +77,16 @@ impl State {
     }
 
     fn at(folder: &Path, path: PathBuf, lock_name: &str) -> Result<Self> {
-        let locks = folder.join(LOCKS);
-        fs::create_dir_all(&locks).with_context(|| format!("STATE_DIR: {}", locks.display()))?;
-        let lock = lock(&locks.join(lock_name))?;
+        let lock = lock(&lock_file(folder, lock_name)?, Wait::Yes)?;
+        Ok(Self::locked(path, lock.context("STATE_DIR: no lock")?))
+    }
+
+    fn locked(path: PathBuf, lock: File) -> Self {
         let (text, records, complaint) = match read(&path) {
             Ok((text, records)) => (text, records, None),
             Err(error) => (String::new(), Vec::new(), Some(format!("{}: {error:#}", path.display()))),
         };
-        Ok(Self { path, text, records, complaint, _lock: lock })
+        Self { path, text, records, complaint, _lock: lock }
     }
 
     /// Reads without waiting for a run that is under way.
@@ -83,6 +95,15 @@ impl State {
     /// If the file is there and cannot be understood.
     pub fn peek(folder: &Path, interface: &IfName) -> Result<Vec<Variables>> {
         let path = folder.join(interface.as_str());
+        Ok(read(&path).with_context(|| path.display().to_string())?.1)
+    }
+
+    /// The same of one family of an uplink.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be understood.
+    pub fn peek_uplink(folder: &Path, device: &IfName, family: Family) -> Result<Vec<Variables>> {
+        let path = folder.join(UPLINKS).join(uplink_file(device, family));
         Ok(read(&path).with_context(|| path.display().to_string())?.1)
     }
 
@@ -145,6 +166,35 @@ pub fn interfaces(folder: &Path) -> Result<Vec<IfName>> {
     Ok(names)
 }
 
+/// The uplinks of which anything is recorded, by device and family.
+///
+/// # Errors
+/// If the folder is there and cannot be read.
+pub fn uplinks(folder: &Path) -> Result<Vec<(IfName, Family)>> {
+    let folder = folder.join(UPLINKS);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("STATE_DIR: {}", folder.display()))?,
+    };
+    let uplink_of = |name: &str| {
+        let (device, family) = name.rsplit_once('.')?;
+        let family = Family::BOTH.into_iter().find(|it| it.sysctl() == family)?;
+        Some((device.parse().ok()?, family))
+    };
+    let mut uplinks: Vec<_> = entries.filter_map(|entry| uplink_of(entry.ok()?.file_name().to_str()?)).collect();
+    uplinks.sort_unstable();
+    Ok(uplinks)
+}
+
+/// When the records of an interface, or of a family of an uplink, were written.
+pub fn written(folder: &Path, interface: &IfName, uplink: Option<Family>) -> Option<SystemTime> {
+    let path = match uplink {
+        Some(family) => folder.join(UPLINKS).join(uplink_file(interface, family)),
+        None => folder.join(interface.as_str()),
+    };
+    fs::metadata(path).ok()?.modified().ok()
+}
+
 /// The folder of the lock files.
 pub fn locks(folder: &Path) -> PathBuf {
     folder.join(LOCKS)
@@ -196,8 +246,21 @@ pub fn uplink_of_table(folder: &Path, table: u32) -> Option<IfName> {
     fs::read_to_string(folder.join(TABLES).join(table.to_string())).ok()?.parse().ok()
 }
 
-/// Takes the lock; the file stays, as removing it would let two runs hold two locks of one name.
-fn lock(path: &Path) -> Result<File> {
+/// Whether a lock that another run has is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Yes,
+    No,
+}
+
+fn lock_file(folder: &Path, name: &str) -> Result<PathBuf> {
+    let locks = folder.join(LOCKS);
+    fs::create_dir_all(&locks).with_context(|| format!("STATE_DIR: {}", locks.display()))?;
+    Ok(locks.join(name))
+}
+
+/// Takes the lock, or none if it is not waited for; the file stays, as removing it would let two runs hold two locks of one name.
+fn lock(path: &Path, wait: Wait) -> Result<Option<File>> {
     let open = || {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
@@ -205,12 +268,36 @@ fn lock(path: &Path) -> Result<File> {
     };
     let file = open().with_context(|| format!("STATE_DIR: {}", path.display()))?;
     loop {
-        match file.lock() {
+        let locked = match wait {
+            Wait::Yes => file.lock(),
+            Wait::No => file.try_lock().map_err(io::Error::from),
+        };
+        match locked {
             // The lock goes when the file is closed.
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => bail!("STATE_DIR: {}: flock: {error}", path.display()),
         }
+    }
+}
+
+/// Keeps all runs for the node's uplinks away.
+pub struct UplinksLock(#[expect(dead_code, reason = "the lock goes when the file is closed")] File);
+
+/// Waits for the lock of the uplinks.
+///
+/// # Errors
+/// If the folder cannot be made or the lock not be taken.
+pub fn lock_uplinks(folder: &Path) -> Result<UplinksLock> {
+    let lock = lock(&lock_file(folder, UPLINKS)?, Wait::Yes)?;
+    Ok(UplinksLock(lock.context("STATE_DIR: no lock")?))
+}
+
+/// Waits for the run that is under way for an interface, if any. Whoever may not see its lock does not wait.
+pub fn wait_for_run(folder: &Path, interface: &IfName) {
+    if let Ok(file) = File::open(folder.join(LOCKS).join(interface.as_str())) {
+        let _over_or_not = file.lock_shared();
     }
 }
 
@@ -270,70 +357,4 @@ fn unquoted(text: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("snf-network-state-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        folder
-    }
-
-    fn tap0() -> IfName {
-        "tap0".parse().expect("a name")
-    }
-
-    #[test]
-    fn records_come_back_as_they_were_written() {
-        let folder = folder("roundtrip");
-        let record = |ip: &str| vec![("IP".to_owned(), ip.to_owned()), ("TAGS".to_owned(), "it's $(x) `y`".to_owned())];
-        let mut state = State::open(&folder, &tap0()).expect("the lock");
-        assert!(state.records.is_empty());
-        state.write(vec![record("10.0.0.1"), record("10.0.0.2")]).expect("written");
-        drop(state);
-        let mode =
-            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder.join("tap0")).expect("a file").permissions());
-        assert_eq!(mode & 0o7777, 0o600);
-        let mut state = State::open(&folder, &tap0()).expect("the lock");
-        assert_eq!(state.records, [record("10.0.0.1"), record("10.0.0.2")]);
-        state.write(Vec::new()).expect("removed");
-        assert!(!folder.join("tap0").exists());
-        fs::remove_dir_all(&folder).expect("cleared");
-    }
-
-    #[test]
-    fn no_value_forges_a_line() {
-        let folder = folder("forge");
-        let mut state = State::open(&folder, &tap0()).expect("the lock");
-        let tags = format!("a\n{HEAD}\nSNF_NETWORK_STATE='1'\nIP='10.0.0.9'");
-        state.write(vec![vec![("TAGS".to_owned(), tags)]]).expect("written");
-        drop(state);
-        let records = State::peek(&folder, &tap0()).expect("a record");
-        assert_eq!(records.len(), 1);
-        assert_eq!(records[0].len(), 1);
-        fs::remove_dir_all(&folder).expect("cleared");
-    }
-
-    #[test]
-    fn what_is_not_ours_counts_as_none_with_a_complaint() {
-        let folder = folder("foreign");
-        for text in ["IP=10.0.0.1\n", "# snf-network record\n", "# snf-network record\nSNF_NETWORK_STATE='9'\n", "\0"] {
-            fs::write(folder.join("tap0"), text).expect("written");
-            let state = State::open(&folder, &tap0()).expect("the lock");
-            assert!(state.records.is_empty() && state.complaint.is_some(), "{text:?}");
-        }
-        fs::remove_file(folder.join("tap0")).expect("removed");
-        std::os::unix::fs::symlink("/etc/passwd", folder.join("tap0")).expect("a link");
-        assert!(State::open(&folder, &tap0()).expect("the lock").complaint.is_some());
-        fs::remove_dir_all(&folder).expect("cleared");
-    }
-
-    #[test]
-    fn every_prefix_of_a_file_is_survived() {
-        let text = format!("{HEAD}\nSNF_NETWORK_STATE='1'\nIP='10.0.0.1'\nTAGS='it'\\''s'\n");
-        for length in 0..text.len() {
-            let _either_way = parse(&text[..length]);
-        }
-        assert_eq!(parse(&text).expect("whole")[0][1].1, "it's");
-    }
-}
+mod tests;
