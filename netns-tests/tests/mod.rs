@@ -5,9 +5,11 @@ mod bridged;
 mod dns;
 mod dns_failure;
 mod dns_hook;
+mod drift;
 mod failure;
 mod faults;
 mod ganeti;
+mod gc;
 mod hook;
 mod input;
 mod lifecycle;
@@ -16,9 +18,11 @@ mod nfdhcpd;
 mod node;
 mod plan;
 mod process;
+mod reconcile;
 mod routed;
 mod selftest;
 mod spoof;
+mod status;
 mod takeover;
 mod vlan;
 mod walk;
@@ -49,6 +53,10 @@ pub fn all() -> impl Iterator<Item = Test> {
         dns_failure::TESTS,
         dns_hook::TESTS,
         hook::TESTS,
+        status::TESTS,
+        drift::TESTS,
+        gc::TESTS,
+        reconcile::TESTS,
         xen::TESTS,
         network_scripts::TESTS,
     ];
@@ -57,5 +65,5 @@ pub fn all() -> impl Iterator<Item = Test> {
 
 /// Those that run on Debian's own kernel.
 pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
-    [vlan::TESTS].into_iter().flatten().copied()
+    [vlan::TESTS, drift::IN_VIRTUAL_MACHINE].into_iter().flatten().copied()
 }

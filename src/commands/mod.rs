@@ -5,9 +5,13 @@ pub mod announcer;
 pub mod bridge;
 pub mod dns;
 pub mod errand;
+pub mod gc;
 pub mod hook;
 pub mod nic;
 pub mod node;
+pub mod reconcile;
+pub mod status;
+pub mod survey;
 pub mod transition;
 pub mod vif;
 
@@ -18,9 +22,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
 
+use crate::addr::IfName;
 use crate::environment::{Caller, RawNic};
 use crate::log::Log;
+use crate::printable::quoted;
 use crate::settings::Settings;
 use crate::setup::filtered;
 
@@ -30,7 +37,7 @@ struct Command {
     names: &'static [&'static str],
     arguments: &'static str,
     summary: &'static str,
-    run: fn(&Call) -> Result<()>,
+    run: fn(&Call) -> Result<ExitCode>,
 }
 
 /// How a command was called.
@@ -41,78 +48,104 @@ pub struct Call {
     pub arguments: Vec<OsString>,
 }
 
+/// What a command that did what it was asked for exits with.
+fn done(result: Result<()>) -> Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// What a command that only looked exits with where something is not as it should be.
+const DRIFT: u8 = 3;
+
 const COMMANDS: &[Command] = &[
     Command {
         names: &["ifup", "kvm-ifup-custom", "kvm-vif-bridge", "up"],
         arguments: "[TAP]",
         summary: "set up the NIC that the environment describes",
-        run: ifup,
+        run: |call| done(ifup(call)),
     },
     Command {
         names: &["ifdown", "kvm-ifdown-custom", "down"],
         arguments: "[TAP] [CLEANUP]",
         summary: "take it down again",
-        run: ifdown,
+        run: |call| done(ifdown(call)),
     },
     Command {
         names: &["vif-custom"],
         arguments: "ACTION [type_if=KIND]",
         summary: "set up or take down a NIC for Xen's hotplug",
-        run: vif::run,
+        run: |call| done(vif::run(call)),
     },
     Command {
         names: &["plan"],
         arguments: "[TAP]",
         summary: "print what ifup would do, as ip and nft lines, and touch nothing",
-        run: plan,
+        run: |call| done(plan(call)),
     },
     Command {
         names: &["node"],
         arguments: "up|down [OPTIONS]",
         summary: "set up the node's uplink for routed guests, or undo it (node --help)",
-        run: |call| node::run(&call.arguments),
+        run: |call| done(node::run(&call.arguments)),
+    },
+    Command {
+        names: &["status"],
+        arguments: "[TAP...] [--json] [--watch]",
+        summary: "show all NICs and uplinks, and what of them does not stand as it should (exit code 3)",
+        run: |call| status::run(&call.arguments),
+    },
+    Command {
+        names: &["reconcile"],
+        arguments: "[TAP...] [--dry-run]",
+        summary: "put right what status finds",
+        run: |call| reconcile::run(&call.arguments),
+    },
+    Command {
+        names: &["gc"],
+        arguments: "[--dry-run]",
+        summary: "remove what NICs that are gone left behind",
+        run: |call| gc::run(&call.arguments),
     },
     Command {
         names: &["dns"],
         arguments: "show|sync|remove [OPTIONS]",
         summary: "an instance's records at the name server (dns --help)",
-        run: |call| dns::run(&call.arguments),
+        run: |call| done(dns::run(&call.arguments)),
     },
     Command {
         names: &["dnshook", "snf-network-dnshook"],
         arguments: "",
         summary: "bring the name server up to date after an operation of Ganeti",
-        run: dns::hook,
+        run: |call| done(dns::hook(call)),
     },
     Command {
         names: &["hook", "snf-network-hook"],
         arguments: "",
         summary: "clear away what an instance that left this node left behind, after an operation of Ganeti",
-        run: hook::clear_away,
+        run: |call| done(hook::clear_away(call)),
     },
     Command {
         names: &["arpsend"],
         arguments: "-U -i IP [-c COUNT] DEV",
         summary: "send gratuitous ARP for IP on DEV",
-        run: |call| announce::arpsend(&call.arguments),
+        run: |call| done(announce::arpsend(&call.arguments)),
     },
     Command {
         names: &["ndsend"],
         arguments: "[-c COUNT] ADDR DEV",
         summary: "send unsolicited neighbour advertisements for ADDR on DEV",
-        run: |call| announce::ndsend(&call.arguments),
+        run: |call| done(announce::ndsend(&call.arguments)),
     },
     Command {
         names: &["mac2eui64"],
         arguments: "[-c COUNT] MAC PREFIX",
         summary: "print the modified EUI-64 address of MAC in PREFIX",
-        run: |call| announce::mac2eui64(&call.arguments),
+        run: |call| done(announce::mac2eui64(&call.arguments)),
     },
     Command {
         names: &["demo"],
         arguments: "",
         summary: "show routed guests at work, in namespaces of its own",
-        run: demo,
+        run: |call| done(demo(call)),
     },
 ];
 
@@ -133,7 +166,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         };
     };
     match (command.run)(&Call { name, arguments: words.collect() }) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => complain(&format!("{error:#}")),
     }
 }
@@ -223,6 +256,34 @@ fn ifup(call: &Call) -> Result<()> {
 fn ifdown(call: &Call) -> Result<()> {
     let cleanup = call.arguments.get(1).and_then(|it| it.to_str()).unwrap_or_default();
     for_nic(call, |raw, settings, log| nic::ifdown(raw, cleanup, settings, log)).map(drop)
+}
+
+/// Arguments of a command that looks at many NICs: TAPs, and the options that it has.
+struct Selection {
+    taps: Vec<IfName>,
+    given: Vec<String>,
+}
+
+impl Selection {
+    fn new(command: &str, arguments: &[OsString], takes_taps: bool, options: &[&str]) -> Result<Self> {
+        let mut selection = Self { taps: Vec::new(), given: Vec::new() };
+        let mut words = lexopt::Parser::from_args(arguments);
+        while let Some(word) = words.next().context(command.to_owned())? {
+            match word {
+                Long(name) if options.contains(&name) => selection.given.push(name.to_owned()),
+                Value(tap) if takes_taps => {
+                    let tap = tap.to_string_lossy();
+                    selection.taps.push(tap.parse().with_context(|| format!("{command}: {}", quoted(&tap)))?);
+                }
+                other => bail!("{command}: {}, see snf-network --help", other.unexpected()),
+            }
+        }
+        Ok(selection)
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.given.iter().any(|it| it == option)
+    }
 }
 
 fn demo(call: &Call) -> Result<()> {
