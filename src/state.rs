@@ -5,11 +5,12 @@
 //! cleared away: a crash at any point leaves a file that names everything which may stand.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::libc;
@@ -23,6 +24,10 @@ const VERSION: &str = "1";
 const HEAD: &str = "# snf-network record";
 /// Longest file that is read, in bytes: a record is about one kilobyte.
 const LONGEST: u64 = 256 * 1024;
+/// How long a run is waited for by who only looks: ifup takes milliseconds.
+const LONGEST_RUN: Duration = Duration::from_secs(3);
+/// Between two looks at its lock.
+const LOOK: Duration = Duration::from_millis(1);
 /// Folder of the lock files. Longer than any interface's name, so it is never taken for a record.
 const LOCKS: &str = "locks-of-interfaces";
 /// Folder of what is recorded of the node's uplinks, a file per device and family.
@@ -294,10 +299,13 @@ pub fn lock_uplinks(folder: &Path) -> Result<UplinksLock> {
     Ok(UplinksLock(lock.context("STATE_DIR: no lock")?))
 }
 
-/// Waits for the run that is under way for an interface, if any. Whoever may not see its lock does not wait.
+/// Waits for the run that is under way for an interface, if any; not for ever, as one may hang. Whoever may not see its lock
+/// does not wait.
 pub fn wait_for_run(folder: &Path, interface: &IfName) {
-    if let Ok(file) = File::open(folder.join(LOCKS).join(interface.as_str())) {
-        let _over_or_not = file.lock_shared();
+    let Ok(file) = File::open(folder.join(LOCKS).join(interface.as_str())) else { return };
+    let deadline = Instant::now() + LONGEST_RUN;
+    while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        sleep(LOOK);
     }
 }
 

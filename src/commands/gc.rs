@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
-use super::survey::{self, Condition, RecordedNic, Survey};
+use super::survey::{self, Condition, Survey};
 use super::transition::Known;
 use super::{DRIFT, Selection, announcer, conclude, nic};
 use crate::addr::IfName;
@@ -15,6 +15,7 @@ use crate::kernel::{Kernel, is_absent, rtnetlink};
 use crate::log::Log;
 use crate::plan::{Object, Plan, Proxy, Verb};
 use crate::reconcile;
+use crate::record::Record;
 use crate::settings::Settings;
 use crate::setup::base;
 use crate::state::{State, Variables};
@@ -36,7 +37,7 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
     }
     let mut log = Log::new(["", "gc", "", "-"]);
     warnings.into_iter().for_each(|warning| log.line(format!("warning: {warning}")));
-    let failures = collect(&mut kernel, &settings, &[], &mut log);
+    let failures = collect(&mut kernel, &settings, &mut log);
     announcer::detach(kernel.into_lingering(), None);
     conclude(joined(&failures), &mut log, &settings, "gc").map(|()| ExitCode::SUCCESS)
 }
@@ -71,14 +72,13 @@ pub(super) fn lines(survey: &Survey) -> String {
     lines
 }
 
-/// Removes what belongs to NICs that are gone, of these interfaces or, without any, of all; and then what stands without a
-/// record. Returns what failed.
-pub(super) fn collect(kernel: &mut Kernel, settings: &Settings, only: &[IfName], log: &mut Log) -> Vec<Error> {
-    let mut failures = Vec::new();
-    let interfaces = match survey::interfaces(settings, only) {
+/// Removes what belongs to NICs that are gone, and then what stands without a record. Returns what failed.
+fn collect(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Vec<Error> {
+    let interfaces = match survey::interfaces(settings, &[]) {
         Ok(interfaces) => interfaces,
         Err(error) => return vec![error],
     };
+    let mut failures = Vec::new();
     for interface in interfaces {
         let cleared = match has_gone(kernel, settings, &interface) {
             Ok(false) => Ok(()),
@@ -87,20 +87,20 @@ pub(super) fn collect(kernel: &mut Kernel, settings: &Settings, only: &[IfName],
         };
         failures.extend(cleared.err().map(|error| error.context(interface.to_string())));
     }
-    if only.is_empty() {
-        match clear_strays(kernel, settings, log) {
-            Ok(more) => failures.extend(more),
-            Err(error) => failures.push(error),
-        }
-    }
+    failures.extend(clear_strays(kernel, settings, log));
     failures
 }
 
 /// Whether anything is recorded of another TAP than the one that has the name now. Nothing is locked for this look.
 fn has_gone(kernel: &mut Kernel, settings: &Settings, interface: &IfName) -> Result<bool> {
-    let recorded = RecordedNic::new(interface.clone(), &State::peek(&settings.state_dir, interface)?)?;
     let live = kernel.link(interface)?.map(|it| it.index);
-    Ok(recorded.records.iter().any(|it| Some(it.record.facts.index) != live))
+    for variables in State::peek(&settings.state_dir, interface)? {
+        let record = Record::from_variables(&variables).context("its record cannot be understood")?;
+        if Some(record.facts.index) != live {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Removes what is recorded of a TAP that is gone or another one by now, as far as it is `theirs`. Looks under the TAP's lock,
@@ -129,8 +129,12 @@ pub(super) fn clear_interface(
     nic::remove_records(kernel, &mut state, &old, &goes, live, log)
 }
 
-/// Removes what carries our number or stands in our sets, and nobody recorded.
-fn clear_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Result<Vec<Error>> {
+/// Removes what carries our number or stands in our sets, and nobody recorded. Returns what failed.
+pub(super) fn clear_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Vec<Error> {
+    look_for_strays(kernel, settings, log).unwrap_or_else(|error| vec![error])
+}
+
+fn look_for_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Result<Vec<Error>> {
     let inventory = Inventory::read(kernel, std::iter::empty(), base::tables(settings))?;
     let mut by_interface: BTreeMap<IfName, Plan> = BTreeMap::new();
     let mut proxies = Vec::new();

@@ -1,5 +1,6 @@
 //! `reconcile`: puts right what status finds, for all NICs of the node at once.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -14,8 +15,9 @@ use crate::log::Log;
 use crate::plan::Plan;
 use crate::reconcile::{Mending, mend};
 use crate::settings::Settings;
+use crate::setup::base;
 use crate::state::{self, State};
-use crate::verify::{Drift, mending};
+use crate::verify::{self, Drift, mending};
 
 /// File descriptors that are not for locks.
 const OTHER_FILES: usize = 64;
@@ -66,7 +68,7 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
     let interfaces = survey::interfaces(settings, taps)?;
     // A lock is a file that is open.
     let room = process::raise_open_files().saturating_sub(OTHER_FILES).max(1);
-    let mut failures = Vec::new();
+    let mut found = Found::default();
     let mut uplinks_lock = if taps.is_empty() { Some(state::lock_uplinks(&settings.state_dir)?) } else { None };
     let mut busy = Vec::new();
     let mut rest = interfaces.as_slice();
@@ -78,23 +80,49 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
             match State::try_open(&settings.state_dir, interface) {
                 Ok(Some(state)) => round.take(interface, state),
                 Ok(None) => busy.push(interface),
-                Err(error) => failures.push(error.context(interface.to_string())),
+                Err(error) => found.failures.push(error.context(interface.to_string())),
             }
         }
         if uplinks_lock.is_some() {
             round.take_uplinks(settings)?;
         }
-        failures.extend(round.run(kernel, log)?);
+        found.add(round.run(kernel, settings, &interfaces, log)?);
         uplinks_lock = None;
     }
-    // A run is under way for each of these, and may be waiting for nothing of ours any more.
+    // A run was under way for each of these.
     for interface in busy {
         let mut round = Round::default();
         round.take(interface, State::open(&settings.state_dir, interface)?);
-        failures.extend(round.run(kernel, log)?);
+        found.add(round.run(kernel, settings, &interfaces, log)?);
     }
-    failures.extend(gc::collect(kernel, settings, taps, log));
+    let Found { mut failures, gone, strays } = found;
+    for interface in gone {
+        let cleared = gc::clear_interface(kernel, &interface, settings, log, |_| true);
+        failures.extend(cleared.err().map(|error| error.context(interface.to_string())));
+    }
+    if taps.is_empty() && strays {
+        failures.extend(gc::clear_strays(kernel, settings, log));
+    }
     Ok(failures)
+}
+
+/// What rounds came upon.
+#[derive(Default)]
+struct Found {
+    /// What failed.
+    failures: Vec<Error>,
+    /// Interfaces of which another TAP is recorded than the one that has the name.
+    gone: Vec<IfName>,
+    /// Whether something may stand without a record.
+    strays: bool,
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.failures.extend(other.failures);
+        self.gone.extend(other.gone);
+        self.strays |= other.strays;
+    }
 }
 
 /// NICs and uplinks that are mended at once, all locked.
@@ -129,9 +157,10 @@ impl Round {
         Ok(())
     }
 
-    /// Reads everything once, mends what differs, and looks whether it stands then. Returns what failed.
-    fn run(mut self, kernel: &mut Kernel, log: &mut Log) -> Result<Vec<Error>> {
-        let inventory = Inventory::read(kernel, self.plans(), Vec::new())?;
+    /// Reads everything once, mends what differs, and looks whether it stands then. `known` are all that are recorded.
+    fn run(mut self, kernel: &mut Kernel, settings: &Settings, known: &[IfName], log: &mut Log) -> Result<Found> {
+        let inventory = Inventory::read(kernel, self.plans(), base::tables(settings))?;
+        let (gone, strays) = (self.gone(&inventory), self.strays(&inventory, known));
         let before = self.drift(&inventory);
         let plans: Vec<_> = self.wanted().collect();
         let mut differ = Vec::new();
@@ -157,7 +186,21 @@ impl Round {
             }
         }
         self.settle();
-        Ok(self.failures)
+        Ok(Found { failures: self.failures, gone, strays })
+    }
+
+    fn gone(&self, inventory: &Inventory) -> Vec<IfName> {
+        let is_gone = |nic: &RecordedNic| {
+            let live = inventory.links.get(&nic.interface).map(|it| it.index);
+            nic.records.iter().any(|it| Some(it.record.facts.index) != live)
+        };
+        self.nics.iter().filter(|it| is_gone(&it.0)).map(|it| it.0.interface.clone()).collect()
+    }
+
+    /// Whether there may be any: proxy entries of NICs that are not in this round count, too.
+    fn strays(&self, inventory: &Inventory, known: &[IfName]) -> bool {
+        let known: HashSet<_> = known.iter().chain(self.uplinks.iter().map(|it| &it.uplink.device)).collect();
+        !verify::strays(inventory, |name| known.contains(name), self.plans()).is_empty()
     }
 
     /// All Plans, also those of records that wait to be cleared away.
