@@ -1,12 +1,17 @@
-//! Walks over a Plan: apply makes what is missing, remove puts back what was there before.
+//! Walks over a Plan: apply makes what is missing, remove puts back what was there before; and mend, which does both for what
+//! verify found, of many Plans at once.
 
 mod difference;
+mod mend;
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 
 use self::difference::goes_with_port;
 pub use self::difference::{difference, leftover};
+pub use self::mend::{Mending, mend};
 use crate::addr::{Family, IfName};
 use crate::kernel::netlink::Request;
 use crate::kernel::nftables::Change;
@@ -86,7 +91,7 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
         for object in stage.into_iter().filter(|it| live || !touches_link(it)).filter(|it| !goes_with_port(it, plan)) {
             failures.extend(batch.add(object).err());
         }
-        failures.extend(batch.flush_all());
+        failures.extend(batch.flush_all().into_iter().map(|it| it.1));
     }
     let change = Change { tables: &[], add: &[], remove: &plan.elements };
     failures.extend(kernel.commit(&change).err());
@@ -112,7 +117,9 @@ fn touches_link(object: &Object) -> bool {
 struct Batch<'k> {
     kernel: &'k mut Kernel,
     verb: Verb,
-    described: Vec<String>,
+    /// Whose the object is that is being added, among those that are mended at once.
+    owner: usize,
+    described: Vec<(usize, String)>,
     /// Whether a device is among them that is not there before they are sent.
     makes: bool,
     link: Option<(IfName, LinkChange, Vec<String>)>,
@@ -124,7 +131,7 @@ impl<'k> Batch<'k> {
     fn new(kernel: &'k mut Kernel, verb: Verb) -> Self {
         // What a batch before this one did not come to send must not go out with it.
         kernel.netlink.forget_queued();
-        Self { kernel, verb, described: Vec::new(), makes: false, link: None, contested: Vec::new() }
+        Self { kernel, verb, owner: 0, described: Vec::new(), makes: false, link: None, contested: Vec::new() }
     }
 
     fn add(&mut self, object: &Object) -> Result<()> {
@@ -256,7 +263,7 @@ impl<'k> Batch<'k> {
 
     fn queue(&mut self, request: Request, object: &Object) {
         self.kernel.netlink.queue(request);
-        self.described.push(object.line(self.verb));
+        self.described.push((self.owner, object.line(self.verb)));
     }
 
     fn port_vlans(&mut self, vlans: &PortVlans, object: &Object) -> Result<()> {
@@ -295,7 +302,7 @@ impl<'k> Batch<'k> {
         }
         let Some(index) = self.index(&name)? else { return absent(self.verb == Verb::Add) };
         self.kernel.netlink.queue(rtnetlink::set_link(index, &change));
-        self.described.push(commands.join("; "));
+        self.described.push((self.owner, commands.join("; ")));
         Ok(())
     }
 
@@ -331,22 +338,26 @@ impl<'k> Batch<'k> {
 
     /// Sends what is queued.
     fn flush(&mut self) -> Result<()> {
-        self.flush_all().into_iter().next().map_or(Ok(()), Err)
+        self.flush_all().into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    fn flush_all(&mut self) -> Vec<Error> {
-        let mut failures: Vec<Error> = self.queue_link().err().into_iter().collect();
+    /// Sends what is queued; what was refused, each with its owner.
+    fn flush_all(&mut self) -> Vec<(usize, Error)> {
+        let mut failures: Vec<_> = self.queue_link().err().map(|error| (self.owner, error)).into_iter().collect();
         let described = std::mem::take(&mut self.described);
         let refusals = match self.kernel.netlink.flush() {
             Ok(refusals) => refusals,
             Err(error) => {
-                failures.push(error.into());
+                // Nobody knows what became of any of them.
+                let owners: BTreeSet<_> = described.iter().map(|it| it.0).collect();
+                failures.extend(owners.into_iter().map(|owner| (owner, error.clone().into())));
                 return failures;
             }
         };
         let contested = std::mem::take(&mut self.contested);
         let mut replaced = false;
         for (place, error) in refusals {
+            self.owner = described.get(place).map_or(self.owner, |it| it.0);
             let exists = error.errno == Errno::EEXIST as i32;
             let done = match self.verb {
                 Verb::Add if exists && error.operation == "RTM_NEWROUTE" => {
@@ -361,10 +372,10 @@ impl<'k> Batch<'k> {
                 _ => Err(error),
             };
             if let Err(error) = done {
-                let command = described.get(place).cloned().unwrap_or_default();
+                let (owner, command) = described.get(place).cloned().unwrap_or_default();
                 let full = error.errno == Errno::EXFULL as i32;
                 let error = Error::new(error);
-                failures.push(if full { error.context(FULL_BRIDGE) } else { error }.context(command));
+                failures.push((owner, if full { error.context(FULL_BRIDGE) } else { error }.context(command)));
             }
         }
         if replaced {

@@ -8,9 +8,11 @@ mod confinement;
 mod dns;
 mod dns_failure;
 mod dns_hook;
+mod drift;
 mod failure;
 mod faults;
 mod ganeti;
+mod gc;
 mod hook;
 mod hostile;
 mod ifupdown;
@@ -26,10 +28,12 @@ mod pages;
 mod plan;
 mod process;
 mod qemu;
+mod reconcile;
 mod routed;
 mod selftest;
 mod spoof;
 mod static_binary;
+mod status;
 mod steering;
 mod takeover;
 mod vlan;
@@ -68,6 +72,10 @@ pub fn all() -> impl Iterator<Item = Test> {
         dns_failure::TESTS,
         dns_hook::TESTS,
         hook::TESTS,
+        status::TESTS,
+        drift::TESTS,
+        gc::TESTS,
+        reconcile::TESTS,
         xen::TESTS,
         network_scripts::TESTS,
         package::TESTS,
@@ -98,8 +106,12 @@ pub fn routed() -> impl Iterator<Item = Test> {
 
 /// Those that run on Debian's own kernel.
 pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
-    [bridges::TESTS, vlan::TESTS, ovs::IN_VIRTUAL_MACHINE, crate::attack::ON_DEBIANS_KERNEL]
-        .into_iter()
-        .flatten()
-        .copied()
+    let themes = [
+        bridges::TESTS,
+        vlan::TESTS,
+        drift::IN_VIRTUAL_MACHINE,
+        ovs::IN_VIRTUAL_MACHINE,
+        crate::attack::ON_DEBIANS_KERNEL,
+    ];
+    themes.into_iter().flatten().copied()
 }

@@ -6,10 +6,14 @@ pub mod bridge;
 pub mod dns;
 pub mod errand;
 pub mod extra;
+pub mod gc;
 pub mod hook;
 pub mod log;
 pub mod nic;
 pub mod node;
+pub mod reconcile;
+pub mod status;
+pub mod survey;
 pub mod transition;
 pub mod vif;
 
@@ -20,10 +24,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
 
+use crate::addr::IfName;
 use crate::environment::{Caller, RawNic};
 use crate::kernel::confine::{self, Calls, Capability};
 use crate::log::Log;
+use crate::printable::quoted;
 use crate::settings::Settings;
 use crate::setup::filtered;
 
@@ -39,7 +46,7 @@ pub struct Command {
     needs: &'static [Capability],
     /// The system calls that it keeps.
     calls: Calls,
-    run: fn(&Call) -> Result<()>,
+    run: fn(&Call) -> Result<ExitCode>,
 }
 
 /// How a command was called.
@@ -61,6 +68,14 @@ impl Command {
     }
 }
 
+/// What a command that did what it was asked for exits with.
+fn done(result: Result<()>) -> Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// What a command that only looked exits with where something is not as it should be.
+const DRIFT: u8 = 3;
+
 /// Files of others are nfdhcpd's folder, the log, the name server's key.
 const FILES: &[Capability] = &[Capability::DacOverride];
 const NODE: &[Capability] = &[Capability::NetAdmin, Capability::DacOverride];
@@ -78,7 +93,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "set up the NIC that the environment describes",
         needs: NIC,
         calls: Calls::All,
-        run: ifup,
+        run: |call| done(ifup(call)),
     },
     Command {
         names: &["ifdown", "kvm-ifdown-custom", "down"],
@@ -86,7 +101,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "take it down again",
         needs: NIC,
         calls: Calls::All,
-        run: ifdown,
+        run: |call| done(ifdown(call)),
     },
     Command {
         names: &["vif-custom"],
@@ -94,7 +109,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "set up or take down a NIC for Xen's hotplug",
         needs: NIC,
         calls: Calls::NoProgram,
-        run: vif::run,
+        run: |call| done(vif::run(call)),
     },
     Command {
         names: &["plan"],
@@ -102,7 +117,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "print what ifup would do, as ip and nft lines, and touch nothing",
         needs: FILES,
         calls: Calls::NoProgram,
-        run: plan,
+        run: |call| done(plan(call)),
     },
     Command {
         names: &["node"],
@@ -110,7 +125,31 @@ pub const COMMANDS: &[Command] = &[
         summary: "set up the node's uplink for routed guests or bridges, or undo it (node --help)",
         needs: NODE,
         calls: Calls::NoProgram,
-        run: |call| node::run(&call.arguments),
+        run: |call| done(node::run(&call.arguments)),
+    },
+    Command {
+        names: &["status"],
+        arguments: "[TAP...] [--json] [--watch]",
+        summary: "show all NICs and uplinks, and what of them does not stand as it should (exit code 3)",
+        needs: NODE,
+        calls: Calls::NoProgram,
+        run: |call| status::run(&call.arguments),
+    },
+    Command {
+        names: &["reconcile"],
+        arguments: "[TAP...] [--dry-run]",
+        summary: "put right what status finds",
+        needs: NODE,
+        calls: Calls::NoProgram,
+        run: |call| reconcile::run(&call.arguments),
+    },
+    Command {
+        names: &["gc"],
+        arguments: "[--dry-run]",
+        summary: "remove what NICs that are gone left behind",
+        needs: NODE,
+        calls: Calls::NoProgram,
+        run: |call| gc::run(&call.arguments),
     },
     Command {
         names: &["prv-net-helper"],
@@ -118,7 +157,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "make or remove bridges of private networks (node bridges --help)",
         needs: NODE,
         calls: Calls::NoProgram,
-        run: |call| node::bridges::run_helper(&call.arguments),
+        run: |call| done(node::bridges::run_helper(&call.arguments)),
     },
     Command {
         names: &["dns"],
@@ -126,7 +165,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "an instance's records at the name server (dns --help)",
         needs: FILES,
         calls: Calls::NoProgram,
-        run: |call| dns::run(&call.arguments),
+        run: |call| done(dns::run(&call.arguments)),
     },
     Command {
         names: &["dnshook", "snf-network-dnshook"],
@@ -134,7 +173,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "bring the name server up to date after an operation of Ganeti",
         needs: FILES,
         calls: Calls::NoProgram,
-        run: dns::hook,
+        run: |call| done(dns::hook(call)),
     },
     Command {
         names: &["hook", "snf-network-hook"],
@@ -142,7 +181,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "clear away what an instance that left this node left behind, after an operation of Ganeti",
         needs: NODE,
         calls: Calls::NoProgram,
-        run: hook::clear_away,
+        run: |call| done(hook::clear_away(call)),
     },
     Command {
         names: &["arpsend"],
@@ -150,7 +189,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "send gratuitous ARP for IP on DEV",
         needs: FRAMES,
         calls: Calls::NoProgram,
-        run: |call| announce::arpsend(&call.arguments).context(call.name),
+        run: |call| done(announce::arpsend(&call.arguments).context(call.name)),
     },
     Command {
         names: &["ndsend"],
@@ -158,7 +197,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "send unsolicited neighbour advertisements for ADDR on DEV",
         needs: FRAMES,
         calls: Calls::NoProgram,
-        run: |call| announce::ndsend(&call.arguments).context(call.name),
+        run: |call| done(announce::ndsend(&call.arguments).context(call.name)),
     },
     Command {
         names: &["mac2eui64"],
@@ -166,7 +205,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "print the modified EUI-64 address of MAC in PREFIX",
         needs: NONE,
         calls: Calls::NoProgram,
-        run: |call| announce::mac2eui64(&call.arguments).context(call.name),
+        run: |call| done(announce::mac2eui64(&call.arguments).context(call.name)),
     },
     Command {
         names: &["log", "snf-network-log"],
@@ -174,7 +213,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "write a line into the log (snf-network-log: CALLER MESSAGE...)",
         needs: FILES,
         calls: Calls::NoProgram,
-        run: log::run,
+        run: |call| done(log::run(call)),
     },
     Command {
         names: &["demo"],
@@ -182,7 +221,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "show routed guests at work, in namespaces of its own",
         needs: DEMO,
         calls: Calls::All,
-        run: demo,
+        run: |call| done(demo(call)),
     },
 ];
 
@@ -192,7 +231,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let program = words.next().unwrap_or_default();
     if let (Some(verb), None) = (node::ifupdown::verb_of(&program), words.peek()) {
         confined(NODE, Calls::NoProgram);
-        return ended(node::run_hook(verb));
+        return ended(done(node::run_hook(verb)));
     }
     let called = Path::new(&program).file_name().unwrap_or_default();
     let found = named(called).or_else(|| words.next_if(|word| named(word).is_some()).and_then(named));
@@ -220,9 +259,9 @@ fn confined(needs: &[Capability], calls: Calls) {
     let _best_effort = confine::keep(needs).and_then(|()| confine::allow(calls));
 }
 
-fn ended(done: Result<()>) -> ExitCode {
+fn ended(done: Result<ExitCode>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => complain(&format!("{error:#}")),
     }
 }
@@ -315,6 +354,34 @@ fn ifup(call: &Call) -> Result<()> {
 fn ifdown(call: &Call) -> Result<()> {
     let cleanup = call.arguments.get(1).and_then(|it| it.to_str()).unwrap_or_default();
     for_nic(call, |raw, settings, log| nic::ifdown(raw, cleanup, settings, log)).map(drop)
+}
+
+/// Arguments of a command that looks at many NICs: TAPs, and the options that it has.
+struct Selection {
+    taps: Vec<IfName>,
+    given: Vec<String>,
+}
+
+impl Selection {
+    fn new(command: &str, arguments: &[OsString], takes_taps: bool, options: &[&str]) -> Result<Self> {
+        let mut selection = Self { taps: Vec::new(), given: Vec::new() };
+        let mut words = lexopt::Parser::from_args(arguments);
+        while let Some(word) = words.next().context(command.to_owned())? {
+            match word {
+                Long(name) if options.contains(&name) => selection.given.push(name.to_owned()),
+                Value(tap) if takes_taps => {
+                    let tap = tap.to_string_lossy();
+                    selection.taps.push(tap.parse().with_context(|| format!("{command}: {}", quoted(&tap)))?);
+                }
+                other => bail!("{command}: {}, see snf-network --help", other.unexpected()),
+            }
+        }
+        Ok(selection)
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.given.iter().any(|it| it == option)
+    }
 }
 
 fn demo(call: &Call) -> Result<()> {

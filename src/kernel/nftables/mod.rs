@@ -23,6 +23,7 @@ use nix::libc::{EEXIST, ENOENT, ERESTART};
 use crate::addr::IfName;
 use crate::kernel::Error;
 use crate::ruleset::{Element, Name, Set, Table, TableFamily, Value};
+pub use base::Lacking;
 use message::{Answer, Refusal, Request};
 use socket::Socket;
 
@@ -162,7 +163,7 @@ impl Nftables {
     /// # Errors
     /// What the kernel refused. A missing set is an empty one.
     pub fn elements_of(&mut self, family: TableFamily, set: &Set, interface: &IfName) -> Result<Vec<Element>> {
-        let mut elements = self.socket.elements(family, set).context(WHERE)?;
+        let mut elements = self.elements(family, set)?;
         elements.retain(|element| matches!(element.key.first(), Some(Value::IfName(name)) if name == interface));
         Ok(elements)
     }
@@ -173,6 +174,23 @@ impl Nftables {
     /// What the kernel refused.
     pub fn set_names(&mut self, family: TableFamily) -> Result<Vec<String>> {
         self.socket.set_names(family)
+    }
+
+    /// What each of the tables lacks, in their order.
+    ///
+    /// # Errors
+    /// What the kernel refused, and a set that is there with another type.
+    pub fn lacking(&mut self, tables: &[Table]) -> Result<Vec<Lacking>> {
+        let (_, seen) = self.socket.look_at_tables(tables).context(WHERE)?;
+        Ok(tables.iter().zip(seen).map(|(table, seen)| seen.lacking(table)).collect())
+    }
+
+    /// All elements of a set.
+    ///
+    /// # Errors
+    /// What the kernel refused. A missing set is an empty one.
+    pub fn elements(&mut self, family: TableFamily, set: &Set) -> Result<Vec<Element>> {
+        self.socket.elements(family, set).context(WHERE)
     }
 
     /// Whether each of the elements is there, in their order.

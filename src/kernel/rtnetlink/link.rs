@@ -1,6 +1,6 @@
 //! Links: what the kernel reports of them, and the message that changes one.
 
-use netlink_packet_core::{DefaultNla, Emitable, NLM_F_REPLACE, Parseable};
+use netlink_packet_core::{DefaultNla, Emitable, NLM_F_DUMP, NLM_F_REPLACE, Parseable};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoPortKind,
@@ -195,8 +195,7 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
         By::Name(name) => message.attributes.push(LinkAttribute::IfName(name.to_string())),
         By::Index(index) => message.header.index = index,
     }
-    let skip = RTEXT_FILTER_SKIP_STATS.to_ne_bytes().to_vec();
-    message.attributes.push(LinkAttribute::Other(DefaultNla::new(IFLA_EXT_MASK, skip)));
+    message.attributes.push(without_statistics());
     let question = Request { operation: "RTM_GETLINK", message: RouteNetlinkMessage::GetLink(message), flags: 0 };
     let mut found = None;
     let asked = netlink.each_answer(question, |_, payload| {
@@ -208,6 +207,26 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
         Err(error) => Err(error),
         Ok(()) => Ok(found),
     }
+}
+
+/// All links, those with an unusual name left out.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn links(netlink: &mut Netlink) -> Result<Vec<LinkState>, Error> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(without_statistics());
+    let message = RouteNetlinkMessage::GetLink(message);
+    let mut links = Vec::new();
+    netlink.each_answer(Request { operation: "RTM_GETLINK", message, flags: NLM_F_DUMP }, |_, payload| {
+        links.extend(LinkMessage::parse(payload).ok().and_then(|it| link_state(&it)));
+        true
+    })?;
+    Ok(links)
+}
+
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::Other(DefaultNla::new(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes().to_vec()))
 }
 
 fn link_state(message: &LinkMessage) -> Option<LinkState> {
