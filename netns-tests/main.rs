@@ -19,14 +19,14 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use harness::{Skip, netns};
+use harness::{Skip, netns, package, setting};
 
 /// A test: its name and what it does.
 type Test = (&'static str, fn() -> Result<()>);
 
 fn main() -> ExitCode {
     let in_vm: Vec<Test> = tests::in_virtual_machine().collect();
-    if let Some(code) = vm::other_process(&in_vm) {
+    if let Some(code) = vm::other_process(&in_vm).or_else(package::other_process) {
         return code;
     }
     let mut arguments = Arguments::from_args();
@@ -35,13 +35,18 @@ fn main() -> ExitCode {
     // Ganeti's node daemon has this umask, and whoever has it must chmod what others read.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let machine = Arc::new(vm::Machine::new());
-    let entered = if arguments.list { Ok(()) } else { netns::enter() };
+    let entered = if arguments.list { Ok(()) } else { package::start_outside().and_then(|()| netns::enter()) };
     let refused: Option<Arc<str>> = entered.err().map(|error| format!("{error:#}").into());
-    let trials = tests::all().map(|(name, test)| {
+    let everything = tests::all().map(|(name, test)| (name.to_owned(), None, test));
+    let again = tests::routed().map(|(name, test)| {
+        let line = tests::OTHER_ROUTING;
+        (format!("{name}[{line}]"), Some(line), test)
+    });
+    let trials = everything.chain(again).map(|(name, line, test)| {
         let refused = refused.clone();
-        Trial::ignorable_test(name, move || match refused {
-            Some(reason) => skipped(name, &reason),
-            None => verdict(name, test()),
+        Trial::ignorable_test(name.clone(), move || match refused {
+            Some(reason) => skipped(&name, &reason),
+            None => verdict(&name, setting::under(line, test)),
         })
     });
     let trials = trials.chain(in_vm.into_iter().map(|(name, _)| {

@@ -1,12 +1,18 @@
 //! Files for nfdhcpd, replaced as it watches them.
+//!
+//! Their folder may be nfdhcpd's own, which parses what guests send: whatever it puts there, links, FIFOs or other files, leads
+//! us to no other file and does not hold us.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::Permissions;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
+use crate::files::Folder;
 use crate::plan::Binding;
 
 /// Removes a binding, if it is there.
@@ -14,7 +20,16 @@ use crate::plan::Binding;
 /// # Errors
 /// Those of unlink(2).
 pub fn remove(binding: &Binding) -> Result<()> {
-    ignore_absent(fs::remove_file(&binding.path))
+    let (path, name) = place(binding)?;
+    match Folder::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        folder => Ok(folder?.remove(name)?),
+    }
+}
+
+fn place(binding: &Binding) -> Result<(&Path, &Path)> {
+    let place = binding.path.parent().zip(binding.path.file_name());
+    place.map(|(folder, name)| (folder, Path::new(name))).ok_or_else(|| anyhow!("not a path of a file"))
 }
 
 /// Writes a binding so that nfdhcpd reads it once and whole: it watches DELETE and CLOSE_WRITE, not renames, so the old file
@@ -23,40 +38,30 @@ pub fn remove(binding: &Binding) -> Result<()> {
 /// # Errors
 /// Those of making, writing and renaming a file.
 pub fn write(binding: &Binding) -> Result<()> {
-    if fs::read(&binding.path).is_ok_and(|old| old == binding.text.as_bytes()) {
+    let (path, name) = place(binding)?;
+    let folder = Folder::open(path)?;
+    let text = binding.text.as_bytes();
+    if folder.read(name, text.len() as u64).is_ok_and(|old| old.as_deref() == Some(text)) {
         return Ok(());
     }
-    let (Some(folder), Some(name)) = (binding.path.parent(), binding.path.file_name()) else {
-        return Err(anyhow!("not a path of a file"));
-    };
-    // Beside the folder that nfdhcpd watches, on the same file system.
-    let mut beside = folder.as_os_str().to_owned();
+    // Beside the folder that nfdhcpd watches, on the same file system, and nobody's but ours.
+    let mut beside = path.as_os_str().to_owned();
     beside.push(".snf-network");
-    let beside = Path::new(&beside);
-    match fs::create_dir(beside) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-        _ => {}
-    }
-    let temporary = beside.join(name);
-    ignore_absent(fs::remove_file(&temporary))?;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
-    let written = io::Write::write_all(&mut file, binding.text.as_bytes())
-        // nfdhcpd runs as nobody, whatever our umask says.
-        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o644)));
-    drop(file);
+    let beside = Folder::of_ours(beside.as_ref()).with_context(|| beside.display().to_string())?;
+    let written = make(&beside, name, text);
     if let Err(error) = written {
-        ignore_absent(fs::remove_file(&temporary))?;
+        beside.remove(name)?;
         return Err(error.into());
     }
-    ignore_absent(fs::remove_file(&binding.path))?;
-    fs::rename(&temporary, &binding.path)?;
-    fs::OpenOptions::new().write(true).open(&binding.path)?;
+    folder.remove(name)?;
+    beside.rename(name, &folder, name)?;
+    folder.file(name, OFlag::O_WRONLY, Mode::empty())?;
     Ok(())
 }
 
-fn ignore_absent(result: io::Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+fn make(beside: &Folder, name: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = beside.fresh(name, 0o644)?;
+    file.write_all(text)?;
+    // nfdhcpd runs as nobody, whatever our umask says.
+    file.set_permissions(Permissions::from_mode(0o644))
 }

@@ -156,6 +156,8 @@ pub struct IfupdownUplink {
     pub iface: Option<String>,
     /// `inet` or `inet6`.
     pub addrfam: Option<String>,
+    /// `start` or `stop`.
+    pub mode: Option<String>,
     pub if_ip_routing_table: Option<String>,
     pub if_ip_routes: Option<String>,
     pub if_ip_gateway: Option<String>,
@@ -183,6 +185,7 @@ impl IfupdownUplink {
         Ok(Self {
             iface: get("IFACE")?,
             addrfam: get("ADDRFAM")?,
+            mode: get("MODE")?,
             if_ip_routing_table: get("IF_IP_ROUTING_TABLE")?,
             if_ip_routes: get("IF_IP_ROUTES")?,
             if_ip_gateway: get("IF_IP_GATEWAY")?,
@@ -193,10 +196,12 @@ impl IfupdownUplink {
         })
     }
 
-    /// Whether the stanza asks for nothing of ours.
+    /// Whether the stanza asks for nothing of ours. Forwarding and proxying alone do not: others know these options, too
+    /// (Debian's package vlan).
     pub fn asks_nothing(&self) -> bool {
-        let only = Self { iface: self.iface.clone(), addrfam: self.addrfam.clone(), ..Self::default() };
-        *self == only
+        [&self.if_ip_routing_table, &self.if_ip_routes, &self.if_ip_gateway, &self.if_arp_ip]
+            .into_iter()
+            .all(Option::is_none)
     }
 }
 
@@ -214,6 +219,10 @@ pub struct Caller {
     pub hooks_path: Option<String>,
     /// GANETI_HOOKS_PHASE.
     pub hooks_phase: Option<String>,
+    /// INTERFACE.
+    pub interface: Option<String>,
+    /// INSTANCE, or GANETI_INSTANCE_NAME of a hook.
+    pub instance: Option<String>,
 }
 
 impl Caller {
@@ -226,9 +235,21 @@ impl Caller {
     pub fn from_variables(mut value: impl FnMut(&'static str) -> Option<OsString>) -> Self {
         let mut get = |name| {
             let value = value(name).filter(|value| !value.is_empty())?;
-            Some(value.to_string_lossy().chars().take(64).flat_map(char::escape_debug).collect())
+            // Longer than any host's name.
+            Some(value.to_string_lossy().chars().take(256).flat_map(char::escape_debug).collect())
         };
-        Self { action: get("ACTION"), hooks_path: get("GANETI_HOOKS_PATH"), hooks_phase: get("GANETI_HOOKS_PHASE") }
+        Self {
+            action: get("ACTION"),
+            hooks_path: get("GANETI_HOOKS_PATH"),
+            hooks_phase: get("GANETI_HOOKS_PHASE"),
+            interface: get("INTERFACE"),
+            instance: get("INSTANCE").or_else(|| get("GANETI_INSTANCE_NAME")),
+        }
+    }
+
+    /// The hook, as the log names it; empty where there is none.
+    pub fn hook(&self) -> String {
+        [&self.hooks_path, &self.hooks_phase].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -321,7 +342,7 @@ mod tests {
             _ => Some("".into()),
         });
         assert_eq!(caller.action.as_deref(), Some("up"));
-        assert!(caller.hooks_path.is_some_and(|path| path.starts_with(r"a\n\u{1b}") && path.len() < 800));
+        assert!(caller.hooks_path.is_some_and(|path| path.starts_with(r"a\n\u{1b}") && path.len() < 3000));
         assert_eq!(caller.hooks_phase, None);
     }
 }

@@ -1,12 +1,10 @@
 //! The log: a line per action, gathered during the run and appended in one write. It never fails a run.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-use nix::libc;
+use crate::files;
 
 /// What a run did, for the log.
 #[derive(Debug, Default)]
@@ -44,19 +42,25 @@ impl Log {
         }
     }
 
-    /// Appends the gathered lines to the file, creating it if need be (mode 0640). A file that cannot be written is not
-    /// worth a guest's network, so errors are dropped.
+    /// Appends the gathered lines to the file. One that cannot be written is not worth a guest's network, so errors are
+    /// dropped.
     pub fn append_to(&mut self, path: &Path) {
+        let _written = self.try_append_to(path);
+    }
+
+    /// Appends the gathered lines to the file, creating it if need be (mode 0640).
+    ///
+    /// # Errors
+    /// Those of open(2) and write(2).
+    pub fn try_append_to(&mut self, path: &Path) -> io::Result<()> {
         let mut text = String::new();
         for (time, line) in self.lines.drain(..) {
             text += &format!("{} {}: {line}\n", humantime::format_rfc3339_millis(time), self.speaker);
         }
         if text.is_empty() {
-            return;
+            return Ok(());
         }
-        // O_NONBLOCK: a FIFO that nobody reads must not hold the run.
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path);
-        let _written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        files::append(path, 0o640)?.write_all(text.as_bytes())
     }
 }
 

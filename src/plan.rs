@@ -3,6 +3,9 @@
 //! apply and remove (src/reconcile.rs) are walks over the same list; displayed, a Plan is the `ip`, `nft` and
 //! `echo` commands that would do the same.
 
+mod devices;
+mod ovs_port;
+mod rule;
 mod vlans;
 
 use std::fmt;
@@ -11,6 +14,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use self::devices::{Bridge, VlanDevice};
+pub use self::ovs_port::{OvsPort, OvsVlans};
+pub use self::rule::{Mark, Rule, RuleSelector, number};
 pub use self::vlans::{PortVlan, PortVlans, Towards};
 use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
@@ -20,8 +26,12 @@ use crate::ruleset::{Element, Table};
 pub const PROTOCOL_NIC: u8 = 217;
 /// Protocol number of what belongs to the node's uplink.
 pub const PROTOCOL_NODE: u8 = 218;
+/// Group (IFLA_GROUP) of the devices that we made for the node: `ip link show group 218`.
+pub const GROUP_NODE: u32 = 218;
 /// Preference of the uplink's rule: looked at before those of the NICs, so that inbound packets match first.
 pub const PREFERENCE_NODE: u32 = 20_000;
+/// Preference of the rules by mark: before those of the NICs, so that a marked packet passes none of them.
+pub const PREFERENCE_MARK: u32 = 20_050;
 /// Preference of each NIC's rule.
 pub const PREFERENCE_NIC: u32 = 20_100;
 /// The routing table `main` (RT_TABLE_MAIN of linux/rtnetlink.h).
@@ -43,11 +53,15 @@ pub struct Plan {
 /// One thing that stands in the kernel or in the file system.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
+    /// A VLAN device.
+    VlanDevice(VlanDevice),
+    /// A bridge.
+    Bridge(Bridge),
     /// A file below /proc/sys/net.
     Sysctl(Sysctl),
     /// MAC and MTU of a link.
     Link(Link),
-    /// A policy rule by input interface.
+    /// A policy rule.
     Rule(Rule),
     /// Membership in a bridge; without one, in none.
     Port(Port),
@@ -55,6 +69,8 @@ pub enum Object {
     GroupForwarding(GroupForwarding),
     /// The VLANs of a bridge's port.
     PortVlans(PortVlans),
+    /// Membership in a bridge of Open vSwitch, with its VLANs.
+    OvsPort(OvsPort),
     /// The link is administratively up.
     Up(Up),
     /// A route.
@@ -109,21 +125,6 @@ pub struct Link {
     pub mtu: Option<Change<u32>>,
 }
 
-/// `ip rule add iif IIF lookup TABLE`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Rules are kept per family.
-    pub family: Family,
-    /// The input interface, by name: the rule survives the interface.
-    pub iif: IfName,
-    /// The table it selects.
-    pub table: u32,
-    /// Lower is looked at earlier.
-    pub preference: u32,
-    /// Whose it is.
-    pub protocol: u8,
-}
-
 /// The port of a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -175,6 +176,16 @@ pub enum Hop {
     },
     /// Nowhere: the sender gets an ICMP unreachable.
     Unreachable,
+}
+
+impl Hop {
+    /// The device it leads to.
+    pub fn device(&self) -> Option<&IfName> {
+        match self {
+            Self::Device(device) | Self::Gateway { device, .. } => Some(device),
+            Self::Unreachable => None,
+        }
+    }
 }
 
 /// A route.
@@ -241,6 +252,8 @@ impl Object {
         let remove = verb == Verb::Remove;
         let either = |add: &'static str, del: &'static str| if remove { del } else { add };
         match self {
+            Self::VlanDevice(it) => it.command(verb),
+            Self::Bridge(it) => it.command(verb),
             Self::Sysctl(it) => match (remove, it.value) {
                 (true, Change { before: None, .. }) => String::new(),
                 (true, Change { before: Some(value), .. }) | (false, Change { want: value, .. }) => {
@@ -259,15 +272,7 @@ impl Object {
                 }
                 if command.is_empty() { command } else { format!("ip link set dev {}{command}", it.name) }
             }
-            Self::Rule(it) => format!(
-                "ip {} rule {} iif {} lookup {} pref {} protocol {}",
-                it.family.ip_option(),
-                either("add", "del"),
-                it.iif,
-                it.table,
-                it.preference,
-                it.protocol
-            ),
+            Self::Rule(it) => it.command(verb),
             Self::Port(it) => match &it.bridge {
                 Some(bridge) if !remove => format!("ip link set dev {} master {bridge}", it.name),
                 _ => format!("ip link set dev {} nomaster", it.name),
@@ -277,6 +282,7 @@ impl Object {
                 format!("ip link set dev {} type bridge_slave group_fwd_mask {groups:#x}", it.name)
             }
             Self::PortVlans(it) => it.command(verb),
+            Self::OvsPort(it) => it.command(verb),
             Self::Up(it) if remove && !it.down_after => String::new(),
             Self::Up(it) => format!("ip link set dev {} {}", it.name, either("up", "down")),
             Self::Route(it) => {
@@ -346,8 +352,14 @@ impl fmt::Display for Plan {
             }
             writeln!(f, "EOF")?;
         }
-        for command in self.objects.iter().map(|object| object.command(Verb::Add)).filter(|c| !c.is_empty()) {
-            writeln!(f, "{command}")?;
+        for object in &self.objects {
+            let command = object.command(Verb::Add);
+            match object {
+                _ if command.is_empty() => {}
+                // Where it stands already, iproute2 says so and fails.
+                Object::Rule(Rule { shared: true, .. }) => writeln!(f, "{command} || :")?,
+                _ => writeln!(f, "{command}")?,
+            }
         }
         for announcement in &self.announcements {
             writeln!(f, "# announce {announcement}")?;

@@ -1,10 +1,12 @@
 //! Routing tables by number and by iproute2's names (its etc/iproute2/rt_tables).
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+
+use crate::files;
 
 /// The table that is used where none is named (RT_TABLE_MAIN of linux/rtnetlink.h).
 pub const MAIN: u32 = 254;
@@ -62,7 +64,12 @@ fn find(name: &str, folders: &[&Path]) -> Result<u32> {
     for folder in folders {
         let more = fragments(&folder.join("rt_tables.d"))?;
         for file in std::iter::once(folder.join("rt_tables")).chain(more) {
-            let Some(text) = read(&file).with_context(|| file.display().to_string())? else { continue };
+            let text = match files::read(&file, MAX_FILE) {
+                // A folder or a FIFO of such a name is no such file.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => continue,
+                text => text.with_context(|| file.display().to_string())?,
+            };
+            let Some(text) = text else { continue };
             if let Some(table) = table_of(name.as_bytes(), &text) {
                 return Ok(table);
             }
@@ -84,19 +91,6 @@ fn fragments(folder: &Path) -> Result<Vec<PathBuf>> {
         files.filter(|file| file.extension().is_some_and(|e| e == "conf")).take(MAX_FILES).collect();
     files.sort();
     Ok(files)
-}
-
-/// The start of a file; none if there is no such file.
-fn read(file: &Path) -> Result<Option<Vec<u8>>> {
-    let opened = match File::open(file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    let mut text = Vec::new();
-    if opened.metadata()?.is_file() {
-        opened.take(MAX_FILE).read_to_end(&mut text)?;
-    }
-    Ok(Some(text))
 }
 
 /// The number on the first line `NUMBER NAME` with this name. Lines that are none of that form are passed over.
@@ -179,6 +173,7 @@ mod tests {
             fs::write(file, text).expect("a file");
         }
         fs::create_dir_all(etc.join("rt_tables.d/folder.conf")).expect("a folder");
+        nix::unistd::mkfifo(&etc.join("rt_tables.d/0.conf"), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
         let folders = [etc.as_path(), &share, Path::new("/nonexistent")];
         for (name, expected) in [("a", 10), ("b", 21), ("c", 32), ("d", 43)] {
             assert_eq!(resolve_in(name, &folders).expect(name), expected);

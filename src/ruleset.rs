@@ -1,12 +1,16 @@
 //! The vocabulary of nf_tables as data: tables, sets, chains, rules, elements. Displayed, it is nft's own syntax.
 
 mod field;
+mod set;
+mod statement;
 mod value;
 
 use std::borrow::Cow;
 use std::fmt;
 
 pub use field::{Field, Raw, RawHeader, Selector};
+pub use set::{Deletion, Element, Set};
+pub use statement::{Equality, Statement};
 pub use value::{Comment, Datatype, Value};
 
 /// The name of a set or a chain: fixed, or made of what it depends on.
@@ -79,54 +83,6 @@ impl fmt::Display for Table {
             writeln!(f, "\tchain {} {{\n\t\t{}\n{chain}\t}}", chain.name, chain.fingerprint())?;
         }
         f.write_str("}\n")
-    }
-}
-
-/// A set, or a map where it has `data`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Set {
-    /// Its name.
-    pub name: Name,
-    /// The parts of its key.
-    pub key: Vec<Datatype>,
-    /// What a key maps to.
-    pub data: Option<Datatype>,
-    /// What it is for.
-    pub comment: Option<Comment>,
-}
-
-impl Set {
-    /// A set of keys of these parts.
-    pub fn new<const PARTS: usize>(name: impl Into<Name>, key: [Datatype; PARTS]) -> Self {
-        Self { name: name.into(), key: key.into(), data: None, comment: None }
-    }
-
-    /// Whether the key holds raw bits, which have no name as a type: nft takes an example of each part then.
-    pub fn is_by_example(&self) -> bool {
-        self.key.iter().any(|part| matches!(part, Datatype::Raw(_)))
-    }
-
-    /// What its elements are: `type ifname : ipv4_addr`, or `typeof iifname . @th,64,128`.
-    pub fn datatypes(&self) -> String {
-        let by_example = self.is_by_example();
-        let part = |part: &Datatype| match part {
-            Datatype::IfName if by_example => Field::IifName.to_string(),
-            part => part.to_string(),
-        };
-        let key: Vec<_> = self.key.iter().map(part).collect();
-        let data = self.data.map(|data| format!(" : {data}")).unwrap_or_default();
-        format!("{} {}{data}", if by_example { "typeof" } else { "type" }, key.join(" . "))
-    }
-}
-
-impl fmt::Display for Set {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.data.is_some() { "map" } else { "set" };
-        write!(f, "\t{kind} {} {{\n\t\t{}", self.name, self.datatypes())?;
-        if let Some(comment) = &self.comment {
-            write!(f, "\n\t\t{comment}")?;
-        }
-        f.write_str("\n\t}\n")
     }
 }
 
@@ -217,170 +173,6 @@ impl<const LENGTH: usize> From<[Statement; LENGTH]> for Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         separated(f, &self.0, " ")
-    }
-}
-
-/// Whether a match wants what it compares equal (or in the set), or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Equality {
-    /// `==`
-    Equal,
-    /// `!=`
-    NotEqual,
-}
-
-/// A step of a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Statement {
-    /// Compares a field with a constant of its data type: `ip6 saddr fe80::/64`.
-    Match {
-        /// Looked at.
-        selector: Selector,
-        /// Wanted.
-        equality: Equality,
-        /// Compared with.
-        value: Value,
-    },
-    /// Looks fields up in a set: `iifname . ip saddr @sources4`.
-    Lookup {
-        /// Looked up together, in the order of the set's key.
-        selectors: Vec<Selector>,
-        /// Wanted: in the set, or not.
-        equality: Equality,
-        /// Name of the set, of the same table.
-        set: Name,
-    },
-    /// Writes into the packet what a map holds for fields; a packet without an entry goes on to the next rule:
-    /// `arp saddr ip set oifname map @arp_source`.
-    Write {
-        /// Written.
-        field: Field,
-        /// Looked up together, in the order of the map's key.
-        selectors: Vec<Selector>,
-        /// Name of the map, of the same table.
-        map: Name,
-    },
-    /// Counts packets and bytes.
-    Counter,
-    /// Lets the packet go on, to the next base chain.
-    Accept,
-    /// Drops the packet.
-    Drop,
-    /// Goes back to the chain that jumped here.
-    Return,
-    /// Goes on in another chain, and here again after it.
-    Jump(Name),
-    /// Goes on in another chain for good.
-    Goto(Name),
-}
-
-impl Statement {
-    /// Matches where `selector` is `value`.
-    pub fn equal(selector: impl Into<Selector>, value: Value) -> Self {
-        Self::Match { selector: selector.into(), equality: Equality::Equal, value }
-    }
-
-    /// Matches where `selector` is not `value`.
-    pub fn not_equal(selector: impl Into<Selector>, value: Value) -> Self {
-        Self::Match { selector: selector.into(), equality: Equality::NotEqual, value }
-    }
-
-    /// Matches where `selectors` together stand in `set`.
-    pub fn contained<const PARTS: usize>(selectors: [Selector; PARTS], set: impl Into<Name>) -> Self {
-        Self::Lookup { selectors: selectors.into(), equality: Equality::Equal, set: set.into() }
-    }
-
-    /// Matches where `selectors` together do not stand in `set`.
-    pub fn not_contained<const PARTS: usize>(selectors: [Selector; PARTS], set: impl Into<Name>) -> Self {
-        Self::Lookup { selectors: selectors.into(), equality: Equality::NotEqual, set: set.into() }
-    }
-}
-
-impl fmt::Display for Statement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Match { selector: Selector { field, mask: None }, equality, value } => {
-                write!(f, "{field} {}{value}", not(*equality))
-            }
-            Self::Match { selector: Selector { field, mask: Some(mask) }, equality, value } => {
-                let value = value.masked(mask);
-                match (mask.prefix_length(), equality) {
-                    (Some(length), _) => write!(f, "{field} {}{value}/{length}", not(*equality)),
-                    (None, Equality::Equal) => write!(f, "{field} & {mask} == {value}"),
-                    (None, Equality::NotEqual) => write!(f, "{field} & {mask} != {value}"),
-                }
-            }
-            Self::Lookup { selectors, equality, set } => {
-                concatenation(f, selectors)?;
-                write!(f, " {}@{set}", not(*equality))
-            }
-            Self::Write { field, selectors, map } => {
-                write!(f, "{field} set ")?;
-                concatenation(f, selectors)?;
-                write!(f, " map @{map}")
-            }
-            Self::Counter => f.write_str("counter"),
-            Self::Accept => f.write_str("accept"),
-            Self::Drop => f.write_str("drop"),
-            Self::Return => f.write_str("return"),
-            Self::Jump(chain) => write!(f, "jump {chain}"),
-            Self::Goto(chain) => write!(f, "goto {chain}"),
-        }
-    }
-}
-
-fn not(equality: Equality) -> &'static str {
-    match equality {
-        Equality::Equal => "",
-        Equality::NotEqual => "!= ",
-    }
-}
-
-/// An element of a set or map of [`TABLE`]. Displayed, it is the line that adds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Element {
-    /// The family of the table.
-    pub family: TableFamily,
-    /// The name of the set.
-    pub set: Name,
-    /// Its key, part by part.
-    pub key: Vec<Value>,
-    /// What the key maps to.
-    pub data: Option<Value>,
-    /// Whose it is.
-    pub comment: Option<Comment>,
-}
-
-impl Element {
-    /// The line that deletes it.
-    pub fn deletion(&self) -> Deletion<'_> {
-        Deletion(self)
-    }
-}
-
-impl fmt::Display for Element {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "add element {} {TABLE} {} {{ ", self.family, self.set)?;
-        concatenation(f, &self.key)?;
-        if let Some(comment) = &self.comment {
-            write!(f, " {comment}")?;
-        }
-        if let Some(data) = &self.data {
-            write!(f, " : {data}")?;
-        }
-        f.write_str(" }")
-    }
-}
-
-/// Displays the line that deletes an element.
-#[derive(Clone, Copy, Debug)]
-pub struct Deletion<'a>(&'a Element);
-
-impl fmt::Display for Deletion<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "delete element {} {TABLE} {} {{ ", self.0.family, self.0.set)?;
-        concatenation(f, &self.0.key)?;
-        f.write_str(" }")
     }
 }
 

@@ -1,15 +1,14 @@
 //! A small client of xenstore, where Xen keeps what it knows of its domains: over xenstored's unix socket, a connection and
 //! a deadline for each exchange. The messages are those of Xen's public header io/xs_wire.h.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::printable::quoted;
+use crate::timed::Timed;
 
 /// How long one exchange may take. The five that a failing run can need stay well under the 40 s that Xen gives it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -78,7 +77,8 @@ impl Xenstore {
 
     fn exchange(&self, kind: u32, payload: &[u8]) -> Result<Answer> {
         ensure!(payload.len() <= MAX_PAYLOAD, "{} bytes: expected at most {MAX_PAYLOAD}", payload.len());
-        let mut connection = Timed::connect(&self.socket).with_context(|| self.socket.display().to_string())?;
+        let mut connection =
+            Timed::connect(&self.socket, PATIENCE).with_context(|| self.socket.display().to_string())?;
         connection.write_all(&[&header([kind, REQUEST_ID, 0, payload.len() as u32])[..], payload].concat())?;
         answer(&mut connection, kind)
     }
@@ -122,56 +122,6 @@ fn answer(from: &mut impl Read, kind: u32) -> Result<Answer> {
             _ => bail!("answer of type {answered}: expected {kind}"),
         };
     }
-}
-
-/// A connection on which everything together ends at a deadline.
-struct Timed {
-    stream: UnixStream,
-    deadline: Instant,
-}
-
-impl Timed {
-    fn connect(socket: &Path) -> io::Result<Self> {
-        let deadline = Instant::now() + PATIENCE;
-        let stream = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // For connect too: it waits while the listener's queue is full (unix(7), SO_SNDTIMEO).
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.connect(&SockAddr::unix(socket)?).map_err(timed_out)?;
-        Ok(Self { stream: stream.into(), deadline })
-    }
-
-    fn left(&self) -> io::Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(ErrorKind::WouldBlock.into()) } else { Ok(left) }
-    }
-}
-
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.left().map_err(timed_out)?;
-        self.stream.set_read_timeout(Some(left))?;
-        self.stream.read(buffer).map_err(timed_out)
-    }
-}
-
-impl Write for Timed {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let left = self.left().map_err(timed_out)?;
-        self.stream.set_write_timeout(Some(left))?;
-        self.stream.write(buffer).map_err(timed_out)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-/// The kernel tells of a timeout by EAGAIN, which nobody would understand.
-fn timed_out(error: io::Error) -> io::Error {
-    if error.kind() != ErrorKind::WouldBlock {
-        return error;
-    }
-    io::Error::new(ErrorKind::TimedOut, format!("nothing within {} s", PATIENCE.as_secs()))
 }
 
 #[cfg(test)]

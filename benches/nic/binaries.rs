@@ -11,7 +11,7 @@ const TARGET: &str = "x86_64-unknown-linux-musl";
 pub struct Binaries {
     /// snf-network.
     pub program: String,
-    /// benches/floor.rs.
+    /// benches/nic/floor.rs.
     pub floor: String,
     /// The size of snf-network, in bytes.
     pub size: u64,

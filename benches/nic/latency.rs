@@ -26,8 +26,6 @@ pub struct Row {
     pub floor: [Sample; 2],
     /// What ifup and ifdown do, as strace saw it.
     pub recorded: [Recording; 2],
-    /// How long the ifups of all that are present took, one after the other.
-    pub built_in: Duration,
 }
 
 /// What was measured of one setup.
@@ -67,8 +65,7 @@ pub fn measure(setup: Setup, wanted: &Wanted, folder: &Path, binaries: &Binaries
             Ok(recording)
         };
         let recorded = [recorded("ifup")?, recorded("ifdown")?];
-        let (nics, built_in) = (world.nics, world.built_in);
-        rows.push(Row { nics, ours: Default::default(), floor: Default::default(), recorded, built_in });
+        rows.push(Row { nics: world.nics, ours: Default::default(), floor: Default::default(), recorded });
     }
     let mut scripted = Vec::new();
     for (name, scripts) in

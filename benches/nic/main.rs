@@ -2,7 +2,7 @@
 //! fewer NICs, all in one run.
 //!
 //! `cargo bench --bench nic`, with `-- --write` to renew docs/performance.md; `--runs N`, `--batches N`, `--nics 0,100` and names of
-//! parts (latency, packets, storm, stages) make it shorter. Needs root or user namespaces with /dev/net/tun, and strace, ip, nft,
+//! parts (latency, packets, repair, storm, stages) make it shorter. Needs root or user namespaces with /dev/net/tun, and strace, ip, nft,
 //! iptables, ebtables, arptables, arping. In namespaces of its own. The machine may be noisy: believe the ratios.
 
 mod binaries;
@@ -10,6 +10,7 @@ mod latency;
 mod packets;
 mod plot;
 mod recording;
+mod repair;
 mod report;
 mod runs;
 mod seed;
@@ -52,7 +53,7 @@ impl Wanted {
                 "--runs" => wanted.runs = value()?.parse()?,
                 "--batches" => wanted.batches = value()?.parse()?,
                 "--nics" => wanted.nics = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
-                "latency" | "packets" | "storm" | "stages" => wanted.parts.push(word),
+                "latency" | "packets" | "repair" | "storm" | "stages" => wanted.parts.push(word),
                 _ => bail!("{word}: expected --write, --runs, --batches, --nics, or a part"),
             }
         }
@@ -86,14 +87,19 @@ fn main() -> Result<()> {
         }
     }
     for setup in Setup::ALL {
-        let packets = wanted.has("packets") && matches!(setup, Setup::Routed | Setup::Filtered);
-        if !packets && !wanted.has("latency") {
+        let packets = wanted.has("packets") && matches!(setup, Setup::Routed | Setup::ByRule | Setup::Filtered);
+        let repair = wanted.has("repair") && setup == Setup::Routed;
+        if !packets && !repair && !wanted.has("latency") {
             continue;
         }
         let runs = if wanted.has("latency") { wanted.runs } else { 0 };
         let (table, mut worlds) = latency::measure(setup, &Wanted { runs, ..wanted.clone() }, &folder, &binaries)?;
         if runs > 0 {
             report.tables.push(table);
+        }
+        let largest = worlds.iter().rev().find(|it| it.nics <= 1000);
+        if let (true, Some(world)) = (repair, largest) {
+            report.repair = Some(repair::measure(world, &binaries)?);
         }
         if packets {
             // The writer's processor is the one on which the kernel takes the packet to the other side.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::latency::Table;
 use super::packets::{WAYS, Ways};
 use super::plot::{Line, svg};
+use super::repair::Repair;
 use super::runs::{ms, ratio};
 use super::stages;
 use super::storm::Storm;
@@ -26,6 +27,8 @@ pub struct Report {
     pub ways: Vec<Ways>,
     /// Of storms.
     pub storms: Vec<Storm>,
+    /// Of what is put right at once.
+    pub repair: Option<Repair>,
     /// Of stages.
     pub stages: Option<[Duration; stages::NAMES.len()]>,
     /// The machine and the program.
@@ -58,6 +61,22 @@ impl Report {
                     against(seed),
                     against(scripted)
                 );
+            }
+        }
+        if let Some(Repair { nics, built_in, status, idle, after_loss }) = &self.repair {
+            let _infallible = write!(
+                text,
+                "\n### {nics} ip-less-routed NICs at once\n\n| | median | part of {nics} ifups |\n|---|---|---|\n\
+                 | {nics} ifups, one after the other | {:.0} ms | 1 |\n",
+                ms(*built_in)
+            );
+            for (name, sample) in [
+                ("status", status),
+                ("reconcile, nothing to do", idle),
+                ("reconcile, all filters, rules and routes", after_loss),
+            ] {
+                let median = sample.median();
+                let _infallible = writeln!(text, "| {name} | {:.1} ms | {:.3} |", ms(median), ratio(median, *built_in));
             }
         }
         if !self.ways.is_empty() {
@@ -93,11 +112,11 @@ impl Report {
         });
         fs::write(plots.join("latency.svg"), svg("ifup, spawn to exit", "ms", &lines.collect::<Vec<_>>()))?;
         for routed in [true, false] {
-            let ways = self.ways.iter().filter(|it| (it.setup == super::world::Setup::Routed) == routed);
+            let ways = self.ways.iter().filter(|it| it.setup.is_routed() == routed);
             let lines: Vec<_> = ways
                 .flat_map(|it| {
                     [0, 2].map(|way| Line {
-                        name: format!("{}, {}", it.means, WAYS[way].0),
+                        name: format!("{}{}, {}", it.means, it.setup.variant(), WAYS[way].0),
                         points: it.rows.iter().map(|(nics, times)| (*nics, times[way].as_secs_f64() * 1e9)).collect(),
                     })
                 })

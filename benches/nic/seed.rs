@@ -80,7 +80,7 @@ pub fn commands(setup: Setup, nic: Number) -> Option<Scripts> {
                  ebtables -t filter -X TO{tap}\n"
             ),
         ),
-        Setup::Strict | Setup::Bridged => return None,
+        Setup::ByRule | Setup::Strict | Setup::Bridged => return None,
     };
     Some(Scripts { base, up: errexit(&up), down: errexit(&down) })
 }
@@ -169,7 +169,7 @@ pub fn batches(setup: Setup, nic: Number) -> Option<Scripts> {
             format!("ip link set dev {tap} address fe:55:60:00:00:00 master {bridge} up\n"),
             format!("ip link set dev {tap} nomaster down\n"),
         ),
-        Setup::Strict | Setup::Bridged => return None,
+        Setup::ByRule | Setup::Strict | Setup::Bridged => return None,
     };
     let up = elements("add", &own) + &up;
     let down = down + &elements("delete", &own);

@@ -18,6 +18,8 @@ use super::runs::Contestant;
 pub enum Setup {
     /// The tag ip-less-routed, IPv4 and IPv6.
     Routed,
+    /// The same with ROUTING=rule, which is not the default.
+    ByRule,
     /// The tag private-filtered.
     Filtered,
     /// The tags private-filtered and strict-filtered.
@@ -28,21 +30,32 @@ pub enum Setup {
 
 impl Setup {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Routed, Self::Filtered, Self::Strict, Self::Bridged];
+    pub const ALL: [Self; 5] = [Self::Routed, Self::ByRule, Self::Filtered, Self::Strict, Self::Bridged];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Routed => "ip-less-routed",
+            Self::ByRule => "ip-less-routed, ROUTING=rule",
             Self::Filtered => "private-filtered",
             Self::Strict => "strict-filtered",
             Self::Bridged => "bridged",
         }
     }
 
+    /// What to say behind the program's name where several are shown.
+    pub fn variant(self) -> &'static str {
+        if self == Self::ByRule { " by rule" } else { "" }
+    }
+
+    /// Whether it is a routed one.
+    pub fn is_routed(self) -> bool {
+        matches!(self, Self::Routed | Self::ByRule)
+    }
+
     fn tags(self) -> &'static str {
         match self {
-            Self::Routed => "ip-less-routed",
+            Self::Routed | Self::ByRule => "ip-less-routed",
             Self::Filtered => "private-filtered",
             Self::Strict => "private-filtered strict-filtered",
             Self::Bridged => "",
@@ -122,7 +135,7 @@ impl World {
     /// If anything fails.
     pub fn build(setup: Setup, nics: u16, folder: &Path, binaries: &Binaries) -> Result<Self> {
         let world = Self::without_nics(setup, nics, folder)?;
-        if setup == Setup::Routed {
+        if setup.is_routed() {
             for (gateway, subnet) in [(GATEWAY, SUBNET), (GATEWAY6, SUBNET6)] {
                 let words = ["node", "up", "--dev", "eth1", "--table", "100", "--gateway", gateway, "--routes", subnet];
                 let words = words.map(str::to_owned);
@@ -146,16 +159,17 @@ impl World {
     pub fn without_nics(setup: Setup, nics: u16, folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let settings = folder.join("settings");
-        fs::write(&settings, format!("STATE_DIR={0}/state\nLOGFILE={0}/log\n", folder.display()))?;
+        let routing = if setup == Setup::ByRule { "ROUTING=rule\n" } else { "" };
+        fs::write(&settings, format!("STATE_DIR={0}/state\nLOGFILE={0}/log\n{routing}", folder.display()))?;
         let (namespace, router) = (Netns::new()?, Netns::new()?);
-        let text = if setup == Setup::Routed {
+        let text = if setup.is_routed() {
             String::new()
         } else {
             (0..=nics / PORTS)
                 .map(|n| format!("link add prv{n} type bridge mcast_snooping 0\nlink set prv{n} up\n"))
                 .collect()
         };
-        if setup == Setup::Routed {
+        if setup.is_routed() {
             uplink(&namespace, &router)?;
         }
         ip(&namespace, &text)?;
@@ -189,12 +203,12 @@ impl World {
             ("NETWORK_TAGS", self.setup.tags().to_owned()),
         ];
         let (mode, link) = match self.setup {
-            Setup::Routed => ("routed", "100".to_owned()),
+            Setup::Routed | Setup::ByRule => ("routed", "100".to_owned()),
             _ => ("bridged", number.bridge()),
         };
         variables.extend([("MODE", mode.to_owned()), ("LINK", link)]);
         let fixed = |key, value: &str| (key, value.to_owned());
-        if matches!(self.setup, Setup::Routed | Setup::Strict) {
+        if self.setup.is_routed() || self.setup == Setup::Strict {
             variables.extend([
                 ("IP", number.address()),
                 fixed("NETWORK_SUBNET", SUBNET),

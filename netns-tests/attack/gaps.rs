@@ -17,7 +17,7 @@ use crate::harness::until;
 const CYCLES: usize = 100;
 
 /// What all setups that filter forbid, each recognisable by its bytes: forged sources, to everybody.
-fn forbidden(c: &context::Context) -> Vec<Vec<u8>> {
+pub fn forbidden(c: &context::Context) -> Vec<Vec<u8>> {
     let shout = |mac: Mac, text: &[u8]| {
         let packet = frame::udp((c.me.ip.into(), 7), (std::net::Ipv4Addr::BROADCAST.into(), 7), text);
         frames::packet(Mac::BROADCAST, mac, &packet)
@@ -29,16 +29,18 @@ fn forbidden(c: &context::Context) -> Vec<Vec<u8>> {
 }
 
 /// What the attacker must never receive: frames of another prefix, to everybody.
-fn isolated(c: &context::Context) -> Vec<u8> {
+pub fn isolated(c: &context::Context) -> Vec<u8> {
     let packet = frame::udp((c.stranger.ip.into(), 7), (std::net::Ipv4Addr::BROADCAST.into(), 7), b"forbidden: to it");
     frames::packet(Mac::BROADCAST, c.stranger.mac, &packet)
 }
 
 /// How many of the forbidden frames were seen, leaving the attacker's port and arriving there.
 #[derive(Debug, PartialEq, Eq)]
-struct Leaks {
-    from: usize,
-    to: usize,
+pub struct Leaks {
+    /// Leaving it.
+    pub from: usize,
+    /// Arriving there.
+    pub to: usize,
 }
 
 fn pour(setup: Bridged, cycles: usize) -> Result<Leaks> {
@@ -79,7 +81,12 @@ fn pour(setup: Bridged, cycles: usize) -> Result<Leaks> {
 }
 
 /// Does something while frames are poured in from both sides, and counts those that came through.
-fn under_load(ground: &Ground, from_it: &[Vec<u8>], to_it: &[u8], act: impl FnOnce() -> Result<()>) -> Result<Leaks> {
+pub fn under_load(
+    ground: &Ground,
+    from_it: &[Vec<u8>],
+    to_it: &[u8],
+    act: impl FnOnce() -> Result<()>,
+) -> Result<Leaks> {
     let over = AtomicBool::new(false);
     let (leaked_from, leaked_to) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let count = |port: &Port, wanted: &[Vec<u8>], found: &AtomicUsize| {

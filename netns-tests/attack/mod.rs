@@ -4,6 +4,7 @@ mod arp;
 mod arrivals;
 mod context;
 mod discovery;
+mod drops;
 mod frames;
 mod gaps;
 mod ground;
@@ -11,6 +12,7 @@ mod ipv4;
 mod ipv6;
 mod link;
 mod scenes;
+mod steering;
 mod watch;
 
 use std::fmt::Write as _;
@@ -49,11 +51,28 @@ pub const TESTS: &[Test] = &[
     ("attack::link_local_gateway", scenes::link_local_gateway),
     ("attack::node_believes_no_router_advertisement", scenes::node_believes_no_router_advertisement),
     ("attack::no_way_to_the_management_network", scenes::no_way_to_the_management_network),
+    ("attack::routed_after_a_foreign_flush", steering::after_a_foreign_flush),
+    ("attack::routed_by_either_rule_alone", steering::by_either_rule_alone),
+    ("attack::routed_among_the_marks_of_others", steering::among_the_marks_of_others),
+    ("attack::routed_under_source_validation", steering::under_source_validation),
     ("attack::poured_into_plain_ports", gaps::poured_into_plain_ports),
     ("attack::poured_into_private_filtered_ports", gaps::poured_into_private_filtered_ports),
     ("attack::poured_into_strict_filtered_ports", gaps::poured_into_strict_filtered_ports),
     ("attack::poured_into_ports_with_both_filters", gaps::poured_into_ports_with_both_filters),
+    ("attack::drops_are_counted_for_their_nic", drops::are_counted_for_their_nic),
+    ("attack::drops_are_drops_without_an_element", drops::are_drops_without_an_element),
+    ("attack::drops_are_counted_as_long_as_the_nic_is_there", drops::are_counted_as_long_as_the_nic_is_there),
+    ("attack::drops_are_drops_while_chains_are_replaced", drops::are_drops_while_chains_are_replaced),
 ];
+
+/// Those that run on Debian's own kernel.
+pub const ON_DEBIANS_KERNEL: &[Test] =
+    &[("attack::drops_are_counted_on_debians_kernel", drops::are_counted_on_debians_kernel)];
+/// Those of routed guests.
+pub fn routed() -> impl Iterator<Item = Test> {
+    let words = ["routed", "management", "router_advertisement"];
+    TESTS.iter().copied().filter(move |(name, _)| words.iter().any(|word| name.contains(word)))
+}
 
 /// The tables, and the families of the NIC from which they are sent.
 const TABLES: [(Families, &[&[Row]]); 3] = [

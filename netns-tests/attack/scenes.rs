@@ -244,10 +244,8 @@ pub fn no_way_to_the_management_network() -> Result<()> {
             ensure!(seen.is_empty(), "to {to} after {down}: seen {seen:?}");
         }
     }
-    // Without the rule of the NIC all of it would have gone there; so would what is for the gateway itself.
-    for family in ["-4", "-6"] {
-        ground.node.netns.output(Command::new("ip").args([family, "rule", "del", "iif", "tap0"]))?;
-    }
+    // Without the rules that lead its packets all of it would have gone there; so would what is for the gateway itself.
+    ground.node.netns.delete_rules(&["iif tap0", "fwmark"])?;
     for (to, frame) in &tries {
         let seen = ground.attack(frame)?;
         ensure!(seen == "M", "to {to} without the rule: seen {seen:?}");

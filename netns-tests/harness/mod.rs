@@ -1,8 +1,10 @@
 //! What the tests stand on: namespaces, a topology, guests, the wire, the runner of our program, kernel snapshots.
 //! Nothing in here uses the program's own code: it is the independent witness.
 
+pub mod build;
 pub mod card;
 pub mod frame;
+pub mod ganeti;
 pub mod guest;
 pub mod links;
 pub mod monitor;
@@ -10,8 +12,11 @@ pub mod nameserver;
 pub mod netns;
 pub mod nfqueue;
 pub mod nic;
+pub mod ovs;
+pub mod package;
 pub mod packet;
 pub mod port;
+pub mod setting;
 pub mod snapshot;
 pub mod topology;
 pub mod xenstore;

@@ -119,6 +119,21 @@ impl Netns {
         Ok(())
     }
 
+    /// Deletes the policy rules of both families that `ip rule show` prints with one of these words; says how many.
+    pub fn delete_rules(&self, words: &[&str]) -> Result<usize> {
+        let mut count = 0;
+        for family in ["-4", "-6"] {
+            for line in self.ip(&format!("{family} rule show"))?.lines() {
+                let Some((preference, rule)) = line.split_once(":\t") else { continue };
+                if words.iter().any(|word| rule.contains(word)) {
+                    self.ip(&format!("{family} rule del pref {preference} {rule}"))?;
+                    count += 1;
+                }
+            }
+        }
+        Ok(count)
+    }
+
     /// `iptables` with arguments separated by spaces.
     pub fn iptables(&self, arguments: &str) -> Result<String> {
         self.output(Command::new("iptables").args(arguments.split_whitespace()))

@@ -1,8 +1,9 @@
 //! Runs the program as Ganeti does: with a NIC in its environment.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -77,6 +78,11 @@ impl<'a> Nic<'a> {
         self.set("MODE", "bridged").set("LINK", bridge).set("BRIDGE", bridge)
     }
 
+    /// All of them.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// As the file that Ganeti writes for Xen's hotplug (_WriteNICInfoFile of its hv_xen.py).
     pub fn xen_file(&self) -> String {
         let mut text = String::new();
@@ -124,6 +130,13 @@ impl<'a> Nic<'a> {
         self.finish(command.args([verb, &self.tap]))
     }
 
+    /// Starts a verb, without waiting for its end.
+    pub fn start(&self, verb: &str) -> Result<Running> {
+        let mut command = Command::new(PROGRAM);
+        self.node.files.environment(command.args([verb, &self.tap])).envs(&self.variables);
+        Running::start(&self.node.netns, &mut command)
+    }
+
     /// Runs a command with this NIC in its environment, and nothing else there.
     pub fn finish(&self, command: &mut Command) -> Result<Outcome> {
         self.node.files.environment(command).envs(&self.variables);
@@ -133,7 +146,7 @@ impl<'a> Nic<'a> {
 
 impl Files {
     /// What surrounds the program: Ganeti's working folder and environment, and our settings.
-    fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+    pub fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command
             .env_clear()
             .env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin")
@@ -149,11 +162,60 @@ impl Files {
         Outcome::of(netns, &mut command)
     }
 
+    /// The same, without waiting for its end.
+    pub fn start(&self, netns: &Netns, words: &[&str], options: &str) -> Result<Running> {
+        let mut command = Command::new(PROGRAM);
+        self.environment(command.args(words).args(options.split_whitespace()));
+        Running::start(netns, &mut command)
+    }
+
     /// Runs the program with words, and with variables in its environment.
     pub fn run_with(&self, netns: &Netns, words: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {
-        let mut command = Command::new(PROGRAM);
-        self.environment(command.args(words)).envs(variables.iter().copied());
-        Outcome::of(netns, &mut command)
+        self.run_command(netns, Command::new(PROGRAM).args(words), variables)
+    }
+
+    /// Runs another command, such as a link to the program, with variables in its environment.
+    pub fn run_command(&self, netns: &Netns, command: &mut Command, variables: &[(&str, &str)]) -> Result<Outcome> {
+        self.environment(command).envs(variables.iter().copied());
+        Outcome::of(netns, command)
+    }
+}
+
+/// A run under way.
+pub struct Running {
+    command: String,
+    child: Child,
+}
+
+impl Running {
+    fn start(netns: &Netns, command: &mut Command) -> Result<Self> {
+        Self::spawned(command, |command| netns.run(|| command.spawn()))
+    }
+
+    fn spawned(command: &mut Command, spawn: impl FnOnce(&mut Command) -> io::Result<Child>) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
+        let words: Vec<_> =
+            [program.as_os_str()].into_iter().chain(command.get_args()).map(|w| w.to_string_lossy()).collect();
+        let words = words.join(" ");
+        let child = spawn(command).with_context(|| words.clone())?;
+        Ok(Self { command: words, child })
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has ended, and nobody holds its output any more, as Ganeti's node daemon does.
+    pub fn finish(self) -> Result<Outcome> {
+        let output = self.child.wait_with_output()?;
+        Ok(Outcome {
+            command: self.command,
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
     }
 }
 
@@ -171,21 +233,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Runs a command to its end, and until nobody holds its output any more, as Ganeti's node daemon does.
+    /// Runs a command to its end, and until nobody holds its output any more.
     fn of(netns: &Netns, command: &mut Command) -> Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
-        let words: Vec<_> =
-            [program.as_os_str()].into_iter().chain(command.get_args()).map(|w| w.to_string_lossy()).collect();
-        let words = words.join(" ");
-        let child = netns.run(|| command.spawn()).with_context(|| words.clone())?;
-        let output = child.wait_with_output()?;
-        Ok(Self {
-            command: words,
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Running::start(netns, command)?.finish()
+    }
+
+    /// As `of`, of a command that `spawn` starts where it belongs.
+    pub fn spawned(command: &mut Command, spawn: impl FnOnce(&mut Command) -> io::Result<Child>) -> Result<Self> {
+        Running::spawned(command, spawn)?.finish()
     }
 
     /// That it exited with 0.

@@ -14,7 +14,7 @@ use super::guest::{Guest, Identity};
 use super::netns::Netns;
 use super::nic::Nic;
 use super::port::Capture;
-use super::until;
+use super::{setting, until};
 
 /// The router on the guests' network: GW_IP.
 pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -243,10 +243,11 @@ impl Files {
         fs::write(
             files.settings(),
             format!(
-                "STATE_DIR={}\nLOGFILE={}\nNFDHCPD_STATE_DIR={}\n",
+                "STATE_DIR={}\nLOGFILE={}\nNFDHCPD_STATE_DIR={}\n{}",
                 files.state().display(),
                 files.log().display(),
-                files.bindings().display()
+                files.bindings().display(),
+                setting::line()
             ),
         )?;
         Ok(files)

@@ -208,7 +208,7 @@ fn a_bad_key_sends_nothing() -> Result<()> {
     fs::write(path("wrong.key"), generate("hmac-sha256", "ddns")?)?;
     for (file, expected) in [
         (path("missing.key"), "No such file"),
-        (folder.clone(), "Is a directory"),
+        (folder.clone(), "expected a regular file"),
         (path("cut.key"), "expected key \"NAME\""),
         (path("empty.key"), "expected key \"NAME\""),
         (path("two.key"), "expected key \"NAME\""),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -19,6 +20,7 @@ pub const TESTS: &[Test] = &[
     ("failure::vanished_tap", vanished_tap),
     ("failure::missing_bridge", missing_bridge),
     ("failure::missing_uplink", missing_uplink),
+    ("failure::a_set_of_another_type", a_set_of_another_type),
     ("failure::no_permission", no_permission),
     ("failure::unwritable_log", unwritable_log),
     ("failure::truncated_record", truncated_record),
@@ -29,7 +31,8 @@ struct FullDisk<'a>(&'a Path);
 
 impl<'a> FullDisk<'a> {
     fn on(folder: &'a Path) -> Result<Self> {
-        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=4096")).context("mount tmpfs")?;
+        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=4096,mode=0755"))
+            .context("mount tmpfs")?;
         let disk = Self(folder);
         fs::write(folder.join("filler"), [0; 4096])?;
         Ok(disk)
@@ -122,6 +125,23 @@ fn missing_uplink() -> Result<()> {
     outcome(&["LINK", "100", "IPv6 default route"])?;
     site.node.netns.ip("route del default via 10.0.0.1 table 100")?;
     outcome(&["LINK", "100", "IPv4 default route"])
+}
+
+/// Somebody's set under our name: said once where, and what to do.
+fn a_set_of_another_type() -> Result<()> {
+    let site = Site::new()?;
+    let netns = &site.node.netns;
+    let _guest = site.node.plug("tap0", WEB1)?;
+    netns.ip("link add br0 type bridge")?;
+    let theirs = "table bridge snf-network { set filtered { type ifname; flags timeout; }; }";
+    netns.fed(Command::new("nft").args(["-f", "-"]), theirs)?;
+    let before = Snapshot::of(netns)?;
+    let nic = site.node.nic("tap0", WEB1).bridged("br0").set("NETWORK_TAGS", "private-filtered");
+    let nic = nic.set("NETWORK_MAC_PREFIX", "aa:00:00");
+    let said = "ifup tap0: nf_tables: set bridge snf-network filtered has another type";
+    leaves_nothing(&site.node, &before, nic.ifup()?, &[said, "nft delete table bridge snf-network"])?;
+    netns.output(Command::new("nft").args(["delete", "table", "bridge", "snf-network"]))?;
+    nic.ifup()?.succeeds().map(drop)
 }
 
 fn no_permission() -> Result<()> {

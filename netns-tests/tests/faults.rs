@@ -26,9 +26,9 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// What changes anything: the calls that talk to the kernel, and those that write files.
-const CALLS: [&str; 13] = [
-    "sendto", "sendmsg", "recvfrom", "recvmsg", "write", "openat", "fchmod", "mkdir", "rename", "unlink", "flock",
-    "socket", "bind",
+const CALLS: [&str; 15] = [
+    "sendto", "sendmsg", "recvfrom", "recvmsg", "write", "openat", "openat2", "fchmod", "mkdir", "mkdirat", "renameat",
+    "unlinkat", "flock", "socket", "bind",
 ];
 
 fn trace_of(site: &Site) -> PathBuf {

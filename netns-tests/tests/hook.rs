@@ -21,7 +21,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// The hook on the node that the instance leaves, unless `more` says otherwise.
-fn hook(node: &Node, operation: &str, id: Identity, more: &[(&str, &str)]) -> Result<Outcome> {
+pub fn hook(node: &Node, operation: &str, id: Identity, more: &[(&str, &str)]) -> Result<Outcome> {
     let host = nix::unistd::gethostname()?;
     let host = host.to_string_lossy();
     let moves = operation.ends_with("MIGRATE") || operation.ends_with("FAILOVER");

@@ -1,24 +1,22 @@
-//! What the program is as a process: alone, static, and gone before its caller waits.
+//! What the program is as a process: alone, and gone before its caller waits.
 
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use anyhow::{Result, ensure};
 
 use crate::Test;
 use crate::harness::Skip;
 use crate::harness::guest::WEB1;
-use crate::harness::snapshot::Snapshot;
-use crate::harness::topology::{OUTSIDE, OUTSIDE6, Site};
+use crate::harness::topology::Site;
 
 pub const TESTS: &[Test] = &[
     ("process::runs_no_other_program", runs_no_other_program),
-    ("process::static_in_an_empty_root", static_in_an_empty_root),
     ("process::extra_script_is_the_last_act", extra_script_is_the_last_act),
+    ("process::extra_script_is_told_what_common_sh_knew", extra_script_is_told_what_common_sh_knew),
+    ("process::an_administrators_line_in_the_log", an_administrators_line_in_the_log),
     ("process::the_demo_succeeds", the_demo_succeeds),
     ("process::the_log_in_ip_and_nft_words", the_log_in_ip_and_nft_words),
 ];
@@ -52,74 +50,6 @@ fn the_demo_succeeds() -> Result<()> {
     ensure!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     ensure!(text.contains("steps are ok") && !text.contains("FAILED"), "{text}");
     Ok(())
-}
-
-/// A static build of this program, made by the cargo that runs the tests.
-fn static_build() -> Result<PathBuf> {
-    let target = "x86_64-unknown-linux-musl";
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("static");
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--locked", "--bin", "snf-network", "--target-dir"]).arg(&folder);
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    let mut installed = Command::new("rustc");
-    installed.args(["--print", "target-libdir", "--target", target]);
-    let installed = installed.output().context("rustc")?;
-    let musl = Path::new(String::from_utf8_lossy(&installed.stdout).trim()).is_dir();
-    // Without the musl target, glibc can be linked statically too.
-    let triple = if musl { target } else { "x86_64-unknown-linux-gnu" };
-    cargo.args(["--target", triple]);
-    if !musl {
-        cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    }
-    let output = cargo.output().context("cargo build")?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{cargo:?}: {errors}");
-    Ok(folder.join(triple).join("debug/snf-network"))
-}
-
-/// A folder that is to be a root, with nothing in it but /proc, for as long as this value lives.
-struct Root(PathBuf);
-
-impl Root {
-    fn new(folder: PathBuf) -> Result<Self> {
-        fs::create_dir_all(folder.join("proc"))?;
-        let none = None::<&str>;
-        mount(Some("/proc"), &folder.join("proc"), none, MsFlags::MS_BIND | MsFlags::MS_REC, none).context("/proc")?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        // It goes with the mount namespace, at the latest.
-        let _ = umount2(&self.0.join("proc"), MntFlags::MNT_DETACH);
-    }
-}
-
-fn static_in_an_empty_root() -> Result<()> {
-    let program = static_build()?;
-    let site = Site::new()?;
-    let netns = &site.node.netns;
-    // What node up has recorded is in its own folder: here the uplink has to be found in the kernel.
-    let guest = site.node.plug("tap0", WEB1)?;
-    let root = Root::new(site.node.files.folder.join("root"))?;
-    fs::copy(&program, root.0.join("snf-network"))?;
-    fs::write(root.0.join("settings"), "STATE_DIR=/state\nLOGFILE=/log\nNFDHCPD_STATE_DIR=/nfdhcpd\n")?;
-    fs::create_dir(root.0.join("nfdhcpd"))?;
-    let run = |verb: &str| {
-        let nic = site.node.nic("tap0", WEB1).set("NETWORK_TAGS", "ip-less-routed nfdhcpd");
-        let mut command = Command::new("chroot");
-        nic.set("SNF_NETWORK_DEFAULTS", "/settings").finish(command.arg(&root.0).args(["/snf-network", verb, "tap0"]))
-    };
-    let before = Snapshot::of(netns)?;
-    let wire = site.wire()?;
-    run("ifup")?.succeeds()?;
-    guest.ping(OUTSIDE)?;
-    guest.ping(OUTSIDE6)?;
-    wire.expect_count(&format!("ARP, Request who-has {ip} tell {ip}", ip = WEB1.ip), 3)?;
-    run("ifup")?.succeeds()?;
-    run("ifdown")?.succeeds()?;
-    before.returns_in(netns, Snapshot::without_base_tables)
 }
 
 fn extra_script_is_the_last_act() -> Result<()> {
@@ -173,5 +103,74 @@ fn the_log_in_ip_and_nft_words() -> Result<()> {
         let time = line.split(' ').next().unwrap_or_default();
         ensure!(time.len() >= 20 && time.ends_with('Z'), "no time: {line:?}");
     }
+    Ok(())
+}
+
+const TOLD: [&str; 6] = ["EUI64", "TABLE", "INDEV", "BRIDGE", "UPLINK", "UPLINK6"];
+
+fn extra_script_is_told_what_common_sh_knew() -> Result<()> {
+    let site = Site::new()?;
+    let (node, netns) = (&site.node, &site.node.netns);
+    let _guest = node.plug("tap0", WEB1)?;
+    netns.ip("link add br0 up type bridge")?;
+    let (script, seen) = (node.files.folder.join("extra"), node.files.folder.join("seen"));
+    // A variable that is not set ends it.
+    let lines: String = TOLD.iter().map(|name| format!("echo \"{name}=${name}\"\n")).collect();
+    fs::write(&script, format!("#!/bin/sh -eu\nexec > {}\n{lines}", seen.display()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    node.files.set(&format!("IFUP_EXTRA_SCRIPT={}", script.display()))?;
+    let eui64 = WEB1.ip6.to_string();
+    let nic = || node.nic("tap0", WEB1);
+    let plain = || nic().set("NETWORK_TAGS", "");
+    for (nic, expected) in [
+        (nic(), [&*eui64, "100", "tap0", "", "eth1", "eth1"]),
+        (nic().only_v4(), ["", "100", "tap0", "", "eth1", ""]),
+        // Also where the setup needs no uplink.
+        (plain(), [&eui64, "100", "tap0", "", "eth1", ""]),
+        (plain().unset(&["LINK"]), [&eui64, "main", "tap0", "", "eth0", ""]),
+        (plain().bridged("br0"), [&eui64, "", "br0", "br0", "", ""]),
+        (plain().bridged("br0").without_network(), ["", "", "br0", "br0", "", ""]),
+        (plain().set("MODE", "ext"), [&eui64, "", "", "", "", ""]),
+        // What a caller's environment holds by these names does not count.
+        (nic().set("UPLINK", "$(reboot)").set("TABLE", "7"), [&eui64, "100", "tap0", "", "eth1", "eth1"]),
+    ] {
+        nic.ifup()?.succeeds()?;
+        let expected: String = TOLD.iter().zip(expected).map(|(name, value)| format!("{name}={value}\n")).collect();
+        let seen = fs::read_to_string(&seen)?;
+        ensure!(seen == expected, "{seen}, expected\n{expected}");
+        nic.ifdown()?.succeeds()?;
+    }
+    Ok(())
+}
+
+fn an_administrators_line_in_the_log() -> Result<()> {
+    let site = Site::new()?;
+    let files = &site.node.files;
+    fs::write(files.log(), "")?;
+    let hook = [("GANETI_HOOKS_PATH", "instance-start"), ("GANETI_HOOKS_PHASE", "post")];
+    let nic = [("INTERFACE", "tap0"), ("INSTANCE", "web1.example.org")];
+    let run = |words: &[&str], variables: &[(&str, &str)]| files.run_with(&site.node.netns, words, variables);
+    run(&["log", "Tag", "mail found"], &nic)?.succeeds()?;
+    run(
+        &["snf-network-log", "/etc/ganeti/ifup-extra", "x\n2026-01-01T00:00:00Z ifdown tap1 -: forged\u{1b}[2J"],
+        &hook,
+    )?
+    .succeeds()?;
+    run(&["log", "y"], &[("INTERFACE", "tap0\nforged"), ("GANETI_INSTANCE_NAME", "web2\r")])?.succeeds()?;
+    let log = fs::read_to_string(files.log())?;
+    let lines: Vec<_> = log.lines().map(|line| line.split_once(' ').unwrap_or_default().1).collect();
+    let expected = [
+        "log tap0 web1.example.org: Tag mail found",
+        "instance-start post ifup-extra -: x 2026-01-01T00:00:00Z ifdown tap1 -: forged [2J",
+        "log tap0\\nforged web2\\r: y",
+    ];
+    ensure!(lines == expected, "{lines:#?}");
+    run(&["log"], &nic)?.fails(&["log: expected a message"])?;
+    run(&["snf-network-log"], &nic)?.fails(&["expected who speaks and a message"])?;
+    run(&["snf-network-log", "ifup-extra", ""], &nic)?.fails(&["expected a message"])?;
+    // A script under `set -e` must not end because of it.
+    files.set("LOGFILE=/nonexistent/log")?;
+    let said = run(&["log", "z"], &nic)?.succeeds()?.stderr;
+    ensure!(said.contains("log: LOGFILE: /nonexistent/log: No such file"), "{said}");
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::hostile::held;
 use crate::Test;
 use crate::harness::guest::WEB1;
 use crate::harness::nic::{Nic, Outcome};
@@ -22,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("xen::what_is_not_ours", what_is_not_ours),
     ("xen::failures_are_told", failures_are_told),
     ("xen::a_xenstore_that_does_not_answer", a_xenstore_that_does_not_answer),
+    ("xen::a_lock_that_is_held", a_lock_that_is_held),
     ("xen::bad_answers", bad_answers),
 ];
 
@@ -263,6 +265,22 @@ fn a_xenstore_that_does_not_answer() -> Result<()> {
     let path = xen.store.rundir() + "/nobody";
     xen.hotplug_with("online", &[("XENSTORED_PATH", &path)])?.fails(&["/nobody: No such file"])?;
     Ok(())
+}
+
+fn a_lock_that_is_held() -> Result<()> {
+    let xen = Xen::new(Manners::Good, &[(NAME, WEB1.name)])?;
+    let node = &xen.site.node;
+    let _guest = node.plug("vif7.0", WEB1)?;
+    let before = Snapshot::of(&node.netns)?;
+    xen.describe(&xen.nic())?;
+    let lock = held(node, "vif7.0")?;
+    // Xen is told though the time is up.
+    xen.hotplug_with("online", &[("SNF_NETWORK_TIMEOUT", "1")])?.fails(&["another run holds the lock for 1 s"])?;
+    xen.wrote_error(&["another run holds the lock for 1 s"])?;
+    before.equals(&Snapshot::of(&node.netns)?)?;
+    drop(lock);
+    xen.hotplug("online")?.succeeds()?;
+    xen.wrote(&[(STATUS, "connected")])
 }
 
 fn bad_answers() -> Result<()> {

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::{Verdict, initramfs, kernel};
-use crate::harness::Skip;
+use crate::harness::{Skip, ovs};
 
 /// How long the machine may take for all its tests, under emulation on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(300);
-/// What reads and changes bridges there, as the real tools do.
-const TOOLS: [&str; 3] = ["ip", "bridge", "nft"];
+const LIMIT: Duration = Duration::from_secs(600);
+/// What reads and changes bridges there, as the real tools do, and Open vSwitch.
+const TOOLS: [&str; 8] =
+    ["ip", "bridge", "nft", "ovs-appctl", "ovs-vsctl", "ovs-vswitchd", "ovsdb-server", "ovsdb-tool"];
 
 /// Waits for a line on standard input; without one there is nothing to do.
 pub fn when_asked() -> ExitCode {
@@ -42,10 +43,10 @@ fn run() -> Result<()> {
     if Command::new("qemu-system-x86_64").arg("--version").stdout(Stdio::null()).status().is_err() {
         bail!(Skip("qemu-system-x86_64 cannot be run (Debian's package qemu-system-x86)".to_owned()));
     }
-    let kernel = kernel::fetch(&folder)?;
+    let kernel = kernel::fetch()?;
     let image = folder.join(format!("initramfs-{}", std::process::id()));
     let console = folder.join(format!("console-{}", std::process::id()));
-    let done = initramfs::write(&image, &kernel, &TOOLS)
+    let done = initramfs::write(&image, &kernel, &TOOLS, &[Path::new(ovs::SCHEMA)])
         .context("initramfs")
         .and_then(|()| relay(&mut start(&kernel.image, &image, &console)?, &console));
     for file in [image, console] {

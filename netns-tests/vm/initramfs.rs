@@ -70,9 +70,9 @@ impl<W: Write> Archive<W> {
     }
 }
 
-/// Writes it: /init, the program where the tests look for it, the tools, all their libraries, and the modules in a folder where
+/// Writes it: /init, the program where the tests look for it, the tools, all their libraries, other files, and the modules in a folder where
 /// their names sort as they are to be loaded.
-pub fn write(to: &Path, kernel: &Kernel, tools: &[&str]) -> Result<()> {
+pub fn write(to: &Path, kernel: &Kernel, tools: &[&str], files: &[&Path]) -> Result<()> {
     let out = BufWriter::new(File::create(to)?);
     let mut archive = Archive { out, folders: BTreeSet::new(), entries: 0 };
     for folder in ["proc", "sys", "dev", "tmp", "run", "root", env!("CARGO_TARGET_TMPDIR")] {
@@ -84,16 +84,16 @@ pub fn write(to: &Path, kernel: &Kernel, tools: &[&str]) -> Result<()> {
     archive.file(Path::new("/init"), &fs::read(&init)?)?;
     let program = PathBuf::from(PROGRAM);
     archive.file(&program, &fs::read(&program)?)?;
-    let mut files: BTreeSet<PathBuf> = [libraries(&init)?, libraries(&program)?].into_iter().flatten().collect();
+    let mut others: BTreeSet<PathBuf> = [libraries(&init)?, libraries(&program)?].into_iter().flatten().collect();
     for tool in tools {
         let place = found(tool)?;
-        files.extend(libraries(&place)?);
+        others.extend(libraries(&place)?);
         // Where a process without PATH looks, as /init is.
         archive.file(&Path::new("/bin").join(tool), &fs::read(place)?)?;
     }
-    for file in files {
+    for file in others.iter().map(PathBuf::as_path).chain(files.iter().copied()) {
         // Symbolic links are followed: each name gets the content.
-        archive.file(&file, &fs::read(&file).with_context(|| file.display().to_string())?)?;
+        archive.file(file, &fs::read(file).with_context(|| file.display().to_string())?)?;
     }
     for (number, module) in kernel.modules.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();

@@ -1,18 +1,19 @@
-//! Debian's kernel: its package, from the sources that this machine has, unpacked and kept below target/.
+//! Debian's kernel.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::harness::Skip;
+use crate::harness::package::{self, Package};
 
 /// What depends on the release's newest kernel for machines in clouds: small, with all we need.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// What the tests need of it, besides what is built in.
-const MODULES: [&str; 7] = ["tun", "veth", "dummy", "bonding", "bridge", "8021q", "nf_tables"];
+const MODULES: [&str; 9] =
+    ["tun", "veth", "dummy", "bonding", "bridge", "8021q", "nf_tables", "nft_meta_bridge", "openvswitch"];
 
 /// An unpacked kernel.
 pub struct Kernel {
@@ -22,53 +23,14 @@ pub struct Kernel {
     pub modules: Vec<PathBuf>,
 }
 
-/// Fetches the package once; later runs take the unpacked one.
+/// Its package.
 ///
 /// # Errors
 /// A `Skip` if there is none to be had here.
-pub fn fetch(folder: &Path) -> Result<Kernel> {
-    let depends = output(folder, "apt-cache", &["depends", META_PACKAGE])?;
-    let newest = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
-    let release = newest.with_context(|| format!("{META_PACKAGE} depends on no kernel: {depends:?}")).map_err(skip)?;
-    let unpacked = folder.join(release);
-    if !unpacked.exists() {
-        let package = format!("linux-image-{release}-unsigned");
-        let making = folder.join(format!("{release}-{}", process::id()));
-        fs::create_dir_all(&making)?;
-        let made = unpack(&making, &package).and_then(|()| Ok(fs::rename(&making, &unpacked)?));
-        if made.is_err() {
-            // The error counts.
-            let _ = fs::remove_dir_all(&making);
-        }
-        // Another run may have been faster.
-        made.or_else(|error| if unpacked.exists() { Ok(()) } else { Err(error) })?;
-    }
-    let modules = unpacked.join("lib/modules").join(release);
-    Ok(Kernel { image: unpacked.join(format!("boot/vmlinuz-{release}")), modules: in_order(&modules)? })
-}
-
-fn unpack(folder: &Path, package: &str) -> Result<()> {
-    output(folder, "apt-get", &["-qq", "download", package])?;
-    let entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-    let file = entries.iter().map(|it| it.path()).find(|it| it.extension().is_some_and(|it| it == "deb"));
-    let file = file.with_context(|| format!("apt-get download {package} left no file"))?;
-    output(folder, "dpkg-deb", &["-x", &file.to_string_lossy(), "."])?;
-    Ok(fs::remove_file(file)?)
-}
-
-/// Runs a command to its end; what cannot be run, or fails, is a reason to skip.
-fn output(folder: &Path, program: &str, arguments: &[&str]) -> Result<String> {
-    let run = || -> Result<String> {
-        let output = Command::new(program).args(arguments).current_dir(folder).env("LC_ALL", "C").output()?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}: {}", output.status, errors.trim());
-        Ok(String::from_utf8(output.stdout)?)
-    };
-    run().with_context(|| format!("{program} {}", arguments.join(" "))).map_err(skip)
-}
-
-fn skip(error: anyhow::Error) -> anyhow::Error {
-    Skip(format!("no kernel of Debian's: {error:#}")).into()
+pub fn fetch() -> Result<Kernel> {
+    let Package { folder, version } = package::fetch(META_PACKAGE, "linux-image-", "-unsigned")?;
+    let modules = folder.join("lib/modules").join(&version);
+    Ok(Kernel { image: folder.join(format!("boot/vmlinuz-{version}")), modules: in_order(&modules)? })
 }
 
 /// The modules and what they depend on, dependencies first.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use crate::addr::{Family, IfName, Mac, parse_net};
 use crate::announce::{Announcement, INTERVAL, Round};
 use crate::kernel::address::{find, usable_link_local};
+use crate::kernel::confine::{Reach, confine};
 use crate::kernel::packet::{AdvertisementSocket, PacketSocket};
 
 /// How `arpsend` is called.
@@ -156,6 +157,8 @@ fn announce(address: &str, family: Family, device: &str, count: u32) -> Result<(
             Box::new(move || socket.send(&message))
         }
     };
+    // The sockets are open: nothing else is needed any more.
+    let _best_effort = confine(&[], &Reach { reads: Some(&[]), writes: &[], connects: false });
     for round in 0..count {
         if round > 0 {
             sleep(INTERVAL);

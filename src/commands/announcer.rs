@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::addr::{IfName, Mac};
 use crate::announce::{Announcement, INTERVAL, ROUNDS, Round};
 use crate::kernel::address::{LinkLocal, link_local};
+use crate::kernel::confine::{Capability, Reach, confine};
 use crate::kernel::packet::{AdvertisementSocket, PacketSocket};
 use crate::kernel::{Kernel, process};
 use crate::log::Log;
@@ -123,6 +124,16 @@ impl Announcer {
     }
 }
 
+/// Leaves this process with what its repeats need: what is recorded, and sockets.
+fn confined(announcer: Option<&Announcer>) {
+    let state_dir = announcer.map(|it| it.owner.folder.as_path());
+    // An advertisement has a socket of its own each time; the packet socket is open.
+    let advertises = |it: &&Announcer| it.announced.iter().any(|it| it.announcement.address.is_ipv6());
+    let kept: &[_] = if announcer.filter(advertises).is_some() { &[Capability::NetRaw] } else { &[] };
+    // Nobody is left to be told, and nothing here depends on it.
+    let _best_effort = confine(kept, &Reach { reads: Some(state_dir.as_slice()), writes: &[], connects: false });
+}
+
 impl Owner {
     fn still_owns(&self) -> bool {
         let recorded = State::peek(&self.folder, &self.interface);
@@ -143,6 +154,7 @@ pub fn detach(lingering: Option<OwnedFd>, announcer: Option<Announcer>) {
     // If there can be no such process, the sockets were closed here: late, but nothing is lost but the repeats.
     let _best_effort = process::detach(kept, move |kept| {
         let mut kept = kept.into_iter();
+        confined(announcer.as_ref());
         if let Some(announcer) = &mut announcer {
             announcer.packets = if has_packets { kept.next().map(PacketSocket::from) } else { None };
         }

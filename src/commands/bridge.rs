@@ -17,8 +17,8 @@ use crate::setup::BridgeVlans;
 pub fn link(kernel: &mut Kernel, name: &IfName) -> Result<LinkState> {
     match kernel.link(name)? {
         Some(link) if link.kind.as_deref() == Some("bridge") => Ok(link.clone()),
-        Some(_) => bail!("LINK: \"{name}\" is no bridge"),
-        None => bail!("LINK: \"{name}\": there is no such bridge"),
+        Some(_) => bail!("LINK or BRIDGE: \"{name}\" is no bridge"),
+        None => bail!("LINK or BRIDGE: \"{name}\": there is no such bridge"),
     }
 }
 
@@ -35,7 +35,7 @@ pub fn vlans(
     recorded: Option<&BridgeVlans>,
 ) -> Result<BridgeVlans> {
     let name = &bridge.name;
-    let state = bridge.bridge.with_context(|| format!("LINK: \"{name}\": nothing is known of its VLANs"))?;
+    let state = bridge.bridge.with_context(|| format!("LINK or BRIDGE: \"{name}\": nothing is known of its VLANs"))?;
     match state.vlan_filtering {
         Some(true) => {}
         Some(false) => bail!(

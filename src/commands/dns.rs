@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
 
-use super::{Call, hook};
+use super::{Call, errand, hook};
 use crate::dns::{Dns, Name, ZoneSummary, host_name, records};
 use crate::environment::{RawInstance, RawNic, nics_from_process};
 use crate::log::Log;
@@ -15,7 +15,8 @@ use crate::nic::dns_addresses;
 use crate::printable::quoted;
 use crate::settings::{Settings, Setup};
 
-const HELP: &str = "\
+/// What `--help` prints.
+pub(super) const HELP: &str = "\
 Usage: snf-network dns show|sync|remove [OPTIONS]
 
 Shows, or changes at the name server, the addresses of an instance and the names of its addresses. Without --instance the
@@ -72,6 +73,9 @@ pub fn hook(call: &Call) -> Result<()> {
 }
 
 fn run_hook(operation: Operation, raw: &RawInstance, settings: &Settings, log: &mut Log) -> Result<()> {
+    if let Err(error) = errand::confined(settings) {
+        log.line(format!("warning: dns: not confined: {error}"));
+    }
     let Some(mut dns) = Dns::new(&settings.dns)? else { return Ok(()) };
     let fzone = settings.dns.fzone.as_deref();
     let named = |variable: &str, value: &Option<String>| {
@@ -180,6 +184,8 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
 
 fn by_hand(verb: &str, asked: &Asked) -> Result<()> {
     let (settings, warnings) = Settings::load()?;
+    // Where the kernel or a container forbids it, the answer is worth more.
+    let _best_effort = errand::confined(&settings);
     let dns = Dns::new(&settings.dns)?;
     let off = "dynamic DNS is off, expected the settings SERVER, and AUTHENTICATION_METHOD or KEYFILE";
     let mut dns = dns.context(off)?;

@@ -1,10 +1,13 @@
 //! What a NIC leaves to be done at the name server, by a process that nobody waits for.
 
+use std::io;
+
 use anyhow::{Context, Result};
 
 use crate::addr::IfName;
 use crate::dns::{Dns, Record, Turn, host_name, records};
 use crate::environment::RawNic;
+use crate::kernel::confine::{Capability, Reach, confine};
 use crate::kernel::process;
 use crate::log::Log;
 use crate::nic::dns_addresses;
@@ -41,11 +44,17 @@ fn try_leave(verb: Verb, interface: &IfName, nics: &[(&RawNic, &Settings)], sett
     if wanted.is_empty() || Dns::new(&settings.dns)?.is_none() {
         return Ok(());
     }
-    let (kept, number) = Turn::take(&state::locks(&settings.state_dir), interface)?.into_parts();
+    let file = format!("{interface}.dns");
+    let turn =
+        Turn::take(state::lock_file(&settings.state_dir, &file)?).with_context(|| format!("STATE_DIR: {file}"))?;
+    let (kept, number) = turn.into_parts();
     let instance = nics.iter().find_map(|(raw, _)| raw.instance.as_deref()).unwrap_or("-");
     let command = if verb == Verb::Add { "ifup" } else { "ifdown" };
     let mut log = Log::new(["", command, interface.as_str(), instance]);
     let work = |kept: Vec<_>| {
+        if let Err(error) = confined(settings) {
+            log.line(format!("warning: dns: not confined: {error}"));
+        }
         let turn = kept.into_iter().next().map(|fd| Turn::from_parts((fd, number)));
         if let Err(error) = carry_out(verb, &wanted, turn.as_ref(), settings, &mut log) {
             log.line(format!("warning: dns: {error:#}"));
@@ -53,6 +62,17 @@ fn try_leave(verb: Verb, interface: &IfName, nics: &[(&RawNic, &Settings)], sett
         log.append_to(&settings.logfile);
     };
     process::detach(vec![kept], work).context("fork")
+}
+
+/// Leaves this process with what it needs to talk to name servers and to write the log.
+///
+/// # Errors
+/// What could not be given up.
+pub(super) fn confined(settings: &Settings) -> io::Result<()> {
+    let log = settings.logfile.canonicalize().unwrap_or_else(|_| settings.logfile.clone());
+    let writes = log.parent();
+    // The key and the log may be somebody else's.
+    confine(&[Capability::DacOverride], &Reach { reads: None, writes: writes.as_slice(), connects: true })
 }
 
 fn carry_out(verb: Verb, wanted: &[Record], turn: Option<&Turn>, settings: &Settings, log: &mut Log) -> Result<()> {

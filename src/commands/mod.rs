@@ -1,13 +1,20 @@
-//! The table of commands: which name runs what, and how a run ends.
+//! Commands: which name runs what, and how a run ends.
 
 pub mod announce;
 pub mod announcer;
 pub mod bridge;
 pub mod dns;
 pub mod errand;
+pub mod extra;
+pub mod gc;
 pub mod hook;
+pub mod log;
 pub mod nic;
 pub mod node;
+pub mod reconcile;
+pub mod status;
+pub mod survey;
+mod table;
 pub mod transition;
 pub mod vif;
 
@@ -18,20 +25,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
 
+pub use self::table::{COMMANDS, Command};
+use self::table::{NIC, NODE, done};
+use crate::addr::IfName;
 use crate::environment::{Caller, RawNic};
+use crate::kernel::confine::{self, Calls, Capability};
 use crate::log::Log;
+use crate::printable::quoted;
 use crate::settings::Settings;
 use crate::setup::filtered;
-
-/// A command, its names and what `--help` says of it.
-struct Command {
-    /// The first one is its name in messages; each may be argv[0] or the first word.
-    names: &'static [&'static str],
-    arguments: &'static str,
-    summary: &'static str,
-    run: fn(&Call) -> Result<()>,
-}
 
 /// How a command was called.
 pub struct Call {
@@ -41,87 +45,23 @@ pub struct Call {
     pub arguments: Vec<OsString>,
 }
 
-const COMMANDS: &[Command] = &[
-    Command {
-        names: &["ifup", "kvm-ifup-custom", "kvm-vif-bridge", "up"],
-        arguments: "[TAP]",
-        summary: "set up the NIC that the environment describes",
-        run: ifup,
-    },
-    Command {
-        names: &["ifdown", "kvm-ifdown-custom", "down"],
-        arguments: "[TAP] [CLEANUP]",
-        summary: "take it down again",
-        run: ifdown,
-    },
-    Command {
-        names: &["vif-custom"],
-        arguments: "ACTION [type_if=KIND]",
-        summary: "set up or take down a NIC for Xen's hotplug",
-        run: vif::run,
-    },
-    Command {
-        names: &["plan"],
-        arguments: "[TAP]",
-        summary: "print what ifup would do, as ip and nft lines, and touch nothing",
-        run: plan,
-    },
-    Command {
-        names: &["node"],
-        arguments: "up|down [OPTIONS]",
-        summary: "set up the node's uplink for routed guests, or undo it (node --help)",
-        run: |call| node::run(&call.arguments),
-    },
-    Command {
-        names: &["dns"],
-        arguments: "show|sync|remove [OPTIONS]",
-        summary: "an instance's records at the name server (dns --help)",
-        run: |call| dns::run(&call.arguments),
-    },
-    Command {
-        names: &["dnshook", "snf-network-dnshook"],
-        arguments: "",
-        summary: "bring the name server up to date after an operation of Ganeti",
-        run: dns::hook,
-    },
-    Command {
-        names: &["hook", "snf-network-hook"],
-        arguments: "",
-        summary: "clear away what an instance that left this node left behind, after an operation of Ganeti",
-        run: hook::clear_away,
-    },
-    Command {
-        names: &["arpsend"],
-        arguments: "-U -i IP [-c COUNT] DEV",
-        summary: "send gratuitous ARP for IP on DEV",
-        run: |call| announce::arpsend(&call.arguments),
-    },
-    Command {
-        names: &["ndsend"],
-        arguments: "[-c COUNT] ADDR DEV",
-        summary: "send unsolicited neighbour advertisements for ADDR on DEV",
-        run: |call| announce::ndsend(&call.arguments),
-    },
-    Command {
-        names: &["mac2eui64"],
-        arguments: "[-c COUNT] MAC PREFIX",
-        summary: "print the modified EUI-64 address of MAC in PREFIX",
-        run: |call| announce::mac2eui64(&call.arguments),
-    },
-    Command {
-        names: &["demo"],
-        arguments: "",
-        summary: "show routed guests at work, in namespaces of its own",
-        run: demo,
-    },
-];
+/// What a command that only looked exits with where something is not as it should be.
+const DRIFT: u8 = 3;
 
-/// Runs the command that argv[0], the first word or ACTION names.
+/// Runs the command that argv[0], the first word or ACTION names, or what ifupdown wants.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let mut words = arguments.into_iter().peekable();
     let program = words.next().unwrap_or_default();
+    if let (Some(verb), None) = (node::ifupdown::verb_of(&program), words.peek()) {
+        confined(NODE, Calls::NoProgram);
+        return ended(done(node::run_hook(verb)));
+    }
     let called = Path::new(&program).file_name().unwrap_or_default();
     let found = named(called).or_else(|| words.next_if(|word| named(word).is_some()).and_then(named));
+    if found.is_none() {
+        // Whatever ACTION says, no other command comes of it.
+        let _best_effort = confine::keep(NIC);
+    }
     let Some((command, name)) = found.or_else(|| by_action(called)) else {
         return match words.next() {
             Some(word) if ["--help", "-h", "help"].iter().any(|it| word == *it) => print(&help()),
@@ -132,8 +72,19 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             None => complain("expected a command, see snf-network --help"),
         };
     };
-    match (command.run)(&Call { name, arguments: words.collect() }) {
-        Ok(()) => ExitCode::SUCCESS,
+    confined(command.needs, command.calls);
+    ended((command.run)(&Call { name, arguments: words.collect() }))
+}
+
+/// Gives up what a command does not need. Where the kernel knows none of this, or a container forbids it, the network is worth
+/// more.
+fn confined(needs: &[Capability], calls: Calls) {
+    let _best_effort = confine::keep(needs).and_then(|()| confine::allow(calls));
+}
+
+fn ended(done: Result<ExitCode>) -> ExitCode {
+    match done {
+        Ok(code) => code,
         Err(error) => complain(&format!("{error:#}")),
     }
 }
@@ -180,8 +131,11 @@ fn help() -> String {
     text + "\nSettings: /etc/default/snf-network, or the file that SNF_NETWORK_DEFAULTS names.\n"
 }
 
-/// Reads the NIC and the settings, runs, and writes the log whatever comes of it.
-fn for_nic(call: &Call, run: impl FnOnce(&RawNic, &Settings, &mut Log) -> Result<()>) -> Result<Option<Settings>> {
+/// Reads the NIC and the settings, runs, and writes the log whatever comes of it. None if the NIC is none of our business.
+fn for_nic<T>(
+    call: &Call,
+    run: impl FnOnce(&RawNic, &Settings, &mut Log) -> Result<T>,
+) -> Result<Option<(Settings, T)>> {
     let raw = RawNic::from_process(call.arguments.first().map(OsString::as_os_str)).context(call.name)?;
     if raw.is_communication() {
         return Ok(None);
@@ -189,19 +143,18 @@ fn for_nic(call: &Call, run: impl FnOnce(&RawNic, &Settings, &mut Log) -> Result
     let interface = raw.interface.clone().unwrap_or_default();
     let explain = || if interface.is_empty() { call.name.to_owned() } else { format!("{} {interface}", call.name) };
     let (settings, warnings) = Settings::load().with_context(explain)?;
-    let caller = Caller::from_process();
-    let hook = [caller.hooks_path, caller.hooks_phase].into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let mut log = Log::new([&hook, call.name, &interface, raw.instance.as_deref().unwrap_or("-")]);
+    let mut log =
+        Log::new([&Caller::from_process().hook(), call.name, &interface, raw.instance.as_deref().unwrap_or("-")]);
     for warning in warnings {
         log.line(format!("warning: {warning}"));
     }
     let done = run(&raw, &settings, &mut log);
-    conclude(done, &mut log, &settings, &explain())?;
-    Ok(Some(settings))
+    let done = conclude(done, &mut log, &settings, &explain())?;
+    Ok(Some((settings, done)))
 }
 
 /// Ends a run: its error goes into the log too, the log is written, and the caller is shown what he is to see.
-fn conclude(done: Result<()>, log: &mut Log, settings: &Settings, name: &str) -> Result<()> {
+fn conclude<T>(done: Result<T>, log: &mut Log, settings: &Settings, name: &str) -> Result<T> {
     if let Err(error) = &done {
         log.line(format!("error: {error:#}"));
     }
@@ -213,16 +166,45 @@ fn conclude(done: Result<()>, log: &mut Log, settings: &Settings, name: &str) ->
 }
 
 fn ifup(call: &Call) -> Result<()> {
-    let script = for_nic(call, nic::ifup)?.and_then(|settings| settings.ifup_extra_script);
-    let Some(script) = script else { return Ok(()) };
+    let Some((settings, told)) = for_nic(call, nic::ifup)? else { return Ok(()) };
+    let Some(script) = settings.ifup_extra_script else { return Ok(()) };
     // The last act: the administrator's own script takes our place, no child of ours is left to wait for.
-    let error = std::process::Command::new(&script).args(&call.arguments).exec();
+    let mut command = std::process::Command::new(&script);
+    let error = command.args(&call.arguments).envs(told.into_iter().flatten()).exec();
     Err(error).with_context(|| format!("{}: IFUP_EXTRA_SCRIPT: {}", call.name, script.display()))
 }
 
 fn ifdown(call: &Call) -> Result<()> {
     let cleanup = call.arguments.get(1).and_then(|it| it.to_str()).unwrap_or_default();
     for_nic(call, |raw, settings, log| nic::ifdown(raw, cleanup, settings, log)).map(drop)
+}
+
+/// Arguments of a command that looks at many NICs: TAPs, and the options that it has.
+struct Selection {
+    taps: Vec<IfName>,
+    given: Vec<String>,
+}
+
+impl Selection {
+    fn new(command: &str, arguments: &[OsString], takes_taps: bool, options: &[&str]) -> Result<Self> {
+        let mut selection = Self { taps: Vec::new(), given: Vec::new() };
+        let mut words = lexopt::Parser::from_args(arguments);
+        while let Some(word) = words.next().context(command.to_owned())? {
+            match word {
+                Long(name) if options.contains(&name) => selection.given.push(name.to_owned()),
+                Value(tap) if takes_taps => {
+                    let tap = tap.to_string_lossy();
+                    selection.taps.push(tap.parse().with_context(|| format!("{command}: {}", quoted(&tap)))?);
+                }
+                other => bail!("{command}: {}, see snf-network --help", other.unexpected()),
+            }
+        }
+        Ok(selection)
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.given.iter().any(|it| it == option)
+    }
 }
 
 fn demo(call: &Call) -> Result<()> {
@@ -242,4 +224,17 @@ fn plan(call: &Call) -> Result<()> {
     })?;
     print(&text);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_promises_help_has_it() {
+        for command in COMMANDS {
+            let promised = command.summary.ends_with(&format!("({} --help)", command.names[0]));
+            assert_eq!(command.help().is_some(), promised, "{}", command.names[0]);
+        }
+    }
 }

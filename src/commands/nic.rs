@@ -1,16 +1,17 @@
 //! A NIC comes or goes: ifup, ifdown, and plan, which only shows what ifup would do.
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::addr::Family;
 use crate::commands::announcer::{self, Announcer, Owner};
 use crate::commands::transition::{Known, OneKnown, Transition};
-use crate::commands::{bridge, errand};
+use crate::commands::{bridge, errand, extra};
 use crate::environment::RawNic;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
 use crate::nic::{Identity, MigrationPhase, Mode, Nic};
+use crate::ovsdb;
 use crate::plan::{Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
@@ -19,11 +20,11 @@ use crate::settings::{Settings, Setup};
 use crate::setup::{self, Before, Facts, routed};
 use crate::state::{self, State};
 
-/// Sets a NIC up.
+/// Sets a NIC up. Returns what IFUP_EXTRA_SCRIPT shall be told, if there is one.
 ///
 /// # Errors
 /// What failed, on which object; then nothing of this run is left.
-pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
+pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<extra::Variables>> {
     let nic = Nic::new(raw, settings, routing_tables::resolve)?;
     let mut state = State::open(&settings.state_dir, &nic.interface)?;
     if let Some(complaint) = &state.complaint {
@@ -37,8 +38,9 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
         log.line("nothing to set up: it is connected by others, and no tag asks for anything on this node");
         let removed =
             remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], Some(tap.index), log);
+        let told = extra::variables(&mut kernel, &nic, raw, &facts.uplinks, settings, log);
         announcer::detach(kernel.into_lingering(), None);
-        return removed;
+        return removed.map(|()| told);
     }
     let record = Record::new(raw, &nic, settings, facts);
     let made =
@@ -53,13 +55,14 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
         index: tap.index,
         record: record.variables(),
     };
+    let told = extra::variables(&mut kernel, &nic, raw, &record.facts.uplinks, settings, log);
     let announcer = Announcer::first_round(&mut kernel, &plan.announcements, owner, log);
     announcer::detach(kernel.into_lingering(), Some(announcer));
     // Before a migration the name server knows the guest as where it still is.
     if nic.migration_phase != Some(MigrationPhase::Pre) {
         errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
     }
-    Ok(())
+    Ok(told)
 }
 
 /// Takes a NIC down: what its record says, and nothing if the TAP has another owner by now. Its records at the name server
@@ -177,6 +180,12 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, o
                 let recorded = old.current(nic, tap.index).and_then(|it| it.record.facts.bridge_vlans.as_ref());
                 facts.bridge_vlans = Some(bridge::vlans(kernel, &link, vlan, &settings.state_dir, recorded)?);
             }
+        }
+        Mode::OpenVswitch { bridge, .. } => {
+            let exists = ovsdb::port::bridge_exists(&settings.ovsdb_socket, bridge)?;
+            ensure!(exists, "LINK: \"{bridge}\": there is no such bridge of Open vSwitch");
+            // Its device of the same name has the smallest MTU of all ports.
+            facts.bridge_mtu = kernel.link(bridge)?.map(|it| it.mtu);
         }
         _ => {}
     }

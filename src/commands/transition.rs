@@ -1,18 +1,20 @@
 //! How a TAP goes from what is recorded of it to a new Plan: as a fresh one, as the same NIC again, or as another one's.
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 
 use super::nic::log_plan;
+use crate::deadline;
 use crate::kernel::Kernel;
 use crate::kernel::nftables::Presence;
 use crate::kernel::rtnetlink::LinkState;
 use crate::log::Log;
 use crate::nic::Nic;
+use crate::ovsdb;
 use crate::plan::{Binding, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
-use crate::ruleset::Element;
-use crate::setup::base;
+use crate::ruleset::{Element, TableFamily};
+use crate::setup::{base, steering};
 use crate::state::{State, Variables};
 
 /// A record and the Plan that was made of it.
@@ -63,6 +65,9 @@ impl Known {
     }
 }
 
+/// What is left over of records, each with whether the TAP is still that one.
+type Leftovers = Vec<(Plan, bool)>;
+
 /// An ifup under way.
 pub struct Transition<'a> {
     /// Whose.
@@ -106,6 +111,7 @@ impl Transition<'_> {
             }
             Err(error) => error,
         };
+        deadline::grace();
         let undone = match current {
             Some(current) => self.undo_to(kernel, &current.plan),
             None => self.clear(kernel),
@@ -123,6 +129,9 @@ impl Transition<'_> {
         if moves(&current.plan, self.plan, !elements.is_empty()) && (self.tap.up || self.tap.controller != 0) {
             kernel.take_out(self.tap.index)?;
         }
+        // What Open vSwitch has, no other bridge can have.
+        let (held, leftovers) = openvswitch_first(leftovers);
+        all_gone(remove_all(kernel, &held))?;
         reconcile::apply(kernel, self.plan, &elements)?;
         Ok(remove_all(kernel, &leftovers))
     }
@@ -133,10 +142,13 @@ impl Transition<'_> {
             kernel.take_out(self.tap.index)?;
         }
         let (mut elements, leftovers) = self.leftovers();
-        let failures = remove_all(kernel, &leftovers);
-        if !failures.is_empty() {
-            let failures: Vec<_> = failures.iter().map(|it| format!("{it:#}")).collect();
-            return Err(anyhow!("what another NIC left on it does not go: {}", failures.join("; ")));
+        all_gone(remove_all(kernel, &leftovers))?;
+        let openvswitch = self.plan.objects.iter().any(|it| matches!(it, Object::OvsPort(_)));
+        if !openvswitch && kernel.link_by_index(self.tap.index)?.is_some_and(|it| it.in_openvswitch) {
+            // A port that nobody recorded takes whatever TAP comes under its name.
+            ovsdb::port::remove_whosever(&self.record.settings.ovsdb_socket, &self.tap.name)
+                .with_context(|| format!("ovs-vsctl del-port {}", self.tap.name))?;
+            kernel.forget_links();
         }
         if self.old.records.is_empty() || !self.old.understood {
             elements.extend(self.unrecorded(kernel)?);
@@ -145,7 +157,7 @@ impl Transition<'_> {
     }
 
     /// What the records name and the new Plan does not: elements, and the rest with whether the TAP is still that one.
-    fn leftovers(&self) -> (Vec<Element>, Vec<(Plan, bool)>) {
+    fn leftovers(&self) -> (Vec<Element>, Leftovers) {
         let (mut elements, mut plans) = (Vec::new(), Vec::new());
         for OneKnown { record, plan } in &self.old.records {
             let mut gone = reconcile::difference(plan, self.plan);
@@ -188,12 +200,13 @@ impl Transition<'_> {
             Err(_) if self.plan.tables.is_empty() => return Ok(Vec::new()),
             nftables => nftables?,
         };
-        let there = nftables.present(&base::membership(name, settings))?;
+        let steered = steering::steered_tables(&nftables.set_names(TableFamily::Inet)?);
+        let there = nftables.present(&base::membership(name, settings, &steered))?;
         if there.iter().all(|it| *it == Presence::Absent) {
             return Ok(Vec::new());
         }
         let mut elements = Vec::new();
-        for table in base::tables(settings) {
+        for table in base::tables(settings, &steered) {
             for set in &table.sets {
                 elements.extend(nftables.elements_of(table.family, set, name)?);
             }
@@ -204,13 +217,38 @@ impl Transition<'_> {
 
 /// Whether a port goes elsewhere: to another bridge or out of one, or, where filters go with it, into other VLANs.
 fn moves(old: &Plan, new: &Plan, unfiltered: bool) -> bool {
+    let there = |one: &Object, other: &Object| match (one, other) {
+        (Object::OvsPort(a), Object::OvsPort(b)) => (&a.socket, &a.bridge) == (&b.socket, &b.bridge),
+        (a, b) => a == b,
+    };
     let place = |it: &&Object| match it {
-        Object::Port(_) => true,
+        Object::Port(_) | Object::OvsPort(_) => true,
         Object::PortVlans(_) => unfiltered,
         _ => false,
     };
-    let lacks = |one: &Plan, other: &Plan| one.objects.iter().filter(place).any(|it| !other.objects.contains(it));
+    let lacks = |one: &Plan, other: &Plan| {
+        one.objects.iter().filter(place).any(|it| !other.objects.iter().any(|other| there(it, other)))
+    };
     lacks(old, new) || lacks(new, old)
+}
+
+/// What is left over, the ports of Open vSwitch apart.
+fn openvswitch_first(leftovers: Leftovers) -> (Leftovers, Leftovers) {
+    let part = |(mut plan, live): (Plan, bool)| {
+        let (held, objects) = plan.objects.into_iter().partition(|it| matches!(it, Object::OvsPort(_)));
+        plan.objects = objects;
+        ((Plan { objects: held, ..Plan::default() }, live), (plan, live))
+    };
+    leftovers.into_iter().map(part).unzip()
+}
+
+/// One error out of all, if there are any.
+fn all_gone(failures: Vec<Error>) -> Result<()> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let failures: Vec<_> = failures.iter().map(|it| format!("{it:#}")).collect();
+    Err(anyhow!("what was there before does not go: {}", failures.join("; ")))
 }
 
 fn remove_all(kernel: &mut Kernel, plans: &[(Plan, bool)]) -> Vec<Error> {

@@ -1,11 +1,13 @@
 //! Xen's hotplug: vif-custom, for the interfaces of paravirtual and of emulated cards.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
 
 use super::{Call, conclude, nic};
 use crate::addr::is_domain_name;
+use crate::deadline;
 use crate::environment::{Backend, RawNic, XenHotplug};
 use crate::log::Log;
 use crate::printable::quoted;
@@ -14,6 +16,9 @@ use crate::xenstore::Xenstore;
 
 /// Characters of a message that go into xenstore, where a value and its path have 4096 bytes at most.
 const MAX_MESSAGE: usize = 512;
+
+/// What a run may take at most, whatever the settings say: Xen gives it 40 s, and undoing and telling come on top.
+const XEN: Duration = Duration::from_secs(30);
 
 /// What Xen wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +78,7 @@ fn carry_out(action: Action, call: &Call, hotplug: &XenHotplug) -> Result<()> {
     let interface = hotplug.interface(matches!(action, Action::Add | Action::Remove)).context(call.name)?;
     let name = format!("{} {interface}", call.name);
     let (settings, warnings) = Settings::load().with_context(|| name.clone())?;
+    deadline::begin(XEN);
     let taken = match action {
         Action::Online | Action::Add => described(hotplug, &interface, &settings),
         // The name of the interface is of this domain alone, so nothing is to be asked, and nothing can be missing.
@@ -132,6 +138,7 @@ fn instance(domain: &str) -> Result<&str> {
 
 /// Tells Xen of a failure. Where that fails too, the error says so.
 fn told(hotplug: &XenHotplug, error: Error) -> Error {
+    deadline::grace();
     let message = format!("{error:#}").replace(|c: char| c.is_control(), " ");
     let message: String = message.chars().take(MAX_MESSAGE).collect();
     let Ok(Backend { path, .. }) = hotplug.backend() else { return error };

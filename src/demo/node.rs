@@ -71,6 +71,7 @@ impl Node {
                 device: device.clone(),
                 family,
                 table: TABLE,
+                mark: settings.mark(TABLE),
                 gateway: Some(gateway(family)?),
                 routes: vec![parse_net(NETWORK[family as usize])?],
                 arp_ip: (family == Family::V4).then_some(ARP_IP),
@@ -188,7 +189,7 @@ impl Node {
             let mut lines = inventory::lines()?;
             let mut nftables = Nftables::open()?;
             for interface in [&self.device, &name("tap0")?, &name("tap1")?] {
-                for table in base::tables(&self.settings) {
+                for table in base::tables(&self.settings, &[TABLE]) {
                     for set in &table.sets {
                         let elements = nftables.elements_of(table.family, set, interface)?;
                         lines.extend(elements.iter().map(|it| format!("nft {it}")));

@@ -56,7 +56,7 @@ pub fn device_route(family: Family, table: Option<u32>) -> impl Fn(&Object) -> b
     }
 }
 
-/// The elements of sets, and the rules that look them up, or drop what was not found there.
+/// The elements of sets, and the rules that look them up, or drop (and count) what was not found there.
 pub fn filters(plan: &Plan, family: TableFamily, sets: &[&str]) -> Vec<String> {
     let tables = plan.tables.iter().filter(|it| it.family == family);
     let mut lines: Vec<String> = tables.flat_map(|it| rules(it, sets)).collect();
@@ -74,7 +74,7 @@ fn rules(table: &Table, sets: &[&str]) -> Vec<String> {
             continue;
         }
         for rule in rules {
-            if looks_up(&rule) || rule == "counter drop" {
+            if looks_up(&rule) || rule.starts_with("counter ") {
                 lines.push(format!("nft add rule {} {} {} {rule}", table.family, crate::ruleset::TABLE, chain.name));
             }
         }
@@ -101,7 +101,7 @@ mod tests {
             [
                 "nft add rule inet snf-network prerouting iifname @guarded jump sources",
                 "nft add rule inet snf-network sources iifname . ip6 saddr @sources6 goto advertised",
-                "nft add rule inet snf-network sources counter drop",
+                "nft add rule inet snf-network sources counter goto sources_drop",
             ]
         );
     }

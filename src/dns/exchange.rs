@@ -234,8 +234,12 @@ fn tsig_error(answer: &Answer) -> Option<(TsigRcode, Time48)> {
 /// How far apart two clocks are.
 fn clocks(server: Time48, ours: Time48) -> String {
     let (server, ours) = (u64::from(server), u64::from(ours));
-    let direction = if server < ours { "behind" } else { "ahead of" };
-    format!("its clock is {} s {direction} ours", server.abs_diff(ours))
+    let apart = server.abs_diff(ours);
+    if server < ours {
+        format!("its clock is {apart} s behind ours")
+    } else {
+        format!("its clock is {apart} s ahead of ours")
+    }
 }
 
 pub(super) fn connect(address: SocketAddr, deadline: Deadline) -> Result<TcpStream> {

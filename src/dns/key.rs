@@ -1,14 +1,14 @@
 //! KEYFILE: a TSIG key, in the two forms that `nsupdate -k` takes.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use domain::tsig::{self, Algorithm, KeyName};
 use domain::utils::base64;
+
+use crate::files;
 
 /// Longest key file in bytes.
 const MAX_FILE: u64 = 64 * 1024;
@@ -139,10 +139,8 @@ fn sibling(file: &Path, extension: &[u8]) -> PathBuf {
 }
 
 fn read(file: &Path) -> Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    ensure!(text.len() as u64 <= MAX_FILE, "expected a file of at most {MAX_FILE} bytes");
-    Ok(text)
+    let bytes = files::read_needed(file, MAX_FILE)?;
+    String::from_utf8(bytes).context("expected UTF-8")
 }
 
 /// The algorithm, and the bits of a signature behind it (`hmac-sha256-128`), 0 if there are none.

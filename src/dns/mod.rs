@@ -28,6 +28,7 @@ pub use self::server::Server;
 pub use self::summary::ZoneSummary;
 pub use self::turn::Turn;
 use self::zone::Place;
+use crate::deadline;
 use crate::settings::{Authentication, DnsSettings};
 
 /// A name server that is kept equal to what NICs have. All its work shares one deadline, which begins with it.
@@ -61,7 +62,7 @@ impl Dns {
                 bail!("AUTHENTICATION_METHOD \"kerberos\": not built in, expected plain or bind9")
             }
         };
-        let client = Client::new(settings.servers.clone(), key, Deadline::after(settings.timeout));
+        let client = Client::new(settings.servers.clone(), key, Deadline::after(deadline::at_most(settings.timeout)));
         Ok(Some(Self { client, ttl: settings.ttl, places: HashMap::new(), script: None }))
     }
 

@@ -1,7 +1,6 @@
 //! The addresses of a name server's name: /etc/hosts, then the name servers of /etc/resolv.conf, within a deadline.
 //! The C library's resolver has none.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -12,9 +11,12 @@ use domain::base::{Message, Rtype};
 use super::exchange::{Deadline, connect, receive, send};
 use super::message::{Answer, Content, alias, answer_section, check_answers, query, random_id};
 use super::records::Name;
+use crate::files;
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Longest of these that is read, in bytes; a longer one counts as none.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// How long one name server may take: then the next is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest chain of aliases that is followed.
@@ -28,12 +30,12 @@ const MAX_SEARCH: usize = 6;
 /// # Errors
 /// If there is none, or no name server answers in time.
 pub(super) fn addresses(host: &str, deadline: Deadline) -> Result<Vec<IpAddr>> {
-    let hosts = fs::read(HOSTS).unwrap_or_default();
+    let hosts = files::read(HOSTS.as_ref(), MAX_FILE).ok().flatten().unwrap_or_default();
     let known = in_hosts(&String::from_utf8_lossy(&hosts), host);
     if !known.is_empty() {
         return Ok(known);
     }
-    let file = fs::read(RESOLV_CONF).unwrap_or_default();
+    let file = files::read(RESOLV_CONF.as_ref(), MAX_FILE).ok().flatten().unwrap_or_default();
     let resolver = Resolver::parse(&String::from_utf8_lossy(&file));
     let mut last = None;
     for name in resolver.candidates(host)? {

@@ -1,21 +1,23 @@
 //! Whose turn it is: changes for one interface reach the name server in the order in which its ifup and ifdown ran, though
 //! these do not wait for each other's.
 
-use std::fs::{File, OpenOptions, create_dir_all};
+use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use crate::addr::IfName;
+use crate::deadline;
 
 /// The byte whose lock guards the number in the file.
 const COUNTER: i64 = 0;
+/// Between two looks at a lock.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// A place in the queue of an interface. Number N has byte N of the interface's file locked (an open file description lock,
 /// fcntl(2), which a forked child shares and the kernel lets go of when the last of them ends), and waits for N - 1.
@@ -25,17 +27,12 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Takes the next place, and waits for nobody. `file` is the interface's, in a folder that is made if need be.
+    /// Takes the next place, and waits for nobody. `file` is the interface's.
     ///
     /// # Errors
-    /// Those of opening, reading, writing and locking the file.
-    pub fn take(folder: &Path, interface: &IfName) -> Result<Self> {
-        let path = folder.join(format!("{interface}.dns"));
-        let take = || {
-            create_dir_all(folder)?;
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).mode(0o600);
-            let mut file = options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(&path)?;
+    /// Those of reading, writing and locking the file.
+    pub fn take(mut file: File) -> Result<Self> {
+        let mut take = || {
             lock(&file, COUNTER, libc::F_WRLCK)?;
             let mut text = String::new();
             (&file).take(32).read_to_string(&mut text)?;
@@ -45,9 +42,10 @@ impl Turn {
             file.rewind()?;
             file.write_all(number.to_string().as_bytes())?;
             lock(&file, COUNTER, libc::F_UNLCK)?;
-            Ok::<_, std::io::Error>(Self { file, number })
+            Ok::<_, std::io::Error>(number)
         };
-        take().with_context(|| format!("STATE_DIR: {}", path.display()))
+        let number = take()?;
+        Ok(Self { file, number })
     }
 
     /// Waits until whoever came before has ended.
@@ -73,7 +71,7 @@ impl Turn {
     }
 }
 
-/// Locks or unlocks one byte of the file, waiting for it if need be.
+/// Locks or unlocks one byte of the file, waiting for it if need be, and as long as the run may.
 fn lock(file: &File, byte: i64, kind: libc::c_int) -> std::io::Result<()> {
     let range = libc::flock {
         l_type: kind as libc::c_short,
@@ -83,8 +81,11 @@ fn lock(file: &File, byte: i64, kind: libc::c_int) -> std::io::Result<()> {
         l_pid: 0,
     };
     loop {
-        match fcntl(file, FcntlArg::F_OFD_SETLKW(&range)) {
+        let wait = deadline::left().is_none();
+        let asked = if wait { FcntlArg::F_OFD_SETLKW(&range) } else { FcntlArg::F_OFD_SETLK(&range) };
+        match fcntl(file, asked) {
             Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if deadline::left().is_some_and(|left| !left.is_zero()) => sleep(LOOK),
             done => return done.map(drop).map_err(Into::into),
         }
     }
@@ -98,8 +99,8 @@ mod tests {
     #[test]
     fn turns_come_in_the_order_in_which_they_were_taken() {
         let folder = std::env::temp_dir().join(format!("snf-network-turn-{}", std::process::id()));
-        let tap: IfName = "tap0".parse().expect("a name");
-        let turns: Vec<_> = (0..5).map(|_| Turn::take(&folder, &tap).expect("a turn")).collect();
+        let open = || crate::state::lock_file(&folder, "tap0.dns").expect("a file");
+        let turns: Vec<_> = (0..5).map(|_| Turn::take(open()).expect("a turn")).collect();
         let served = AtomicU32::new(0);
         std::thread::scope(|scope| {
             for (n, turn) in (0..).zip(turns).collect::<Vec<_>>().into_iter().rev() {
@@ -110,8 +111,8 @@ mod tests {
                 });
             }
         });
-        std::fs::write(folder.join("tap0.dns"), "rubbish").expect("the file");
-        Turn::take(&folder, &tap).expect("a turn").wait().expect("nobody before");
+        std::fs::write(folder.join("locks-of-interfaces/tap0.dns"), "rubbish").expect("the file");
+        Turn::take(open()).expect("a turn").wait().expect("nobody before");
         std::fs::remove_dir_all(&folder).expect("the folder");
     }
 }

@@ -1,15 +1,12 @@
 //! What Xen's hotplug tells us of a NIC, and the file in which Ganeti describes it.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::libc;
 
 use super::{RawNic, Unset, utf8};
+use crate::files;
 use crate::printable::quoted;
 
 /// Longer than any NIC file: an instance's tags are at most 8192 bytes or so.
@@ -97,11 +94,7 @@ impl RawNic {
     /// If the file cannot be read, or a line is not what Ganeti writes.
     pub fn from_xen_file(file: &Path) -> Result<Self> {
         let read = || {
-            let mut options = OpenOptions::new();
-            let opened = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(file)?;
-            let mut text = Vec::new();
-            opened.take(MAX_FILE + 1).read_to_end(&mut text)?;
-            ensure!(text.len() as u64 <= MAX_FILE, "expected at most {MAX_FILE} bytes");
+            let text = files::read_needed(file, MAX_FILE)?;
             Self::from_xen_text(&String::from_utf8(text).ok().context("expected UTF-8")?)
         };
         read().with_context(|| format!("Ganeti's NIC file {}", file.display()))

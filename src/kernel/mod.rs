@@ -1,6 +1,8 @@
 //! The only folder that knows sockets and bytes.
 
 pub mod address;
+pub mod changes;
+pub mod confine;
 pub mod error;
 pub mod guest_port;
 pub mod inventory;
@@ -14,6 +16,7 @@ pub mod routes;
 pub mod rtnetlink;
 pub mod topology;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,6 +38,8 @@ pub struct Kernel {
     nftables: Option<Nftables>,
     destroyed: bool,
     links: Vec<LinkState>,
+    /// Their places, by name.
+    places: HashMap<IfName, usize>,
 }
 
 impl Kernel {
@@ -43,7 +48,13 @@ impl Kernel {
     /// # Errors
     /// Those of socket(2).
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { netlink: Netlink::open()?, nftables: None, destroyed: false, links: Vec::new() })
+        Ok(Self {
+            netlink: Netlink::open()?,
+            nftables: None,
+            destroyed: false,
+            links: Vec::new(),
+            places: HashMap::new(),
+        })
     }
 
     /// A link by name; none if there is no such.
@@ -51,7 +62,7 @@ impl Kernel {
     /// # Errors
     /// What the kernel refused, other than that.
     pub fn link(&mut self, name: &IfName) -> Result<Option<&LinkState>, Error> {
-        let known = self.links.iter().position(|it| it.name == *name);
+        let known = self.places.get(name).copied();
         self.remembered(known, By::Name(name))
     }
 
@@ -71,13 +82,20 @@ impl Kernel {
         let Some(link) = rtnetlink::link(&mut self.netlink, by)? else {
             return Ok(None);
         };
-        self.links.push(link);
+        self.know_link(link);
         Ok(self.links.last())
+    }
+
+    /// Takes over what a dump tells of a link, so that nobody needs to ask for it.
+    pub fn know_link(&mut self, link: LinkState) {
+        self.places.insert(link.name.clone(), self.links.len());
+        self.links.push(link);
     }
 
     /// Forgets what is known of the links: they were changed.
     pub fn forget_links(&mut self) {
         self.links.clear();
+        self.places.clear();
     }
 
     /// The devices of the default route of a table, by name. `hint` is an uplink whose packets the table routes, if one was
@@ -114,14 +132,19 @@ impl Kernel {
         Ok(self.nftables.insert(open))
     }
 
-    /// Sets a link down and takes it out of its bridge, at once. Nothing may be queued.
+    /// Sets a link down and takes it out of its bridge, at once. Nothing may be queued. A port of Open vSwitch only goes down: the
+    /// kernel takes it out of there for nobody but ovs-vswitchd.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn take_out(&mut self, index: u32) -> Result<(), Error> {
+        let in_openvswitch = self.link_by_index(index)?.is_some_and(|it| it.in_openvswitch);
         // Two messages, for the order: out of its bridge and still up, it would lead into the node itself.
         self.netlink.queue(rtnetlink::set_link(index, &LinkChange { up: Some(false), ..LinkChange::default() }));
-        self.netlink.queue(rtnetlink::set_link(index, &LinkChange { controller: Some(0), ..LinkChange::default() }));
+        if !in_openvswitch {
+            let out = LinkChange { controller: Some(0), ..LinkChange::default() };
+            self.netlink.queue(rtnetlink::set_link(index, &out));
+        }
         let refusals = self.netlink.flush()?;
         self.forget_links();
         refusals.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
@@ -192,14 +215,17 @@ pub fn is_absent(errno: i32) -> bool {
         .any(|it| it as i32 == errno)
 }
 
-/// Waits until `fd` can be read, or says false at the deadline.
-fn readable(fd: impl AsFd, deadline: Instant) -> io::Result<bool> {
+/// Waits until `fd` can be read, or says false at the deadline, if there is one.
+fn readable(fd: impl AsFd, deadline: impl Into<Option<Instant>>) -> io::Result<bool> {
+    let deadline = deadline.into();
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.map(|it| it.saturating_duration_since(Instant::now()));
         // Milliseconds, rounded up: to wake up before the deadline would only mean to ask again.
-        let timeout = PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX);
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)
+        });
         match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) if Instant::now() >= deadline => return Ok(false),
+            Ok(0) if deadline.is_some_and(|it| Instant::now() >= it) => return Ok(false),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(true),
             Err(error) => return Err(error.into()),

@@ -41,7 +41,7 @@ pub fn enter_private() -> Result<()> {
         Err(error) => return Err(error).context("new user, mount and network namespaces"),
     }
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .context("make mounts private")?;
+        .context("make mounts private (expected / to be a mount point)")?;
     topology::set_up(&topology::loopback()?)
 }
 

@@ -6,7 +6,10 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, fork, setsid};
+
+use crate::deadline;
 
 /// Forks; the child keeps `kept` and no other file descriptor of the caller's (its stdin, stdout and stderr become
 /// /dev/null), leaves the caller's session and directory, runs `work` and exits. The parent returns at once, its own copies
@@ -19,6 +22,7 @@ pub fn detach(kept: Vec<OwnedFd>, work: impl FnOnce(Vec<OwnedFd>)) -> io::Result
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => Ok(()),
         ForkResult::Child => {
+            deadline::lift();
             let status = match leave(kept) {
                 Ok(kept) => {
                     work(kept);
@@ -31,6 +35,16 @@ pub fn detach(kept: Vec<OwnedFd>, work: impl FnOnce(Vec<OwnedFd>)) -> io::Result
             unsafe { libc::_exit(status) }
         }
     }
+}
+
+/// Raises the limit of open files to what is allowed; returns what it is then.
+pub fn raise_open_files() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| {
+        let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        raised.map_or(soft, |()| hard)
+    });
+    // POSIX's least (_POSIX_OPEN_MAX), where nobody tells.
+    limit.ok().and_then(|it| usize::try_from(it).ok()).unwrap_or(20)
 }
 
 /// Lets go of everything of the caller's but `kept`, which is moved to the lowest numbers behind stderr.

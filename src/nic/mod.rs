@@ -66,8 +66,6 @@ pub struct Nic {
     pub interface: IfName,
     /// Place among the instance's NICs (INTERFACE_INDEX).
     pub index: Option<u32>,
-    /// The name its user gave it (INTERFACE_NAME).
-    pub name: Option<String>,
     /// INTERFACE_UUID.
     pub uuid: Option<String>,
     /// INSTANCE, a host name.
@@ -100,8 +98,7 @@ impl Nic {
         let Identity { interface, uuid, .. } = Identity::new(raw)?;
         let instance = required("INSTANCE", &raw.instance, "expected the instance's host name")?.to_owned();
         let index = raw.interface_index.as_deref().map(index).transpose()?;
-        let name = raw.interface_name.as_deref();
-        if let Some(name) = name {
+        if let Some(name) = raw.interface_name.as_deref() {
             ensure!(is_printable(name), "INTERFACE_NAME {}: expected printable text", quoted(name));
         }
         let mac = mac(raw)?;
@@ -109,6 +106,7 @@ impl Nic {
         let tags = InstanceTags::new(raw);
         let mode = Mode::new(raw, &interface, setups.contains(Setup::IpLessRouted), table)?;
         check_setups(setups, &mode, raw, settings)?;
+        check_profile(tags.firewall, &mode, raw)?;
 
         let mac_prefix = raw.network_mac_prefix.as_deref().map(mac_prefix).transpose()?;
         if let (true, Some(prefix)) = (setups.contains(Setup::PrivateFiltered), mac_prefix) {
@@ -124,7 +122,6 @@ impl Nic {
         Ok(Self {
             interface,
             index,
-            name: name.map(str::to_owned),
             uuid,
             instance,
             mac,
@@ -167,9 +164,13 @@ pub fn dns_addresses(raw: &RawNic, settings: &Settings) -> Result<Vec<IpAddr>> {
 /// Whether the mode can do what the network's tags promise.
 fn check_setups(setups: Setups, mode: &Mode, raw: &RawNic, settings: &Settings) -> Result<()> {
     let routed = matches!(mode, Mode::Routed { .. });
-    for (setup, fits, expected) in
-        [(Setup::IpLessRouted, routed, "routed"), (Setup::PrivateFiltered, !routed, "bridged or openvswitch")]
-    {
+    // The rules of nf_tables see no frame that goes through Open vSwitch.
+    let filtering = !matches!(mode, Mode::OpenVswitch { .. });
+    for (setup, fits, expected) in [
+        (Setup::IpLessRouted, routed, "routed"),
+        (Setup::PrivateFiltered, filtering && !routed, "bridged"),
+        (Setup::StrictFiltered, filtering, "bridged or routed"),
+    ] {
         ensure!(
             fits || !setups.contains(setup),
             "MODE {}: expected {expected} with the network's tag {}",
@@ -177,7 +178,7 @@ fn check_setups(setups: Setups, mode: &Mode, raw: &RawNic, settings: &Settings) 
             quoted(settings.tag(setup))
         );
     }
-    if let Mode::Bridged { vlan: Some(vlan), .. } | Mode::OpenVswitch { vlan: Some(vlan), .. } = mode {
+    if let Mode::Bridged { vlan: Some(vlan), .. } = mode {
         ensure!(
             vlan.tagged.is_empty() || !setups.contains(Setup::StrictFiltered),
             "VLAN {}: expected no tagged VLANs with the network's tag {}, which lets no tagged frame pass",
@@ -189,6 +190,17 @@ fn check_setups(setups: Setups, mode: &Mode, raw: &RawNic, settings: &Settings) 
     ensure!(
         addressed || !routed,
         "IP is not set, expected an address in mode routed without a tag that selects a setup"
+    );
+    Ok(())
+}
+
+/// Whether the mode can do what the firewall profile promises.
+fn check_profile(profile: Option<Profile>, mode: &Mode, raw: &RawNic) -> Result<()> {
+    let filters = !matches!(profile, None | Some(Profile::Unprotected));
+    ensure!(
+        !filters || !matches!(mode, Mode::OpenVswitch { .. }),
+        "MODE \"openvswitch\": expected bridged or routed with the firewall profile that TAGS {} select",
+        quoted(raw.tags.as_deref().unwrap_or_default())
     );
     Ok(())
 }

@@ -206,7 +206,7 @@ fn check_nic(nic: &Nic) {
     assert!(nic.mac.is_unicast(), "{nic:?}");
     assert_eq!(nic.interface.as_str().parse::<IfName>().ok().as_ref(), Some(&nic.interface));
     assert!(is_domain_name(&nic.instance), "{nic:?}");
-    let texts = [nic.name.as_deref(), nic.uuid.as_deref(), Some(nic.tags.as_str())];
+    let texts = [nic.uuid.as_deref(), Some(nic.tags.as_str())];
     assert!(texts.iter().flatten().all(|text| is_printable(text)), "{nic:?}");
     assert!(nic.tags.is_ascii() && !nic.tags.contains(['$', '`', '"', '\'', '\\', '=', ';']), "{nic:?}");
     match &nic.mode {

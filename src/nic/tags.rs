@@ -1,5 +1,7 @@
 //! Tags. They are written by users: they are compared, and kept only where every character is harmless.
 
+use std::fmt;
+
 use crate::addr::Family;
 use crate::environment::RawNic;
 use crate::settings::{Settings, Setup, Setups};
@@ -7,8 +9,8 @@ use crate::settings::{Settings, Setup, Setups};
 /// What begins an instance's tag that is about one NIC: `synnefo:network:<index|name|uuid>:<profile>`.
 const ABOUT_NIC: &str = "synnefo:network:";
 
-/// How far a guest is protected from the outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a guest is protected from the outside, the strictest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {
     /// No connection requests.
     Protected,
@@ -16,6 +18,16 @@ pub enum Profile {
     Limited,
     /// All.
     Unprotected,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Protected => "protected",
+            Self::Limited => "limited",
+            Self::Unprotected => "unprotected",
+        })
+    }
 }
 
 impl Profile {
@@ -29,39 +41,40 @@ impl Profile {
     }
 }
 
-/// What the instance's tags (TAGS) say of one NIC.
+/// What the instance's tags (TAGS) say of one NIC, in whatever order they come: Ganeti keeps them in a set, whose order is another
+/// one in each of its processes.
 pub(super) struct InstanceTags {
-    /// The last profile that is about this NIC or about all.
+    /// The strictest profile that is about this NIC, else of those about all.
     pub(super) firewall: Option<Profile>,
     /// Families switched off, in the order of [`Family::BOTH`].
     pub(super) disabled: [bool; 2],
-    /// The harmless tags, between single spaces.
+    /// The harmless tags, sorted, between single spaces.
     pub(super) plain: String,
 }
 
 impl InstanceTags {
     pub(super) fn new(raw: &RawNic) -> Self {
-        let mut found = Self { firewall: None, disabled: [false; 2], plain: String::new() };
+        let mut disabled = [false; 2];
+        let (mut of_nic, mut of_all, mut plain) = (None, None, Vec::new());
         let names = [&raw.interface_index, &raw.interface_name, &raw.interface_uuid];
         for tag in raw.tags.as_deref().unwrap_or_default().split_ascii_whitespace() {
-            let profile = match tag.strip_prefix(ABOUT_NIC).and_then(|rest| rest.rsplit_once(':')) {
-                Some((nic, profile)) if names.iter().any(|name| name.as_deref() == Some(nic)) => profile,
-                Some(_) => "",
-                None => tag,
+            let (found, profile) = match tag.strip_prefix(ABOUT_NIC).and_then(|rest| rest.rsplit_once(':')) {
+                Some((nic, profile)) if names.iter().any(|name| name.as_deref() == Some(nic)) => (&mut of_nic, profile),
+                Some(_) => (&mut of_nic, ""),
+                None => (&mut of_all, tag),
             };
+            *found = [*found, Profile::of(profile)].into_iter().flatten().min();
             match tag {
-                "disable_ipv4" => found.disabled[Family::V4 as usize] = true,
-                "disable_ipv6" => found.disabled[Family::V6 as usize] = true,
-                _ => found.firewall = Profile::of(profile).or(found.firewall),
+                "disable_ipv4" => disabled[Family::V4 as usize] = true,
+                "disable_ipv6" => disabled[Family::V6 as usize] = true,
+                _ => {}
             }
             if tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.+*/:@-".contains(&b)) {
-                if !found.plain.is_empty() {
-                    found.plain.push(' ');
-                }
-                found.plain.push_str(tag);
+                plain.push(tag);
             }
         }
-        found
+        plain.sort_unstable();
+        Self { firewall: of_nic.or(of_all), disabled, plain: plain.join(" ") }
     }
 }
 

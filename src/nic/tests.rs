@@ -1,6 +1,7 @@
 //! NICs from variables, and what is said of bad ones.
 
 use super::*;
+use crate::settings::Setups;
 
 const ROUTED: &[(&str, &str)] = &[
     ("INTERFACE", "tap0"),
@@ -64,15 +65,19 @@ fn a_filtered_nic_is_of_its_network() {
     assert!(error.starts_with("VLAN \".5:6\": expected no tagged VLANs"), "{error}");
 }
 
+fn all(setups: Setups) -> Vec<Setup> {
+    Setup::ALL.into_iter().filter(|setup| setups.contains(*setup)).collect()
+}
+
 #[test]
 fn a_routed_nic_is_typed_throughout() {
     let nic = accepted(ROUTED, &[("MIGRATION_PHASE", "post"), ("NETWORK_MAC_PREFIX", "aa:00:01")]);
     assert_eq!(nic.interface.as_str(), "tap0");
-    assert_eq!((nic.index, nic.name.as_deref()), (Some(0), Some("front door")));
+    assert_eq!(nic.index, Some(0));
     assert_eq!(nic.uuid.as_deref(), Some("6f1d2a3e-0000-4000-8000-00000000beef"));
     assert_eq!((nic.instance.as_str(), nic.mac.to_string().as_str()), ("vm1.example.org", "aa:00:00:12:34:56"));
     assert_eq!(nic.mode, Mode::Routed { table: 100 });
-    assert_eq!(nic.setups.iter().collect::<Vec<_>>(), [Setup::IpLessRouted, Setup::Nfdhcpd]);
+    assert_eq!(all(nic.setups), [Setup::IpLessRouted, Setup::Nfdhcpd]);
     assert_eq!(nic.migration_phase, Some(MigrationPhase::Post));
     assert_eq!(nic.mac_prefix, Some([0xaa, 0, 1]));
     assert_eq!((nic.firewall, nic.tags.as_str()), (None, ""));
@@ -142,11 +147,14 @@ fn addresses_at_the_edges_are_accepted() {
 }
 
 #[test]
-fn the_last_profile_about_this_nic_wins() {
+fn the_strictest_profile_about_this_nic_wins() {
     for (tags, expected) in [
         ("", None),
         ("protected", Some(Profile::Protected)),
-        ("protected limited", Some(Profile::Limited)),
+        ("protected limited", Some(Profile::Protected)),
+        ("limited protected", Some(Profile::Protected)),
+        ("protected synnefo:network:0:unprotected", Some(Profile::Unprotected)),
+        ("synnefo:network:0:unprotected synnefo:network:0:limited protected", Some(Profile::Limited)),
         ("synnefo:network:0:unprotected", Some(Profile::Unprotected)),
         ("synnefo:network:6f1d2a3e-0000-4000-8000-00000000beef:limited", Some(Profile::Limited)),
         ("protected synnefo:network:1:unprotected", Some(Profile::Protected)),
@@ -173,7 +181,7 @@ fn hostile_tags_select_nothing_and_are_not_kept() {
 fn tags_are_those_that_the_settings_name() {
     let (settings, _) = Settings::parse(b"DNS_TAG=nfdhcpd BRIDGED_TAG=x", "FILE").expect("settings");
     let found = tags::setups("nfdhcpd  x\tbridged", &settings);
-    assert_eq!(found.iter().collect::<Vec<_>>(), [Setup::Nfdhcpd, Setup::Dns, Setup::Bridged]);
+    assert_eq!(all(found), [Setup::Nfdhcpd, Setup::Dns, Setup::Bridged]);
 }
 
 #[test]
@@ -297,7 +305,23 @@ fn bad_variables_are_named_with_their_value_and_what_was_expected() {
         (
             ROUTED,
             &[("NETWORK_TAGS", "private-filtered")],
-            "MODE \"routed\": expected bridged or openvswitch with the network's tag \"private-filtered\"".into(),
+            "MODE \"routed\": expected bridged with the network's tag \"private-filtered\"".into(),
+        ),
+        (
+            BRIDGED,
+            &[("MODE", "openvswitch"), ("NETWORK_TAGS", "private-filtered")],
+            "MODE \"openvswitch\": expected bridged with the network's tag \"private-filtered\"".into(),
+        ),
+        (
+            BRIDGED,
+            &[("MODE", "openvswitch"), ("NETWORK_TAGS", "strict-filtered"), ("VLAN", ":5")],
+            "MODE \"openvswitch\": expected bridged or routed with the network's tag \"strict-filtered\"".into(),
+        ),
+        (
+            BRIDGED,
+            &[("MODE", "openvswitch"), ("TAGS", "x limited")],
+            "MODE \"openvswitch\": expected bridged or routed with the firewall profile that TAGS \"x limited\" select"
+                .into(),
         ),
         (BRIDGED, &[("LINK", ""), ("BRIDGE", "a b")], format!("BRIDGE \"a b\": {NAME}")),
     ] {

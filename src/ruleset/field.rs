@@ -14,6 +14,8 @@ pub enum Field {
     OifName,
     /// Link type of the interface the packet came from.
     IifType,
+    /// The number that the packet carries within the node (skb->mark), for policy rules and others to go by.
+    Mark,
     /// EtherType as the kernel took it from the frame (skb->protocol).
     Protocol,
     /// Netfilter's family of the packet, in the inet family.
@@ -97,6 +99,7 @@ impl Field {
         match self {
             Self::IifName | Self::OifName => Datatype::IfName,
             Self::IifType => Datatype::IfaceType,
+            Self::Mark => Datatype::Mark,
             Self::Protocol | Self::EtherType => Datatype::EtherType,
             Self::NfProto => Datatype::NfProto,
             Self::L4Proto => Datatype::InetProto,
@@ -126,6 +129,7 @@ impl fmt::Display for Field {
             Self::IifName => "iifname",
             Self::OifName => "oifname",
             Self::IifType => "iiftype",
+            Self::Mark => "meta mark",
             Self::Protocol => "meta protocol",
             Self::NfProto => "meta nfproto",
             Self::L4Proto => "meta l4proto",

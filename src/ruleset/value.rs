@@ -27,6 +27,8 @@ pub enum Datatype {
     NfProto,
     /// A link type (ARPHRD_*).
     IfaceType,
+    /// A packet's mark.
+    Mark,
     /// Flags of TCP.
     TcpFlag,
     /// A port of TCP or UDP.
@@ -54,6 +56,7 @@ impl fmt::Display for Datatype {
             Self::InetProto => "inet_proto",
             Self::NfProto => "nf_proto",
             Self::IfaceType => "iface_type",
+            Self::Mark => "mark",
             Self::TcpFlag => "tcp_flag",
             Self::InetService => "inet_service",
             Self::Icmp6Type => "icmpv6_type",
@@ -83,6 +86,8 @@ pub enum Value {
     NfProto(u8),
     /// A link type (1 Ethernet; linux/if_arp.h).
     IfaceType(u16),
+    /// A packet's mark.
+    Mark(u32),
     /// Flags of TCP (0x02 SYN, 0x10 ACK; RFC 9293, 3.1).
     TcpFlags(u8),
     /// A port of TCP or UDP.
@@ -110,6 +115,7 @@ impl Value {
             Self::InetProto(_) => Datatype::InetProto,
             Self::NfProto(_) => Datatype::NfProto,
             Self::IfaceType(_) => Datatype::IfaceType,
+            Self::Mark(_) => Datatype::Mark,
             Self::TcpFlags(_) => Datatype::TcpFlag,
             Self::Port(_) => Datatype::InetService,
             Self::Icmp6Type(_) => Datatype::Icmp6Type,
@@ -146,8 +152,8 @@ impl Value {
         }
     }
 
-    /// This value without the bits that `mask` lacks. Only addresses, TCP's flags and IPv4's fragment offset can be masked: anything else stays as it
-    /// is.
+    /// This value without the bits that `mask` lacks. Only addresses, marks, TCP's flags and IPv4's fragment offset can be
+    /// masked: anything else stays as it is.
     #[must_use]
     pub fn masked(&self, mask: &Self) -> Self {
         match (self, mask) {
@@ -156,8 +162,18 @@ impl Value {
             (Self::Mac(value), Self::Mac(mask)) => {
                 Self::Mac(Mac(std::array::from_fn(|octet| value.0[octet] & mask.0[octet])))
             }
+            (Self::Mark(value), Self::Mark(mask)) => Self::Mark(value & mask),
             (Self::TcpFlags(value), Self::TcpFlags(mask)) => Self::TcpFlags(value & mask),
             (Self::IpFragmentOffset(value), Self::IpFragmentOffset(mask)) => Self::IpFragmentOffset(value & mask),
+            _ => self.clone(),
+        }
+    }
+
+    /// The other bits: of marks only, anything else stays as it is.
+    #[must_use]
+    pub fn inverted(&self) -> Self {
+        match self {
+            Self::Mark(value) => Self::Mark(!value),
             _ => self.clone(),
         }
     }
@@ -196,6 +212,7 @@ impl fmt::Display for Value {
             Self::NfProto(2) => f.write_str("ipv4"),
             Self::NfProto(10) => f.write_str("ipv6"),
             Self::IfaceType(1) => f.write_str("ether"),
+            Self::Mark(mark) => write!(f, "0x{mark:08x}"),
             Self::TcpFlags(flags) => tcp_flags(*flags, f),
             Self::Icmp6Type(133) => f.write_str("nd-router-solicit"),
             Self::Icmp6Type(134) => f.write_str("nd-router-advert"),

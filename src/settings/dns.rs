@@ -6,12 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::shell::Assignment;
-use super::{path, text};
+use super::{path, text, timeout};
 use crate::addr::is_domain_name;
 use crate::dns::Server;
-
-/// The longest DNS_TIMEOUT, in seconds: an hour.
-const MAX_TIMEOUT: u64 = 3600;
 
 /// How updates are authenticated (AUTHENTICATION_METHOD).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,9 +113,4 @@ fn zone(value: &str) -> Result<String> {
 fn ttl(value: &str) -> Result<u32> {
     let seconds = value.parse::<i32>().ok().and_then(|seconds| u32::try_from(seconds).ok());
     seconds.context("expected seconds, 0 to 2147483647")
-}
-
-fn timeout(value: &str) -> Result<Duration> {
-    let seconds = value.parse().ok().filter(|seconds| (1..=MAX_TIMEOUT).contains(seconds) && !value.starts_with('+'));
-    seconds.map(Duration::from_secs).with_context(|| format!("expected seconds, 1 to {MAX_TIMEOUT}"))
 }

@@ -1,24 +1,34 @@
 //! The administrator's settings: files of /etc/default as types. The only home of defaults.
 
 mod dns;
+mod keys;
+mod routing;
 mod setup;
 mod shell;
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 pub use self::dns::{Authentication, DnsSettings};
+pub use self::keys::{KEYS, Key, Preset, settings_file};
+pub use self::routing::{MarkMask, Routing};
 pub use self::setup::{Setup, Setups};
 use self::shell::{Assignment, Assignments};
 use crate::addr::{Mac, MacMask};
+use crate::deadline;
+use crate::files;
+use crate::plan::{Mark, TABLE_MAIN};
 use crate::printable::{is_printable, quoted};
 
 /// The environment variable that names a settings file to be read instead of all others.
 const OTHER_FILE: &str = "SNF_NETWORK_DEFAULTS";
+/// The setting of how long a run may take, in seconds; the environment variable of this name overrides it.
+const TIMEOUT: &str = "SNF_NETWORK_TIMEOUT";
+/// The longest, in seconds: an hour.
+const MAX_TIMEOUT: u64 = 3600;
 /// Where settings are looked for; the first that exists is read.
 const FILES: [&str; 2] = ["/etc/default/snf-network", "/etc/default/gnt-networking"];
 /// Overrides the settings of DNS, where it exists.
@@ -28,6 +38,9 @@ const MAX_FILE: u64 = 64 * 1024;
 
 /// MAC_MASK, unless the settings say another.
 pub const MAC_MASK: MacMask = MacMask::of_octets([0xff, 0xff, 0xf0, 0, 0, 0]);
+
+/// OVSDB_SOCKET, unless the settings say another: where Debian's packages have it.
+pub const OVSDB_SOCKET: &str = "/run/openvswitch/db.sock";
 
 /// Keys of former versions that say which programs to run, and how. Nothing is run any more.
 const IGNORED: [&str; 18] = [
@@ -70,6 +83,14 @@ pub struct Settings {
     pub nfdhcpd_state_extra: Option<String>,
     /// GANETI_NIC_DIR: Ganeti's NIC files under Xen.
     pub ganeti_nic_dir: PathBuf,
+    /// SNF_NETWORK_TIMEOUT: what a run may take.
+    pub timeout: Duration,
+    /// ROUTING: how the packets of routed NICs come to their table.
+    pub routing: Routing,
+    /// ROUTING_MARK_MASK: the bits of the mark that say so.
+    pub routing_mark_mask: MarkMask,
+    /// OVSDB_SOCKET: where Open vSwitch's ovsdb-server listens.
+    pub ovsdb_socket: PathBuf,
     /// IPSPOOF: no source-address check on routed NICs.
     pub ipspoof: bool,
     /// Dynamic DNS.
@@ -89,6 +110,10 @@ impl Default for Settings {
             nfdhcpd_state_dir: "/var/lib/nfdhcpd".into(),
             nfdhcpd_state_extra: None,
             ganeti_nic_dir: "/var/run/ganeti/xen-hypervisor/nic".into(),
+            timeout: Duration::from_secs(30),
+            routing: Routing::Mark,
+            routing_mark_mask: MarkMask::DEFAULT,
+            ovsdb_socket: OVSDB_SOCKET.into(),
             ipspoof: false,
             dns: DnsSettings::default(),
             tags: Setup::ALL.map(|setup| Cow::Borrowed(setup.default_tag())),
@@ -97,31 +122,40 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the settings of this node, and what to warn of, a line each. No file at all means the defaults.
+    /// Reads the settings of this node, and what to warn of, a line each. No file at all means the defaults. From here on the
+    /// run has its deadline.
     ///
     /// # Errors
     /// If a file cannot be read or understood: one line that names it, the line in it, the value and what was expected.
     pub fn load() -> Result<(Self, Vec<String>)> {
         let other = std::env::var_os(OTHER_FILE).filter(|file| !file.is_empty());
-        Self::load_from(other.as_deref().map(Path::new), &FILES, DNS_FILE)
+        let (mut settings, warnings) = Self::load_from(other.as_deref().map(Path::new), &FILES, DNS_FILE)?;
+        if let Some(value) = std::env::var_os(TIMEOUT).filter(|value| !value.is_empty()) {
+            let value = value.to_string_lossy();
+            settings.timeout = timeout(&value).with_context(|| format!("{TIMEOUT} {}", quoted(&value)))?;
+        }
+        deadline::begin(settings.timeout);
+        Ok((settings, warnings))
     }
 
     /// Reads `other` alone if there is one, else the first of `files` that exists, and `dns_file`.
     fn load_from(other: Option<&Path>, files: &[&str], dns_file: &str) -> Result<(Self, Vec<String>)> {
         if let Some(file) = other {
             let name = file.to_string_lossy();
-            let text = read(file).and_then(|text| text.context("no such file, expected a settings file"));
+            let text = files::read(file, MAX_FILE)
+                .map_err(Into::into)
+                .and_then(|text| text.context("no such file, expected a settings file"));
             let text = text.with_context(|| format!("{OTHER_FILE} {}", quoted(&name)))?;
             return Self::parse(&text, &name);
         }
         let mut main = (Vec::new(), "");
         for file in files {
-            if let Some(text) = read(Path::new(file)).context((*file).to_owned())? {
+            if let Some(text) = files::read(Path::new(file), MAX_FILE).context((*file).to_owned())? {
                 main = (text, *file);
                 break;
             }
         }
-        let dns = read(Path::new(dns_file)).context(dns_file.to_owned())?;
+        let dns = files::read(Path::new(dns_file), MAX_FILE).context(dns_file.to_owned())?;
         Self::merge(main, dns.as_deref().map(|text| (text, dns_file)))
     }
 
@@ -165,6 +199,13 @@ impl Settings {
         &self.tags[setup as usize]
     }
 
+    /// The mark of packets that `table` routes; none where they are routed by rules alone: because ROUTING says so, because
+    /// the table is main, to which they come anyway, or because its number does not fit into ROUTING_MARK_MASK.
+    pub fn mark(&self, table: u32) -> Option<Mark> {
+        let marked = self.routing == Routing::Mark && table != TABLE_MAIN;
+        marked.then(|| self.routing_mark_mask.of_table(table)).flatten()
+    }
+
     /// What a NIC's Plan is made from, as assignments for its record. NFDHCPD_STATE_EXTRA has no part in what must be
     /// removed, and may be of several lines, so it is left out.
     pub fn for_record(&self) -> Vec<(&'static str, String)> {
@@ -172,6 +213,9 @@ impl Settings {
             ("MAC_MASK", self.mac_mask.to_string()),
             ("TAP_CONSTANT_MAC", self.tap_constant_mac.to_string()),
             ("NFDHCPD_STATE_DIR", self.nfdhcpd_state_dir.display().to_string()),
+            ("ROUTING", self.routing.to_string()),
+            ("ROUTING_MARK_MASK", self.routing_mark_mask.to_string()),
+            ("OVSDB_SOCKET", self.ovsdb_socket.display().to_string()),
             ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
             ("FZONE", self.dns.fzone.clone().unwrap_or_default()),
         ];
@@ -196,6 +240,9 @@ impl Settings {
     /// Takes one setting over; false if it is not known.
     fn set(&mut self, assignment: &Assignment) -> Result<bool> {
         let (key, value) = (assignment.key.as_str(), assignment.value.as_str());
+        if !KEYS.iter().any(|known| known.name == key) && !IGNORED.contains(&key) {
+            return Ok(false);
+        }
         let given = !value.is_empty();
         match key {
             "STATE_DIR" if given => self.state_dir = path(value)?,
@@ -206,6 +253,10 @@ impl Settings {
             "NFDHCPD_STATE_DIR" if given => self.nfdhcpd_state_dir = path(value)?,
             "NFDHCPD_STATE_EXTRA" if given => self.nfdhcpd_state_extra = Some(binding_lines(value)?),
             "GANETI_NIC_DIR" if given => self.ganeti_nic_dir = path(value)?,
+            TIMEOUT if given => self.timeout = timeout(value)?,
+            "ROUTING" if given => self.routing = value.parse()?,
+            "ROUTING_MARK_MASK" if given => self.routing_mark_mask = value.parse()?,
+            "OVSDB_SOCKET" if given => self.ovsdb_socket = path(value)?,
             "IPSPOOF" => self.ipspoof = given,
             "STATE_DIR"
             | "LOGFILE"
@@ -214,7 +265,11 @@ impl Settings {
             | "TAP_CONSTANT_MAC"
             | "NFDHCPD_STATE_DIR"
             | "NFDHCPD_STATE_EXTRA"
-            | "GANETI_NIC_DIR" => {}
+            | "GANETI_NIC_DIR"
+            | TIMEOUT
+            | "ROUTING"
+            | "ROUTING_MARK_MASK"
+            | "OVSDB_SOCKET" => {}
             _ => {
                 if let Some(setup) = Setup::ALL.into_iter().find(|setup| setup.key() == key) {
                     if given {
@@ -234,18 +289,9 @@ fn place(Assignment { key, value, file, line }: &Assignment) -> String {
     format!("{file}:{line}: {key} {}", quoted(value))
 }
 
-/// The file's bytes; none if it does not exist.
-fn read(file: &Path) -> Result<Option<Vec<u8>>> {
-    let opened = match File::open(file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    let mut text = Vec::new();
-    opened.take(MAX_FILE + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(anyhow!("expected a settings file of at most {MAX_FILE} bytes"));
-    }
-    Ok(Some(text))
+fn timeout(value: &str) -> Result<Duration> {
+    let seconds = value.parse().ok().filter(|seconds| (1..=MAX_TIMEOUT).contains(seconds) && !value.starts_with('+'));
+    seconds.map(Duration::from_secs).with_context(|| format!("expected seconds, 1 to {MAX_TIMEOUT}"))
 }
 
 fn path(value: &str) -> Result<PathBuf> {

@@ -49,7 +49,7 @@ impl Setup {
     }
 
     /// The tag, unless the settings name another.
-    pub(super) fn default_tag(self) -> &'static str {
+    pub fn default_tag(self) -> &'static str {
         match self {
             Self::IpLessRouted => "ip-less-routed",
             Self::PrivateFiltered => "private-filtered",

@@ -27,6 +27,7 @@ fn an_empty_file_means_the_documented_defaults() {
     assert_eq!(found.nfdhcpd_state_dir, Path::new("/var/lib/nfdhcpd"));
     assert_eq!(found.ganeti_nic_dir, Path::new("/var/run/ganeti/xen-hypervisor/nic"));
     assert!(!found.ipspoof);
+    assert_eq!((found.routing, found.routing_mark_mask.to_string().as_str()), (Routing::Mark, "0xfff00000"));
     let tags = Setup::ALL.map(|setup| found.tag(setup));
     let defaults = ["ip-less-routed", "private-filtered", "nfdhcpd", "masq", "dns", "bridged", "public"];
     assert_eq!((&tags[..7], tags[7]), (&defaults[..], "strict-filtered"));
@@ -46,16 +47,22 @@ fn every_key_is_taken_over() {
     assert_eq!(found.tag(Setup::Bridged), "bridged", "an empty value leaves the default");
 
     let found = settings(
-        "TAP_CONSTANT_MAC=2:0:0:0:0:1 # ours\nNFDHCPD_STATE_DIR=/n\nGANETI_NIC_DIR=/g\nIPSPOOF=no\n\
+        "TAP_CONSTANT_MAC=2:0:0:0:0:1 # ours\nNFDHCPD_STATE_DIR=/n\nGANETI_NIC_DIR=/g\nIPSPOOF=no\nOVSDB_SOCKET=/o\n\
          NFDHCPD_STATE_EXTRA='MTU=1400\nPRIVATE=1\n'\nDNS_TAG=ddns\nPUBLIC_TAG=π:*/x\nSTRICT_FILTERED_TAG=strict\n",
     );
     assert_eq!(found.tap_constant_mac.to_string(), "02:00:00:00:00:01");
     assert_eq!(found.nfdhcpd_state_dir, Path::new("/n"));
     assert_eq!(found.ganeti_nic_dir, Path::new("/g"));
+    assert_eq!(found.ovsdb_socket, Path::new("/o"));
     assert!(found.ipspoof, "any value sets it");
     assert_eq!(found.nfdhcpd_state_extra.as_deref(), Some("MTU=1400\nPRIVATE=1"));
     assert_eq!((found.tag(Setup::Dns), found.tag(Setup::Public)), ("ddns", "π:*/x"));
     assert_eq!(found.tag(Setup::StrictFiltered), "strict");
+    let found = settings("ROUTING=mark\nROUTING_MARK_MASK=0xff00\n");
+    assert_eq!(found.mark(100).map(|it| it.to_string()).as_deref(), Some("0x6400/0xff00"));
+    assert_eq!(found.mark(256), None, "its number has nine bits");
+    assert_eq!(found.mark(254), None, "main");
+    assert_eq!(settings("ROUTING=rule\nROUTING_MARK_MASK=0xff00\n").mark(100), None);
     assert!(!settings("IPSPOOF=").ipspoof);
 }
 
@@ -115,6 +122,7 @@ fn bad_values_are_named_with_their_place_and_what_was_expected() {
         ("IFUP_EXTRA_SCRIPT=x", format!("FILE:1: IFUP_EXTRA_SCRIPT \"x\": {PATH}")),
         ("NFDHCPD_STATE_DIR=x", format!("FILE:1: NFDHCPD_STATE_DIR \"x\": {PATH}")),
         ("GANETI_NIC_DIR=x", format!("FILE:1: GANETI_NIC_DIR \"x\": {PATH}")),
+        ("OVSDB_SOCKET=x", format!("FILE:1: OVSDB_SOCKET \"x\": {PATH}")),
         ("\n\nMAC_MASK=ff:0:ff:0:0:0", format!("FILE:3: MAC_MASK \"ff:0:ff:0:0:0\": {MASK}")),
         ("MAC_MASK=0:0:0:0:0:0", format!("FILE:1: MAC_MASK \"0:0:0:0:0:0\": {MASK}")),
         (
@@ -124,6 +132,11 @@ fn bad_values_are_named_with_their_place_and_what_was_expected() {
         (
             "TAP_CONSTANT_MAC=01:0:0:0:0:0",
             "FILE:1: TAP_CONSTANT_MAC \"01:0:0:0:0:0\": expected a unicast MAC".to_owned(),
+        ),
+        ("ROUTING=vrf", "FILE:1: ROUTING \"vrf\": expected rule or mark".to_owned()),
+        (
+            "ROUTING_MARK_MASK=ff",
+            "FILE:1: ROUTING_MARK_MASK \"ff\": expected a number of 32 bits such as 0xfff00000, not 0".to_owned(),
         ),
         ("NFDHCPD_STATE_EXTRA=a", format!("FILE:1: NFDHCPD_STATE_EXTRA \"a\": {LINES}")),
         ("NFDHCPD_STATE_EXTRA=A=b=c", format!("FILE:1: NFDHCPD_STATE_EXTRA \"A=b=c\": {LINES}")),
@@ -181,6 +194,37 @@ fn the_named_file_or_else_the_first_there_is_is_read() {
     let error = format!("{:#}", load(Some("/nonexistent"), &files, "").expect_err("missing"));
     assert_eq!(error, "SNF_NETWORK_DEFAULTS \"/nonexistent\": no such file, expected a settings file");
     let error = format!("{:#}", load(None, &files[2..], "").expect_err("large"));
-    assert_eq!(error, format!("{}: expected a settings file of at most 65536 bytes", files[2]));
+    assert_eq!(error, format!("{}: expected a file of at most 65536 bytes", files[2]));
     std::fs::remove_dir_all(folder).expect("our own folder");
+}
+
+#[test]
+fn the_settings_file_has_every_key_with_its_default() {
+    let file = settings_file();
+    assert_eq!(settings(&file), Settings::default(), "nothing is set in it");
+    // What has a default is the default, line for line; what has none is an example that is understood.
+    let uncommented = |wanted: fn(&Key) -> bool| -> String {
+        let line = |key: &Key| file.lines().find_map(|line| line.strip_prefix('#').filter(|it| assigns(it, key.name)));
+        KEYS.iter().filter(|key| wanted(key)).map(|key| format!("{}\n", line(key).expect(key.name))).collect()
+    };
+    let defaults = uncommented(|key| matches!(key.preset, Preset::Value(_)));
+    assert_eq!(settings(&defaults), Settings::default());
+    let examples = uncommented(|key| matches!(key.preset, Preset::Unset(_)));
+    for line in examples.lines() {
+        assert_ne!(settings(line), Settings::default(), "{line}");
+    }
+    assert_eq!(file.lines().filter(|line| line.starts_with('#') && !line.starts_with("# ")).count(), KEYS.len());
+}
+
+fn assigns(line: &str, key: &str) -> bool {
+    line.split_once('=').is_some_and(|(name, _)| name == key)
+}
+
+#[test]
+fn the_documentation_has_every_key() {
+    let page = include_str!("../../docs/commands.md");
+    for key in KEYS {
+        let prefix = key.name.split_inclusive('_').next().unwrap_or_default();
+        assert!(page.contains(key.name) || page.contains(&format!("{prefix}*")), "{} in docs/commands.md", key.name);
+    }
 }

@@ -6,7 +6,7 @@ use crate::ruleset::{
     Chain, Datatype, Element, Field, Hook, HookPoint, Name, Rule, Selector, Set, Statement, Table, TableFamily, Value,
 };
 use crate::settings::Settings;
-use crate::setup::{filtered, firewall, routed_sources, strict};
+use crate::setup::{filtered, firewall, routed_sources, steering, strict};
 
 /// Map of the arp table: the sender address of the ARP requests that leave an interface.
 pub const ARP_SOURCE: &str = "arp_source";
@@ -54,23 +54,25 @@ pub(super) fn from(field: impl Into<Selector>, set: &'static str) -> Statement {
     Statement::contained([Field::IifName.into(), field.into()], set)
 }
 
-/// A rule that drops what `statements` match, and counts it.
+/// A rule that drops what `statements` match, and counts it. In a group of chains, [`super::dropped::counted`] leads it by the NIC's
+/// own counter.
 pub(super) fn refuse<const LENGTH: usize>(statements: [Statement; LENGTH]) -> Rule {
     Rule(statements.into_iter().chain([Statement::Counter, Statement::Drop]).collect())
 }
 
 /// All tables with sets that are keyed by interface. Of the sets that depend on MAC_MASK, those of the mask in force and of
-/// the default one.
-pub fn tables(settings: &Settings) -> Vec<Table> {
+/// the default one; of those of the routing tables (`steered`), [`steering::sets`] knows which there are.
+pub fn tables(settings: &Settings, steered: &[u32]) -> Vec<Table> {
     let mut tables = vec![arp(), routed_sources::arp(), routed_sources::inet()];
     tables.extend([firewall::table(TableFamily::Inet), firewall::table(TableFamily::Bridge)]);
     tables.extend([filtered::senders(), strict::table()]);
     tables.extend(filtered::masks(settings).into_iter().map(filtered::receivers));
+    tables.extend(steered.iter().flat_map(|table| steering::sets(*table)));
     tables
 }
 
 /// Elements one of which stands wherever a NIC has any in [`tables`].
-pub fn membership(interface: &IfName, settings: &Settings) -> Vec<Element> {
+pub fn membership(interface: &IfName, settings: &Settings, steered: &[u32]) -> Vec<Element> {
     let element = |family, set: Name| Element {
         family,
         set,
@@ -91,5 +93,6 @@ pub fn membership(interface: &IfName, settings: &Settings) -> Vec<Element> {
     // strict NICs are filtered ones, too.
     let isolated = filtered::masks(settings).into_iter().map(filtered::isolated);
     elements.extend(isolated.map(|set| element(TableFamily::Bridge, set)));
+    elements.extend(steered.iter().map(|table| element(TableFamily::Inet, steering::steered(*table))));
     elements
 }

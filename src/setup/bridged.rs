@@ -14,17 +14,8 @@ use crate::setup::Facts;
 /// If VLANs are asked for and nothing is known of the bridge's.
 pub fn plain(nic: &Nic, bridge: &IfName, vlan: Option<&Vlan>, facts: &Facts, plan: &mut Plan) -> Result<()> {
     let name = || nic.interface.clone();
-    // A bridge adopts the lowest MAC of its ports: the first octet fe keeps it from adopting this one.
-    let mac = facts.before.mac.map(|Mac([_, rest @ ..])| {
-        let mut want = [0xfe; 6];
-        want[1..].copy_from_slice(&rest);
-        Change { want: Mac(want), before: facts.before.mac }
-    });
-    let mtu = facts.bridge_mtu.map(|want| Change { want, before: facts.before.mtu });
-    plan.objects.extend([
-        Object::Link(Link { name: name(), mac, mtu }),
-        Object::Port(Port { name: name(), bridge: Some(bridge.clone()) }),
-    ]);
+    plan.objects
+        .extend([Object::Link(link(nic, facts)), Object::Port(Port { name: name(), bridge: Some(bridge.clone()) })]);
     if let Some(vlan) = vlan {
         plan.objects.extend(vlans(nic, vlan, facts)?);
     }
@@ -33,6 +24,18 @@ pub fn plain(nic: &Nic, bridge: &IfName, vlan: Option<&Vlan>, facts: &Facts, pla
     }
     plan.objects.push(Object::Up(Up { name: name(), down_after: true }));
     Ok(())
+}
+
+/// MAC and MTU of the link as a bridge's port.
+pub(super) fn link(nic: &Nic, facts: &Facts) -> Link {
+    // A bridge adopts the lowest MAC of its ports: the first octet fe keeps it from adopting this one.
+    let mac = facts.before.mac.map(|Mac([_, rest @ ..])| {
+        let mut want = [0xfe; 6];
+        want[1..].copy_from_slice(&rest);
+        Change { want: Mac(want), before: facts.before.mac }
+    });
+    let mtu = facts.bridge_mtu.map(|want| Change { want, before: facts.before.mtu });
+    Link { name: nic.interface.clone(), mac, mtu }
 }
 
 /// The VLANs of the NIC, and those of them that the ports to the outside lack.

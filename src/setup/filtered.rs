@@ -7,6 +7,7 @@ use crate::plan::Plan;
 use crate::ruleset::{Datatype, Element, Field, HookPoint, Name, Rule, Set, Statement, Table, TableFamily, Value};
 use crate::settings::{self, Settings};
 use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, BRIDGE_PREROUTING, chain, from, hooked, members, refuse};
+use crate::setup::dropped::{Direction, counted};
 use crate::setup::element;
 
 /// Set of the bridge table: the ports whose Ethernet source is checked.
@@ -30,7 +31,7 @@ pub fn senders() -> Table {
         Rule::from([from(Field::EtherSaddr, FROM), Statement::Return]),
         refuse([]),
     ];
-    Table {
+    let group = Table {
         family: TableFamily::Bridge,
         sets: vec![Set::new(FILTERED, [Datatype::IfName]), Set::new(FROM, [Datatype::IfName, Datatype::EtherAddr])],
         chains: vec![
@@ -42,7 +43,8 @@ pub fn senders() -> Table {
                 vec![members(Field::IifName, FILTERED, "FROMTAP")],
             ),
         ],
-    }
+    };
+    counted(group, Direction::From, "FROMTAP_drop")
 }
 
 /// TOTAP: an [`isolated`] port receives from MACs of its network only. Frames to a group or to everybody that the node itself
@@ -56,7 +58,7 @@ pub fn receivers(mask: MacMask) -> Table {
         refuse([]),
     ];
     let jump = || vec![members(Field::OifName, isolated(mask), name("TOTAP"))];
-    Table {
+    let group = Table {
         family: TableFamily::Bridge,
         sets: vec![
             Set::new(isolated(mask), [Datatype::IfName]),
@@ -67,7 +69,8 @@ pub fn receivers(mask: MacMask) -> Table {
             hooked(name("forward"), HookPoint::Forward, BRIDGE_FORWARD, jump()),
             hooked(name("output"), HookPoint::Output, BRIDGE_OUTPUT, jump()),
         ],
-    }
+    };
+    counted(group, Direction::To, name("TOTAP_drop"))
 }
 
 /// Name of the set of the bridge table that holds the ports which are isolated by `mask`.

@@ -5,6 +5,7 @@ use crate::nic::{Mode, Nic, Profile};
 use crate::plan::Plan;
 use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
 use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, chain, hooked, members, refuse};
+use crate::setup::dropped::{Direction, counted};
 use crate::setup::neighbours::{DHCP_CLIENT, DHCP_SERVER, DHCPV6_CLIENT, DHCPV6_SERVER};
 use crate::setup::{element, neighbours};
 
@@ -66,7 +67,8 @@ pub fn table(family: TableFamily) -> Table {
     };
     let mut chains = vec![chain("protected", protected), chain("limited", limited)];
     chains.extend(hooks);
-    Table { family, sets: vec![Set::new(PROTECTED, [Datatype::IfName]), Set::new(LIMITED, [Datatype::IfName])], chains }
+    let sets = vec![Set::new(PROTECTED, [Datatype::IfName]), Set::new(LIMITED, [Datatype::IfName])];
+    counted(Table { family, sets, chains }, Direction::To, "firewall_drop")
 }
 
 /// Adds the profile of a NIC; `unprotected`, and none, need nothing.

@@ -3,12 +3,16 @@
 mod arp_senders;
 pub mod base;
 pub mod bridged;
+pub mod bridges;
+pub mod dropped;
 pub mod filtered;
 pub mod firewall;
 pub mod neighbours;
 pub mod nfdhcpd;
+pub mod openvswitch;
 pub mod routed;
 pub mod routed_sources;
+pub mod steering;
 pub mod strict;
 pub mod uplink;
 
@@ -85,7 +89,9 @@ pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
             }
             bridged::plain(nic, bridge, vlan.as_ref(), facts, &mut plan)?;
         }
-        Mode::OpenVswitch { .. } => bail!("MODE: \"openvswitch\": this mode is not built in yet"),
+        Mode::OpenVswitch { bridge, vlan } => {
+            openvswitch::plain(nic, bridge, vlan.as_ref(), settings, facts, &mut plan);
+        }
         // Others connect it. Of what a tag promises nothing is left out silently.
         Mode::Ext => {
             for setup in [Setup::PrivateFiltered, Setup::StrictFiltered, Setup::Nfdhcpd] {
@@ -96,9 +102,11 @@ pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
                     );
                 }
             }
+            dropped::elements(nic, &mut plan);
             return Ok(plan);
         }
     }
+    dropped::elements(nic, &mut plan);
     if nic.has(Setup::Nfdhcpd) {
         nfdhcpd::binding(nic, settings, &mut plan);
     }

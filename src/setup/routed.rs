@@ -7,12 +7,12 @@ use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
 use crate::nic::{Endpoint, Nic};
 use crate::plan::{
-    Change, Folder, Hop, Link, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Port, Proxy, Route, Rule, Sysctl,
-    TABLE_MAIN, Up,
+    Change, Folder, Hop, Link, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Port, Proxy, Route, Rule, RuleSelector,
+    Sysctl, TABLE_MAIN, Up,
 };
 use crate::ruleset::{Element, TableFamily, Value};
 use crate::settings::{Settings, Setup};
-use crate::setup::{self, Facts, base, routed_sources};
+use crate::setup::{self, Facts, base, routed_sources, steering};
 
 /// What the seed's "ip-less-routed" asks for.
 pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &mut Plan) {
@@ -25,7 +25,7 @@ pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: 
     }
     forwarding(nic, facts, plan);
     link(nic, Some(settings.tap_constant_mac), facts, plan);
-    rules(nic, table, plan);
+    rules(nic, table, settings, plan);
     plan.objects.push(up(nic));
     for family in Family::BOTH {
         let Some(endpoint) = nic.endpoint(family) else { continue };
@@ -50,7 +50,7 @@ pub fn plain(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &m
     guard_node(nic, facts, plan);
     forwarding(nic, facts, plan);
     link(nic, None, facts, plan);
-    rules(nic, table, plan);
+    rules(nic, table, settings, plan);
     plan.objects.push(up(nic));
     for endpoint in Family::BOTH.into_iter().filter_map(|family| nic.endpoint(family)) {
         plan.objects.push(host_route(nic, endpoint, table));
@@ -152,13 +152,15 @@ fn link(nic: &Nic, mac: Option<Mac>, facts: &Facts, plan: &mut Plan) {
     plan.objects.push(Object::Port(Port { name: nic.interface.clone(), bridge: None }));
 }
 
-/// Packets from the TAP are routed by the table; where that is main, they are anyway.
-fn rules(nic: &Nic, table: u32, plan: &mut Plan) {
+/// Packets from the TAP are routed by the table; where that is main, they are anyway. The rule by interface stands in either
+/// way of routing: where a mark routes them it is behind that one's, and takes what has lost its mark.
+fn rules(nic: &Nic, table: u32, settings: &Settings, plan: &mut Plan) {
+    steering::add(nic, table, settings, plan);
     for family in Family::BOTH {
         if nic.endpoint(family).is_some() && table != TABLE_MAIN {
-            let iif = nic.interface.clone();
-            let rule = Rule { family, iif, table, preference: PREFERENCE_NIC, protocol: PROTOCOL_NIC };
-            plan.objects.push(Object::Rule(rule));
+            let selector = RuleSelector::Iif(nic.interface.clone());
+            let (preference, protocol) = (PREFERENCE_NIC, PROTOCOL_NIC);
+            plan.objects.push(Object::Rule(Rule { family, selector, table, preference, protocol, shared: false }));
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::nic::Nic;
 use crate::plan::Plan;
 use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
 use crate::setup::base::{chain, from, hooked, members, refuse};
+use crate::setup::dropped::{Direction, counted};
 use crate::setup::{arp_senders, element, neighbours};
 
 /// Set of the tables inet and arp: the interfaces whose sources are checked.
@@ -38,19 +39,20 @@ pub fn inet() -> Table {
     };
     table.sets.extend(neighbours::sets());
     table.chains.extend(neighbours::chains());
-    table
+    counted(table, Direction::From, "sources_drop")
 }
 
 /// ARP from a [`GUARDED`] interface speaks for the NIC's own addresses.
 pub fn arp() -> Table {
-    Table {
+    let group = Table {
         family: TableFamily::Arp,
         sets: vec![Set::new(GUARDED, [Datatype::IfName]), arp_senders::set(TableFamily::Arp)],
         chains: vec![
             hooked("input", HookPoint::Input, 0, vec![members(Field::IifName, GUARDED, "senders")]),
             chain("senders", arp_senders::rules(TableFamily::Arp)),
         ],
-    }
+    };
+    counted(group, Direction::From, "senders_drop")
 }
 
 /// Adds the checks of a NIC's sources, unless any may be used (`ipspoof`), and of what it says.

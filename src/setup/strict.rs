@@ -5,6 +5,7 @@ use crate::nic::Nic;
 use crate::plan::Plan;
 use crate::ruleset::{Datatype, Field, HookPoint, Raw, RawHeader, Rule, Set, Statement, Table, TableFamily, Value};
 use crate::setup::base::{BRIDGE_PREROUTING, chain, from, hooked, members, refuse};
+use crate::setup::dropped::{Direction, counted};
 use crate::setup::{arp_senders, element, filtered, neighbours};
 
 /// Set of the bridge table: the strict ports.
@@ -72,7 +73,7 @@ pub fn table() -> Table {
     };
     table.sets.extend(neighbours::sets());
     table.chains.extend(neighbours::chains());
-    table
+    counted(table, Direction::From, "strict_drop")
 }
 
 /// Adds the strict filters of a bridged NIC.

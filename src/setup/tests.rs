@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::environment::{RawNic, Unset};
+use crate::plan::Verb;
+use crate::ruleset::{Chain, Statement};
 
 const PRIVATE: &[(&str, &str)] = &[
     ("INTERFACE", "tap5"),
@@ -46,7 +48,7 @@ fn nft(plan: &Plan) -> String {
 fn private_filtered() {
     let plan = plan_of(&[PRIVATE], &Settings::default()).expect("a plan");
     assert_eq!(nft(&plan), include_str!("tests/private.nft"));
-    let objects: Vec<_> = plan.objects.iter().map(|it| it.command(crate::plan::Verb::Add)).collect();
+    let objects: Vec<_> = plan.objects.iter().map(|it| it.command(Verb::Add)).collect();
     assert_eq!(
         objects.iter().filter(|it| !it.is_empty()).collect::<Vec<_>>(),
         [
@@ -67,18 +69,19 @@ fn strict_filtered_and_a_profile_on_a_bridge() {
 fn what_a_routed_nic_always_gets_and_a_profile() {
     let routed = [("MODE", "routed"), ("LINK", "100"), ("NETWORK_TAGS", "ip-less-routed")];
     let gateway = [("NETWORK_GATEWAY", "10.0.0.1")];
-    let plan = plan_of(&[PRIVATE, STRICT, &routed, &gateway], &Settings::default()).expect("a plan");
+    let plan = plan_of(&[PRIVATE, STRICT, &routed, &gateway], &settings("ROUTING=rule\n")).expect("a plan");
     assert_eq!(nft(&plan), include_str!("tests/routed.nft"));
     // Unchecked sources still are no routers and no servers.
-    let unchecked = plan_of(&[PRIVATE, STRICT, &routed], &settings("IPSPOOF=yes\n")).expect("a plan");
+    let unchecked = plan_of(&[PRIVATE, STRICT, &routed], &settings("IPSPOOF=yes\nROUTING=rule\n")).expect("a plan");
     let sets: Vec<_> = unchecked.elements.iter().map(|element| element.set.as_ref()).collect();
-    assert_eq!(sets, ["limited", "routed"]);
+    assert_eq!(sets, ["limited", "routed", "dropped_to", "dropped_from"]);
 }
 
 #[test]
 fn a_plain_nic_needs_no_table() {
     let plain = [("NETWORK_TAGS", ""), ("NETWORK_MAC_PREFIX", "")];
-    let plan = plan_of(&[PRIVATE, &plain, &[("TAGS", "protected unprotected")]], &Settings::default());
+    let plan =
+        plan_of(&[PRIVATE, &plain, &[("TAGS", "protected synnefo:network:0:unprotected")]], &Settings::default());
     assert_eq!(nft(&plan.expect("a plan")), "");
 }
 
@@ -86,7 +89,7 @@ fn a_plain_nic_needs_no_table() {
 fn strict_without_addresses_lets_only_dhcp_and_link_local_pass() {
     let plan = plan_of(&[PRIVATE, &[("NETWORK_TAGS", "strict-filtered")]], &Settings::default()).expect("a plan");
     let sets: Vec<_> = plan.elements.iter().map(|element| element.set.as_ref()).collect();
-    assert_eq!(sets, ["filtered", "from", "strict", "rarp", "own_options", "sources6", "targets"]);
+    assert_eq!(sets, ["filtered", "from", "strict", "rarp", "own_options", "sources6", "targets", "dropped_from"]);
 }
 
 #[test]
@@ -113,7 +116,8 @@ fn another_mask_has_objects_of_its_own() {
     let names = |plan: &Plan| -> Vec<String> {
         let table = plan.tables.last().expect("a table");
         let chains = table.chains.iter().map(|chain| chain.name.to_string());
-        chains.chain(table.sets.iter().map(|set| set.name.to_string())).collect()
+        // That of the drops is every mask's.
+        chains.chain(table.sets.iter().filter(|set| !set.counter).map(|set| set.name.to_string())).collect()
     };
     let [default, other] = plans.each_ref().map(names);
     assert_eq!(other, default.iter().map(|name| format!("{name}_ffff00000000")).collect::<Vec<_>>());
@@ -121,19 +125,111 @@ fn another_mask_has_objects_of_its_own() {
 }
 
 #[test]
+fn a_routed_nic_by_mark() {
+    let by = |text: &str, changes: &[(&'static str, &str)]| {
+        let plain =
+            [("MODE", "routed"), ("LINK", "100"), ("NETWORK_TAGS", ""), ("NETWORK_MAC_PREFIX", ""), ("TAGS", "")];
+        plan_of(&[PRIVATE, &plain, &[("IP", "10.0.0.2")], changes], &settings(text)).expect("a plan")
+    };
+    let rules = |plan: &Plan, verb| -> Vec<String> {
+        let rules = plan.objects.iter().filter(|it| matches!(it, Object::Rule(_))).map(|it| it.command(verb));
+        rules.filter(|command| !command.is_empty()).collect()
+    };
+    let (rule, mark) = (by("ROUTING=rule\n", &[]), by("ROUTING=mark\n", &[]));
+    assert_eq!(nft(&rule), "");
+    assert_eq!(nft(&mark), include_str!("tests/mark.nft"));
+    let by_interface = ["ip -4 rule add iif tap5 lookup 100 pref 20100 protocol 217"];
+    let by_mark = ["ip -4 rule add fwmark 0x6400000/0xfff00000 lookup 100 pref 20050 protocol 218"];
+    assert_eq!(rules(&rule, Verb::Add), by_interface);
+    // The rule by the interface stands behind that by the mark, which stays when the NIC goes.
+    assert_eq!(rules(&mark, Verb::Add), [by_mark, by_interface].concat());
+    assert_eq!(rules(&mark, Verb::Remove), rules(&rule, Verb::Remove));
+    assert!(mark.to_string().contains("pref 20050 protocol 218 || :\n"));
+    // From the one way to the other, only the elements go.
+    let gone = crate::reconcile::difference(&mark, &rule);
+    assert_eq!(gone.elements.len(), 2);
+    assert!(gone.objects.iter().all(|it| it.command(Verb::Remove).is_empty()), "{:?}", gone.objects);
+    // IPv6 is asked for its neighbours in inet prerouting.
+    assert_eq!(by("ROUTING=mark\n", &[("IP", "2001:db8::7")]).elements.len(), 1);
+    // Where there is no mark: main, and a table whose number the mask has no room for.
+    assert_eq!(by("ROUTING=mark\nROUTING_MARK_MASK=0xf\n", &[]), rule);
+    let main = by("ROUTING=mark\n", &[("LINK", "")]);
+    assert_eq!((nft(&main), rules(&main, Verb::Add)), (String::new(), Vec::new()));
+}
+
+#[test]
 fn recovery_knows_every_set() {
-    let settings = settings("MAC_MASK=ff:ff:0:0:0:0\n");
-    let known = base::tables(&settings);
-    let members = base::membership(&"tap5".parse().expect("a name"), &settings);
+    let settings = settings("MAC_MASK=ff:ff:0:0:0:0\nROUTING=mark\n");
+    let steered = steering::steered_tables(&["guarded", "steered_100", "steered_"].map(str::to_owned));
+    assert_eq!(steered, [100]);
+    let known = base::tables(&settings, &steered);
+    let members = base::membership(&"tap5".parse().expect("a name"), &settings, &steered);
     for variables in
         [&[PRIVATE, STRICT][..], &[PRIVATE, STRICT, &[("MODE", "routed"), ("NETWORK_TAGS", "ip-less-routed")]]]
     {
         let plan = plan_of(variables, &settings).expect("a plan");
         for table in &plan.tables {
-            assert!(known.contains(table), "{table}");
+            let has = |set| known.iter().any(|it| it.family == table.family && it.sets.contains(set));
+            assert!(table.sets.iter().all(has), "{table}");
         }
         let is_member = |it: &Element| members.iter().any(|member| (&member.set, &member.key) == (&it.set, &it.key));
         assert!(plan.elements.iter().any(is_member));
     }
-    assert!(base::membership(&"tap5".parse().expect("a name"), &Settings::default()).len() < members.len());
+    assert!(base::membership(&"tap5".parse().expect("a name"), &Settings::default(), &[]).len() < members.len());
+}
+
+#[test]
+fn every_drop_is_counted_by_interface_and_is_a_drop() {
+    let mut groups = base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[]);
+    groups.retain(|group| *group != base::arp());
+    let counting = dropped::sets();
+    for group in &groups {
+        let mut sets = group.sets.iter().filter(|set| set.counter);
+        let (set, None) = (sets.next().expect("a set that counts"), sets.next()) else { panic!("two in {group}") };
+        assert!(counting.contains(&(group.family, set.clone())), "{group}");
+        let interface = if set.name == dropped::DROPPED_FROM { "iifname" } else { "oifname" };
+        let drops = |chain: &&Chain| chain.rules.iter().any(|rule| rule.0.contains(&Statement::Drop));
+        let (endings, others): (Vec<_>, Vec<_>) = group.chains.iter().partition(drops);
+        let [ending] = endings.as_slice() else { panic!("not one chain that drops in {group}") };
+        // A lookup alone in its rule: what it does not find goes on, and is dropped.
+        let rules: Vec<_> = ending.rules.iter().map(ToString::to_string).collect();
+        assert_eq!(rules, [format!("{interface} @{}", set.name), "counter drop".to_owned()], "{group}");
+        let ways = others.iter().flat_map(|chain| &chain.rules).filter_map(|rule| rule.0.split_last());
+        let ways: Vec<_> = ways.filter(|(last, _)| **last == Statement::Goto(ending.name.clone())).collect();
+        assert!(!ways.is_empty(), "{group}");
+        assert!(ways.iter().all(|(_, before)| before.last() == Some(&Statement::Counter)), "{group}");
+    }
+}
+
+#[test]
+fn a_port_of_open_vswitch_has_its_vlans_before_it_is_up() {
+    let openvswitch = [("MODE", "openvswitch"), ("NETWORK_TAGS", "bridged"), ("INTERFACE_UUID", "0c2a-1")];
+    let commands = |vlan: &str, text: &str, verb| -> Vec<String> {
+        let plan = plan_of(&[PRIVATE, &openvswitch, &[("VLAN", vlan)]], &settings(text)).expect("a plan");
+        assert!(plan.tables.is_empty() && plan.elements.is_empty());
+        plan.objects.iter().map(|it| it.command(verb)).filter(|it| !it.is_empty()).collect()
+    };
+    let port = |vlans: &str| {
+        format!(
+            "ovs-vsctl --if-exists del-port tap5 -- add-port prv0 tap5{vlans} -- set Interface tap5 \
+             'external_ids:owner=\"snf-network\"' 'external_ids:tap-ifindex=\"5\"' \
+             'external_ids:attached-mac=\"aa:55:66:1a:ae:82\"' 'external_ids:vm-id=\"vm1.example.org\"' \
+             'external_ids:iface-id=\"0c2a-1\"'"
+        )
+    };
+    for (vlan, vlans) in [
+        ("", ""),
+        ("7", " vlan_mode=access tag=7"),
+        (".7", " vlan_mode=access tag=7"),
+        (":9:7", " vlan_mode=trunk trunks=7,9"),
+        (".7:9:8", " vlan_mode=native-untagged tag=7 trunks=8,9"),
+        // Without trunks it would have all VLANs.
+        (".7:7", " vlan_mode=native-untagged tag=7 trunks=7"),
+    ] {
+        let expected = [port(vlans), "ip link set dev tap5 up".to_owned()];
+        assert_eq!(commands(vlan, "", crate::plan::Verb::Add), expected, "{vlan}");
+    }
+    let elsewhere = "ovs-vsctl --db='unix:/x/db.sock' --if-exists del-port tap5";
+    let removal = [elsewhere, "ip link set dev tap5 down"];
+    assert_eq!(commands("7", "OVSDB_SOCKET=/x/db.sock\n", crate::plan::Verb::Remove), removal);
 }

@@ -7,10 +7,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::addr::{Family, IfName};
 use crate::plan::{
-    Change, Folder, Hop, Object, PREFERENCE_NODE, PROTOCOL_NODE, Plan, Route, Rule, Sysctl, TABLE_MAIN, Up,
+    Change, Folder, Hop, Mark, Object, PREFERENCE_NODE, PROTOCOL_NODE, Plan, Route, Rule, RuleSelector, Sysctl,
+    TABLE_MAIN, Up,
 };
 use crate::ruleset::{Comment, Element, TableFamily, Value};
-use crate::setup::{Before, base, routed};
+use crate::setup::{Before, base, routed, steering};
 
 /// Metric of the backstop: as low a preference as there is without being the last that IPv6 knows (IP6_RT_PRIO_ADDRCONF and
 /// kin lie far below).
@@ -25,6 +26,8 @@ pub struct Uplink {
     pub family: Family,
     /// The guests' routing table.
     pub table: u32,
+    /// The mark of the packets that the table routes, if any.
+    pub mark: Option<Mark>,
     /// The external router.
     pub gateway: Option<IpAddr>,
     /// Prefixes on the device's link.
@@ -68,8 +71,10 @@ pub fn plan(uplink: &Uplink, before: &Before) -> Plan {
     }
     if *table != TABLE_MAIN {
         let (preference, protocol) = (PREFERENCE_NODE, PROTOCOL_NODE);
-        let rule = Rule { family: *family, iif: device.clone(), table: *table, preference, protocol };
+        let selector = RuleSelector::Iif(device.clone());
+        let rule = Rule { family: *family, selector, table: *table, preference, protocol, shared: false };
         plan.objects.push(Object::Rule(rule));
+        plan.objects.extend(uplink.mark.map(|mark| Object::Rule(steering::rule(*family, *table, mark, false))));
     }
     plan.objects.push(Object::Up(Up { name: device.clone(), down_after: !before.up }));
     routes(uplink, &mut plan);

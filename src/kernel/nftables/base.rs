@@ -7,7 +7,7 @@ use super::message::{Attributes, Request};
 use super::socket::Socket;
 use super::uapi::*;
 use super::value::{key_layout, layout};
-use crate::ruleset::{Chain, Set, TABLE, Table, TableFamily};
+use crate::ruleset::{Chain, Name, Set, TABLE, Table, TableFamily};
 
 /// Whether a chain is there as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,41 @@ pub(super) struct SeenTable {
     /// Whether each set is there.
     sets: Vec<bool>,
     chains: Vec<SeenChain>,
+}
+
+/// What a table lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// Sets and maps that are not there.
+    pub sets: Vec<Name>,
+    /// Chains that are not there.
+    pub chains: Vec<Name>,
+    /// Chains that do not hold the rules they should.
+    pub different: Vec<Name>,
+    /// Whether nothing of it is there.
+    pub entirely: bool,
+}
+
+impl Lacking {
+    /// Whether it lacks nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.sets.is_empty() && self.chains.is_empty() && self.different.is_empty()
+    }
+}
+
+impl SeenTable {
+    /// What `table` lacks, of which this was seen.
+    pub(super) fn lacking(&self, table: &Table) -> Lacking {
+        let sets = table.sets.iter().zip(&self.sets).filter(|(_, present)| !**present);
+        let sets: Vec<_> = sets.map(|(set, _)| set.name.clone()).collect();
+        let seen_as = |state| {
+            let chains = table.chains.iter().zip(&self.chains).filter(move |(_, seen)| **seen == state);
+            chains.map(|(chain, _)| chain.name.clone()).collect::<Vec<_>>()
+        };
+        let (chains, different) = (seen_as(SeenChain::Missing), seen_as(SeenChain::Different));
+        let entirely = sets.len() == table.sets.len() && chains.len() == table.chains.len();
+        Lacking { sets, chains, different, entirely }
+    }
 }
 
 #[cfg(test)]
@@ -73,7 +108,8 @@ impl Socket {
     }
 }
 
-/// The set that is there must be of our type.
+/// The set that is there must be of our type. Whether its elements count is not asked: no filter depends on it, and kernels before
+/// Linux 5.7 make them without.
 pub(super) fn check_set(family: TableFamily, set: &Set, attributes: &Attributes) -> Result<()> {
     let (key_type, key_length) = key_layout(&set.key);
     let data_type = set.data.map_or(0, |data| layout(data).0);
@@ -115,6 +151,7 @@ pub(super) struct Completion {
 pub(super) fn completion(tables: &[Table], seen: &[SeenTable]) -> Result<Completion> {
     let mut all = Completion::default();
     let mut set_id = 0;
+    let mut made = Vec::new();
     for (table, seen) in tables.iter().zip(seen) {
         let Table { family, sets, chains } = table;
         let present = |chain: &SeenChain| *chain != SeenChain::Missing;
@@ -122,6 +159,11 @@ pub(super) fn completion(tables: &[Table], seen: &[SeenTable]) -> Result<Complet
             all.requests.push(encode::new_table(*family)?);
         }
         for (set, _) in sets.iter().zip(&seen.sets).filter(|(_, present)| !**present) {
+            // Several groups may have it.
+            if made.contains(&(*family, &set.name)) {
+                continue;
+            }
+            made.push((*family, &set.name));
             set_id += 1;
             all.requests.push(encode::new_set(*family, set, set_id)?);
         }

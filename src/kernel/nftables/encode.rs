@@ -3,7 +3,7 @@
 use anyhow::Result;
 use neli::consts::nl::NlmF;
 
-use super::expression::expressions;
+use super::expression::{expression, expressions};
 use super::message::{Attribute, Request, attribute, nested, number};
 use super::uapi::*;
 use super::value::{bytes, key_bytes, key_layout, layout};
@@ -52,7 +52,8 @@ pub(super) fn new_table(family: TableFamily) -> Result<Request> {
 ///
 /// ```text
 /// NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN,
-/// NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN (maps), NFTA_SET_ID, NFTA_SET_USERDATA
+/// NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN (maps), NFTA_SET_ID, NFTA_SET_USERDATA,
+/// NFTA_SET_EXPR { NFTA_EXPR_NAME, NFTA_EXPR_DATA } (sets that count: the kernel gives each element a copy)
 /// ```
 pub(super) fn new_set(family: TableFamily, set: &Set, id: u32) -> Result<Request> {
     let (key_type, key_length) = key_layout(&set.key);
@@ -70,6 +71,9 @@ pub(super) fn new_set(family: TableFamily, set: &Set, id: u32) -> Result<Request
     }
     attributes.push(number(NFTA_SET_ID, id)?);
     attributes.push(attribute(NFTA_SET_USERDATA, set_udata(set).as_slice())?);
+    if set.counter {
+        attributes.push(expression(NFTA_SET_EXPR, "counter", Vec::new())?);
+    }
     Ok(Request::new(NFT_MSG_NEWSET, NlmF::CREATE, family, attributes))
 }
 
@@ -213,6 +217,11 @@ pub(super) fn get_generation() -> Request {
 /// Asks for all elements of a set.
 pub(super) fn dump_elements(family: TableFamily, set: &str) -> Result<Request> {
     Ok(Request::new(NFT_MSG_GETSETELEM, NlmF::DUMP, family, name_set(set)?))
+}
+
+/// Asks for all sets of a table.
+pub(super) fn dump_sets(family: TableFamily) -> Result<Request> {
+    Ok(Request::new(NFT_MSG_GETSET, NlmF::DUMP, family, vec![attribute(NFTA_SET_TABLE, TABLE)?]))
 }
 
 /// Asks for one element, by its key.

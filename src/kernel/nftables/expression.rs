@@ -39,6 +39,7 @@ fn locate(field: Field) -> (Source, Header) {
         Field::IifName => (Source::Meta(NFT_META_IIFNAME), Header::Any),
         Field::OifName => (Source::Meta(NFT_META_OIFNAME), Header::Any),
         Field::IifType => (Source::Meta(NFT_META_IIFTYPE), Header::Any),
+        Field::Mark => (Source::Meta(NFT_META_MARK), Header::Any),
         Field::Protocol => (Source::Meta(NFT_META_PROTOCOL), Header::Any),
         Field::NfProto => (Source::Meta(NFT_META_NFPROTO), Header::Any),
         Field::L4Proto => (Source::Meta(NFT_META_L4PROTO), Header::Any),
@@ -102,6 +103,11 @@ pub(super) fn expressions(family: TableFamily, rule: &Rule) -> Result<Vec<Attrib
     Ok(program.expressions)
 }
 
+/// An expression: `kind { NFTA_EXPR_NAME, NFTA_EXPR_DATA {..} }`.
+pub(super) fn expression(kind: u16, name: &str, attributes: Vec<Attribute>) -> Result<Attribute> {
+    nested(kind, vec![attribute(NFTA_EXPR_NAME, name)?, nested(NFTA_EXPR_DATA, attributes)?])
+}
+
 struct Program {
     family: TableFamily,
     /// Values that fields are known to have at this point of the rule.
@@ -145,6 +151,14 @@ impl Program {
                     ],
                 )
             }
+            Statement::WriteBits { field, mask, value } => {
+                let (Source::Meta(key), Value::Mark(_), Value::Mark(_)) = (locate(*field).0, mask, value) else {
+                    bail!("{field} cannot be written in part: expected meta mark");
+                };
+                self.load(*field, layout(field.datatype()).1, NFT_REG_1)?;
+                self.bitwise(NFT_REG_1, &bytes(&mask.inverted()), &bytes(&value.masked(mask)))?;
+                self.push("meta", vec![number(NFTA_META_KEY, key)?, number(NFTA_META_SREG, NFT_REG_1)?])
+            }
             Statement::Counter => self.push("counter", Vec::new()),
             Statement::Accept => self.verdict(NF_ACCEPT, None),
             Statement::Drop => self.verdict(NF_DROP, None),
@@ -155,8 +169,7 @@ impl Program {
     }
 
     fn push(&mut self, name: &str, attributes: Vec<Attribute>) -> Result<()> {
-        let expression = vec![attribute(NFTA_EXPR_NAME, name)?, nested(NFTA_EXPR_DATA, attributes)?];
-        self.expressions.push(nested(NFTA_LIST_ELEM, expression)?);
+        self.expressions.push(expression(NFTA_LIST_ELEM, name, attributes)?);
         Ok(())
     }
 
@@ -257,6 +270,11 @@ impl Program {
 
     /// Clears the bits of a register that `mask` lacks.
     fn mask(&mut self, register: u32, mask: &[u8]) -> Result<()> {
+        self.bitwise(register, mask, &vec![0; mask.len()])
+    }
+
+    /// Keeps the bits of a register that `mask` has, then turns over those that `xor` has.
+    fn bitwise(&mut self, register: u32, mask: &[u8], xor: &[u8]) -> Result<()> {
         self.push(
             "bitwise",
             vec![
@@ -264,7 +282,7 @@ impl Program {
                 number(NFTA_BITWISE_DREG, register)?,
                 number(NFTA_BITWISE_LEN, u32::try_from(mask.len())?)?,
                 data(NFTA_BITWISE_MASK, mask)?,
-                data(NFTA_BITWISE_XOR, &vec![0; mask.len()])?,
+                data(NFTA_BITWISE_XOR, xor)?,
             ],
         )
     }

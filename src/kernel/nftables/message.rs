@@ -117,17 +117,17 @@ impl Refusal {
     pub(super) fn explain(self) -> anyhow::Error {
         let creates = matches!(self.error.operation, "NFT_MSG_NEWTABLE" | "NFT_MSG_NEWCHAIN");
         let advice = match (self.error.errno, self.family) {
-            (EPERM, _) => "nf_tables: expected the capability CAP_NET_ADMIN",
+            (EPERM, _) => "expected the capability CAP_NET_ADMIN",
             (EINVAL, _) if self.error.operation == "NFT_MSG_GETGEN" => WITHOUT_NF_TABLES,
             (EOPNOTSUPP, _) if self.error.operation == "NFNL_MSG_BATCH_BEGIN" => WITHOUT_NF_TABLES,
             (ENOENT | EAFNOSUPPORT | EOPNOTSUPP, NFPROTO_INET) if creates => {
-                "nf_tables: expected a kernel with CONFIG_NF_TABLES_INET"
+                "expected a kernel with CONFIG_NF_TABLES_INET"
             }
             (ENOENT | EAFNOSUPPORT | EOPNOTSUPP, NFPROTO_ARP) if creates => {
-                "nf_tables: expected a kernel with CONFIG_NF_TABLES_ARP"
+                "expected a kernel with CONFIG_NF_TABLES_ARP"
             }
             (ENOENT | EAFNOSUPPORT | EOPNOTSUPP, NFPROTO_BRIDGE) if creates => {
-                "nf_tables: expected a kernel with CONFIG_NF_TABLES_BRIDGE"
+                "expected a kernel with CONFIG_NF_TABLES_BRIDGE"
             }
             _ => return self.error.into(),
         };
@@ -135,7 +135,7 @@ impl Refusal {
     }
 }
 
-const WITHOUT_NF_TABLES: &str = "nf_tables: expected a kernel with CONFIG_NF_TABLES";
+const WITHOUT_NF_TABLES: &str = "expected a kernel with CONFIG_NF_TABLES";
 
 /// An object of nf_tables as the kernel describes it.
 #[derive(Debug)]
@@ -222,6 +222,11 @@ impl Attributes {
     /// The number the attribute of this type holds.
     pub(super) fn number(&self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
+    }
+
+    /// The number of 64 bits the attribute of this type holds.
+    pub(super) fn number64(&self, kind: u16) -> Option<u64> {
+        Some(u64::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
     /// The attributes that the attribute of this type holds.

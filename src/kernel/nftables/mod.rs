@@ -17,15 +17,18 @@ mod value;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::libc::{EEXIST, ENOENT, ERESTART};
 
 use crate::addr::IfName;
 use crate::kernel::Error;
-use crate::ruleset::{Element, Set, Table, TableFamily, Value};
+use crate::ruleset::{Element, Name, Set, Table, TableFamily, Value};
+pub use base::Lacking;
 use message::{Answer, Refusal, Request};
 use socket::Socket;
 
+/// Begins each error.
+const WHERE: &str = "nf_tables";
 /// How often the ruleset is looked at again because others changed it meanwhile.
 const TRIES: usize = 100;
 /// How often it is looked at again after a refusal which such a change may explain.
@@ -62,6 +65,22 @@ pub enum Presence {
     Present,
 }
 
+/// What was dropped of the packets from or to an interface since its element is there, as one set says (`dropped_from` or
+/// `dropped_to` of crate::setup::dropped).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drops {
+    /// The family of the set's table.
+    pub family: TableFamily,
+    /// The name of the set.
+    pub set: Name,
+    /// The interface.
+    pub interface: IfName,
+    /// Packets or frames.
+    pub packets: u64,
+    /// Their bytes: those of IP or ARP, of a frame without its Ethernet header.
+    pub bytes: u64,
+}
+
 /// A connection to nf_tables, in the network namespace it was opened in.
 pub struct Nftables {
     socket: Socket,
@@ -73,7 +92,7 @@ impl Nftables {
     /// # Errors
     /// On a kernel without nfnetlink.
     pub fn open() -> Result<Self> {
-        Ok(Self { socket: Socket::open()? })
+        Ok(Self { socket: Socket::open().context(WHERE)? })
     }
 
     /// Makes the tables' base objects where they are missing or not ours, adds the elements that are missing, replaces
@@ -83,6 +102,10 @@ impl Nftables {
     /// # Errors
     /// What the kernel refused; then nothing has changed.
     pub fn commit(&mut self, change: &Change<'_>) -> Result<Outcome> {
+        self.carry_out(change).context(WHERE)
+    }
+
+    fn carry_out(&mut self, change: &Change<'_>) -> Result<Outcome> {
         let (add, remove) = consolidate(change)?;
         let wanted: Vec<_> = add.iter().chain(&remove).copied().collect();
         let mut surprises = 0;
@@ -121,7 +144,7 @@ impl Nftables {
                 Err(error) => return Err(error),
             }
         }
-        bail!("nf_tables: others changed the ruleset {TRIES} times while it was looked at")
+        bail!("others changed the ruleset {TRIES} times while it was looked at")
     }
 
     /// Sends a transaction and returns the first refusal. An acknowledgement would prove nothing: one comes for batches
@@ -140,9 +163,34 @@ impl Nftables {
     /// # Errors
     /// What the kernel refused. A missing set is an empty one.
     pub fn elements_of(&mut self, family: TableFamily, set: &Set, interface: &IfName) -> Result<Vec<Element>> {
-        let mut elements = self.socket.elements(family, set)?;
+        let mut elements = self.elements(family, set)?;
         elements.retain(|element| matches!(element.key.first(), Some(Value::IfName(name)) if name == interface));
         Ok(elements)
+    }
+
+    /// The names of the sets and maps of our table of a family: only for recovery. A missing table has none.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn set_names(&mut self, family: TableFamily) -> Result<Vec<String>> {
+        self.socket.set_names(family)
+    }
+
+    /// What each of the tables lacks, in their order.
+    ///
+    /// # Errors
+    /// What the kernel refused, and a set that is there with another type.
+    pub fn lacking(&mut self, tables: &[Table]) -> Result<Vec<Lacking>> {
+        let (_, seen) = self.socket.look_at_tables(tables).context(WHERE)?;
+        Ok(tables.iter().zip(seen).map(|(table, seen)| seen.lacking(table)).collect())
+    }
+
+    /// All elements of a set.
+    ///
+    /// # Errors
+    /// What the kernel refused. A missing set is an empty one.
+    pub fn elements(&mut self, family: TableFamily, set: &Set) -> Result<Vec<Element>> {
+        self.socket.elements(family, set).context(WHERE)
     }
 
     /// Whether each of the elements is there, in their order.
@@ -150,7 +198,19 @@ impl Nftables {
     /// # Errors
     /// What the kernel refused. In a missing set all elements are absent.
     pub fn present(&mut self, elements: &[Element]) -> Result<Vec<Presence>> {
-        self.socket.look_at_elements(&elements.iter().collect::<Vec<_>>())
+        self.socket.look_at_elements(&elements.iter().collect::<Vec<_>>()).context(WHERE)
+    }
+
+    /// What the elements of these sets counted, a dump a set. Elements without a counter (Linux before 5.7) are left out.
+    ///
+    /// # Errors
+    /// What the kernel refused. A missing set is an empty one.
+    pub fn drops(&mut self, sets: &[(TableFamily, Set)]) -> Result<Vec<Drops>> {
+        let mut all = Vec::new();
+        for (family, set) in sets {
+            all.extend(self.socket.drops(*family, set).context(WHERE)?);
+        }
+        Ok(all)
     }
 
     /// The socket, for a process that can wait to close it: its close waits for a grace period (7 to 15 ms) when

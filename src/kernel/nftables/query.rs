@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use anyhow::{Result, bail};
 use nix::libc::ENOENT;
 
-use super::Presence;
 use super::encode::{self, element_udata};
 use super::message::{Answer, Attributes, Object, Refusal, Request};
 use super::socket::Socket;
 use super::uapi::*;
 use super::value::{bytes, key_bytes, parse, parse_key};
+use super::{Drops, Presence};
 use crate::kernel::Error;
-use crate::ruleset::{Comment, Element, Set, TABLE, TableFamily};
+use crate::ruleset::{Comment, Element, Set, TABLE, TableFamily, Value};
 
 /// Questions in one send: their answers fit into a receive buffer of the default size (212992 bytes) even where each
 /// takes a page.
@@ -53,6 +53,12 @@ impl Socket {
         Ok(stored.filter_map(|stored| decode(family, set, stored)).collect())
     }
 
+    /// What the elements of a set counted.
+    pub(super) fn drops(&mut self, family: TableFamily, set: &Set) -> Result<Vec<Drops>> {
+        let stored = self.dump(family, &set.name)?.into_iter();
+        Ok(stored.filter_map(|stored| drops(family, set, stored)).collect())
+    }
+
     /// Sends questions that have one answer each; what is missing answers nothing.
     pub(super) fn ask(&mut self, requests: Vec<Request>) -> Result<Vec<Option<Object>>> {
         let mut all = Vec::with_capacity(requests.len());
@@ -73,17 +79,34 @@ impl Socket {
         Ok(all)
     }
 
+    /// The names of the sets and maps of our table of a family, none where there is no such table.
+    pub(super) fn set_names(&mut self, family: TableFamily) -> Result<Vec<String>> {
+        let objects = self.dump_objects(&|| encode::dump_sets(family), &format!("table {family} {TABLE}"))?;
+        let name = |object: &Attributes| {
+            let bytes = object.get(NFTA_SET_NAME)?;
+            Some(std::str::from_utf8(bytes).ok()?.trim_end_matches('\0').to_owned())
+        };
+        Ok(objects.iter().filter_map(name).collect())
+    }
+
     /// The elements of a set, none where there is no such set.
     fn dump(&mut self, family: TableFamily, set: &str) -> Result<Vec<Stored>> {
+        let what = format!("set {family} {TABLE} {set}");
+        let objects = self.dump_objects(&|| encode::dump_elements(family, set), &what)?;
+        Ok(objects.iter().flat_map(stored_elements).collect())
+    }
+
+    /// What a dump answers, none where what is dumped is not there.
+    fn dump_objects(&mut self, request: &dyn Fn() -> Result<Request>, what: &str) -> Result<Vec<Attributes>> {
         for _ in 0..DUMPS {
-            let mut stored = Vec::new();
+            let mut objects = Vec::new();
             let mut complete = true;
             let mut done = false;
-            for (_, answer) in self.exchange(vec![encode::dump_elements(family, set)?])? {
+            for (_, answer) in self.exchange(vec![request()?])? {
                 match answer {
                     Answer::Object(object) => {
                         complete &= !object.interrupted;
-                        stored.extend(stored_elements(&object.attributes));
+                        objects.push(object.attributes);
                     }
                     Answer::Done => done = true,
                     Answer::Acknowledged => {}
@@ -92,19 +115,21 @@ impl Socket {
                 }
             }
             if complete && done {
-                return Ok(stored);
+                return Ok(objects);
             }
         }
-        bail!("set {family} {TABLE} {set}: it changed while it was read, {DUMPS} times")
+        bail!("{what}: it changed while it was read, {DUMPS} times")
     }
 }
 
 /// An element as the kernel keeps it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     key: Vec<u8>,
     data: Option<Vec<u8>>,
     udata: Option<Vec<u8>>,
+    /// Packets and bytes, if it counts.
+    count: Option<(u64, u64)>,
 }
 
 /// `NFTA_SET_ELEM_LIST_ELEMENTS { NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE }, .. } .. }`
@@ -116,9 +141,27 @@ pub(super) fn stored_elements(attributes: &Attributes) -> Vec<Stored> {
             key: value(&element, NFTA_SET_ELEM_KEY)?,
             data: value(&element, NFTA_SET_ELEM_DATA),
             udata: element.get(NFTA_SET_ELEM_USERDATA).map(<[u8]>::to_vec),
+            count: count(&element),
         })
     };
     list.each(NFTA_LIST_ELEM).filter_map(decode).collect()
+}
+
+/// The counter among an element's expressions: `NFTA_SET_ELEM_EXPR { NFTA_EXPR_NAME, NFTA_EXPR_DATA {..} }` where it is the only
+/// one, as in our sets, else in a list of them, `NFTA_SET_ELEM_EXPRESSIONS { NFTA_LIST_ELEM {..} .. }`.
+fn count(element: &Attributes) -> Option<(u64, u64)> {
+    let list = element.nested(NFTA_SET_ELEM_EXPRESSIONS);
+    let mut all = element.each(NFTA_SET_ELEM_EXPR).chain(list.iter().flat_map(|list| list.each(NFTA_LIST_ELEM)));
+    let counter = all.find(|it| it.get(NFTA_EXPR_NAME).is_some_and(|name| name.starts_with(b"counter\0")))?;
+    let data = counter.nested(NFTA_EXPR_DATA)?;
+    Some((data.number64(NFTA_COUNTER_PACKETS)?, data.number64(NFTA_COUNTER_BYTES)?))
+}
+
+/// What an element counted, or nothing where it does not count or its key does not begin with an interface.
+pub(super) fn drops(family: TableFamily, set: &Set, stored: Stored) -> Option<Drops> {
+    let (packets, bytes) = stored.count?;
+    let Value::IfName(interface) = parse_key(&set.key, &stored.key)?.into_iter().next()? else { return None };
+    Some(Drops { family, set: set.name.clone(), interface, packets, bytes })
 }
 
 /// The element, or nothing where its key or data is not of the set's types.
@@ -132,6 +175,7 @@ pub(super) fn decode(family: TableFamily, set: &Set, stored: Stored) -> Option<E
     Some(Element { family, set: set.name.clone(), key: parse_key(&set.key, &stored.key)?, data, comment })
 }
 
+/// What is there of an element. What it counted says nothing of that.
 pub(super) fn presence(element: &Element, stored: Option<&Stored>) -> Presence {
     match stored {
         None => Presence::Absent,

@@ -78,7 +78,7 @@ impl Socket {
                 Received::Nothing => break,
             }
         }
-        ensure!(!lost, Error { operation: "nf_tables", errno: ENOBUFS, text: Some("answers were lost".to_owned()) });
+        ensure!(!lost, Error { operation: "recv", errno: ENOBUFS, text: Some("answers were lost".to_owned()) });
         Ok(all)
     }
 
@@ -96,13 +96,10 @@ impl Socket {
                 Err(error) if error.raw_os_error() == Some(EINTR) => {}
                 Err(error) if error.raw_os_error() == Some(EMSGSIZE) => {
                     return Err(error).with_context(|| {
-                        format!(
-                            "nf_tables: a transaction of {} bytes: expected net.core.wmem_max to allow it",
-                            bytes.len()
-                        )
+                        format!("a transaction of {} bytes: expected net.core.wmem_max to allow it", bytes.len())
                     });
                 }
-                Err(error) => return Err(error).context("nf_tables: send"),
+                Err(error) => return Err(error).context("send"),
             }
         }
     }
@@ -115,11 +112,11 @@ impl Socket {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Nothing),
                 Err(error) if error.raw_os_error() == Some(EINTR) => {}
                 Err(error) if error.raw_os_error() == Some(ENOBUFS) => return Ok(Received::Overrun),
-                Err(error) => return Err(error).context("nf_tables: receive"),
+                Err(error) => return Err(error).context("receive"),
             }
         };
-        ensure!(length <= self.received.len(), "nf_tables: an answer of {length} bytes, expected {RECEIVE} at most");
-        Ok(Received::Answers(answers(&self.received).context("nf_tables: an answer is cut short")?))
+        ensure!(length <= self.received.len(), "an answer of {length} bytes, expected {RECEIVE} at most");
+        Ok(Received::Answers(answers(&self.received).context("an answer is cut short")?))
     }
 }
 

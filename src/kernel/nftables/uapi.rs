@@ -73,7 +73,7 @@ pub(super) fn operation(message: u16) -> &'static str {
         NFT_MSG_GETSETELEM => "NFT_MSG_GETSETELEM",
         NFT_MSG_DELSETELEM => "NFT_MSG_DELSETELEM",
         NFT_MSG_GETGEN => "NFT_MSG_GETGEN",
-        _ => "nf_tables",
+        _ => "NFT_MSG",
     }
 }
 
@@ -102,10 +102,13 @@ pub(super) const NFTA_SET_DATA_TYPE: u16 = 6;
 pub(super) const NFTA_SET_DATA_LEN: u16 = 7;
 pub(super) const NFTA_SET_ID: u16 = 10;
 pub(super) const NFTA_SET_USERDATA: u16 = 13;
+pub(super) const NFTA_SET_EXPR: u16 = 17;
 pub(super) const NFT_SET_MAP: u32 = 8;
 pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
 pub(super) const NFTA_SET_ELEM_DATA: u16 = 2;
 pub(super) const NFTA_SET_ELEM_USERDATA: u16 = 6;
+pub(super) const NFTA_SET_ELEM_EXPR: u16 = 7;
+pub(super) const NFTA_SET_ELEM_EXPRESSIONS: u16 = 11;
 pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -115,6 +118,8 @@ pub(super) const NFTA_VERDICT_CODE: u16 = 1;
 pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
 pub(super) const NFTA_EXPR_NAME: u16 = 1;
 pub(super) const NFTA_EXPR_DATA: u16 = 2;
+pub(super) const NFTA_COUNTER_BYTES: u16 = 1;
+pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
 pub(super) const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub(super) const NFTA_IMMEDIATE_DATA: u16 = 2;
 pub(super) const NFTA_BITWISE_SREG: u16 = 1;
@@ -142,6 +147,7 @@ pub(super) const NFTA_EXTHDR_FLAGS: u16 = 5;
 pub(super) const NFTA_EXTHDR_OP: u16 = 6;
 pub(super) const NFTA_META_DREG: u16 = 1;
 pub(super) const NFTA_META_KEY: u16 = 2;
+pub(super) const NFTA_META_SREG: u16 = 3;
 pub(super) const NFTA_GEN_ID: u16 = 1;
 
 // linux/netfilter/nf_tables.h: values
@@ -159,6 +165,7 @@ pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 pub(super) const NFT_EXTHDR_OP_IPV6: u32 = 0;
 pub(super) const NFT_META_PROTOCOL: u32 = 1;
+pub(super) const NFT_META_MARK: u32 = 3;
 pub(super) const NFT_META_IIFNAME: u32 = 6;
 pub(super) const NFT_META_OIFNAME: u32 = 7;
 pub(super) const NFT_META_IIFTYPE: u32 = 8;
@@ -199,5 +206,6 @@ pub(super) const TYPE_ETHERADDR: u32 = 9;
 pub(super) const TYPE_ETHERTYPE: u32 = 10;
 pub(super) const TYPE_ARPOP: u32 = 11;
 pub(super) const TYPE_INET_PROTOCOL: u32 = 12;
+pub(super) const TYPE_MARK: u32 = 19;
 pub(super) const TYPE_ARPHRD: u32 = 21;
 pub(super) const TYPE_IFNAME: u32 = 41;

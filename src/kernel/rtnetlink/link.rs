@@ -1,6 +1,6 @@
 //! Links: what the kernel reports of them, and the message that changes one.
 
-use netlink_packet_core::{DefaultNla, Emitable, NLM_F_REPLACE, Parseable};
+use netlink_packet_core::{DefaultNla, Emitable, NLM_F_DUMP, NLM_F_REPLACE, Parseable};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoPortKind,
@@ -56,10 +56,14 @@ pub struct LinkState {
     pub up: bool,
     /// The number of its bridge; 0 is none.
     pub controller: u32,
+    /// IFLA_GROUP.
+    pub group: u32,
     /// IFLA_INFO_KIND, such as `bridge`.
     pub kind: Option<String>,
     /// Of a bridge.
     pub bridge: Option<BridgeState>,
+    /// Whether it is a port of Open vSwitch's datapath in the kernel (IFLA_INFO_SLAVE_KIND).
+    pub in_openvswitch: bool,
     /// IFLA_BRPORT_GROUP_FWD_MASK, of the port of a bridge.
     pub group_forwarding: Option<u16>,
     /// Values of [`DEVCONF`], in its order; none where the family is off on this link.
@@ -191,8 +195,7 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
         By::Name(name) => message.attributes.push(LinkAttribute::IfName(name.to_string())),
         By::Index(index) => message.header.index = index,
     }
-    let skip = RTEXT_FILTER_SKIP_STATS.to_ne_bytes().to_vec();
-    message.attributes.push(LinkAttribute::Other(DefaultNla::new(IFLA_EXT_MASK, skip)));
+    message.attributes.push(without_statistics());
     let question = Request { operation: "RTM_GETLINK", message: RouteNetlinkMessage::GetLink(message), flags: 0 };
     let mut found = None;
     let asked = netlink.each_answer(question, |_, payload| {
@@ -206,6 +209,26 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
     }
 }
 
+/// All links, those with an unusual name left out.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn links(netlink: &mut Netlink) -> Result<Vec<LinkState>, Error> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(without_statistics());
+    let message = RouteNetlinkMessage::GetLink(message);
+    let mut links = Vec::new();
+    netlink.each_answer(Request { operation: "RTM_GETLINK", message, flags: NLM_F_DUMP }, |_, payload| {
+        links.extend(LinkMessage::parse(payload).ok().and_then(|it| link_state(&it)));
+        true
+    })?;
+    Ok(links)
+}
+
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::Other(DefaultNla::new(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes().to_vec()))
+}
+
 fn link_state(message: &LinkMessage) -> Option<LinkState> {
     let mut name = None;
     let mut state = LinkState {
@@ -215,8 +238,10 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         controller: 0,
+        group: 0,
         kind: None,
         bridge: None,
+        in_openvswitch: false,
         group_forwarding: None,
         devconf: [None; DEVCONF.len()],
     };
@@ -226,10 +251,12 @@ fn link_state(message: &LinkMessage) -> Option<LinkState> {
             LinkAttribute::Address(it) => state.mac = it.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Mtu(it) => state.mtu = *it,
             LinkAttribute::Controller(it) => state.controller = *it,
+            LinkAttribute::Group(it) => state.group = *it,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => state.kind = Some(kind.to_string()),
+                        LinkInfo::PortKind(InfoPortKind::Other(kind)) => state.in_openvswitch = kind == "openvswitch",
                         LinkInfo::Data(InfoData::Bridge(data)) => state.bridge = Some(bridge_state(data)),
                         LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
                             state.group_forwarding = port.iter().find_map(|it| match it {

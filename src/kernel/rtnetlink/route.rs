@@ -26,12 +26,15 @@ pub fn rule(rule: &plan::Rule, add: bool) -> Request {
     message.header.family = address_family(rule.family);
     message.header.action = RuleAction::ToTable;
     // Tables above 255 do not fit the header: it says 0 (RT_TABLE_UNSPEC) and the attribute holds for all.
-    message.attributes = vec![
-        RuleAttribute::Iifname(rule.iif.to_string()),
+    message.attributes = match &rule.selector {
+        plan::RuleSelector::Iif(name) => vec![RuleAttribute::Iifname(name.to_string())],
+        plan::RuleSelector::Mark(mark) => vec![RuleAttribute::FwMark(mark.value), RuleAttribute::FwMask(mark.mask)],
+    };
+    message.attributes.extend([
         RuleAttribute::Table(rule.table),
         RuleAttribute::Priority(rule.preference),
         RuleAttribute::Protocol(RouteProtocol::from(rule.protocol)),
-    ];
+    ]);
     if add {
         let flags = creation(false);
         Request { operation: "RTM_NEWRULE", message: RouteNetlinkMessage::NewRule(message), flags }

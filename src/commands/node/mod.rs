@@ -1,0 +1,109 @@
+//! `node up` and `node down`: the node's uplink, by ifupdown's variables or by options. `node bridges`: bridges for private
+//! networks, each over a VLAN.
+
+mod asked;
+pub(super) mod bridges;
+pub(super) mod ifupdown;
+mod uplink;
+mod values;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use lexopt::prelude::*;
+
+use self::asked::Asked;
+pub(super) use self::uplink::recorded_plan;
+pub(crate) use self::uplink::{down, plan, up};
+use crate::log::Log;
+use crate::plan::{Plan, Verb};
+use crate::settings::Settings;
+
+/// What `--help` prints.
+pub(super) const HELP: &str = "\
+Usage: snf-network node up|down [OPTIONS]
+       snf-network node bridges up|down OPTIONS   (node bridges --help)
+
+Sets up the uplink of routed guests, or undoes it. Without --dev the variables of ifupdown tell what to do (IFACE, ADDRFAM,
+IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ROUTES, IF_IP_FORWARDING, IF_IP_PROXY_ARP, IF_IP_PROXY_NDP, IF_ARP_IP).
+
+  --dev DEV            the uplink
+  --table TABLE        the guests' routing table, by name or number (default: main)
+  --gateway ADDRESS    the external router; may be given once per family
+  --routes PREFIX...   prefixes on the uplink's link, separated by spaces or commas; may be given again
+  --arp-ip ADDRESS     sender address of ARP requests that leave DEV
+  --family inet|inet6  only this family (default: those of the addresses given; down: both)
+  --no-forwarding      leave forwarding alone
+  --no-proxy           do not answer for the guests on DEV
+  --dry-run            up only: print the commands that would do the same
+";
+
+/// Runs `node`.
+///
+/// # Errors
+/// What was asked for wrongly, or what failed on which object.
+pub fn run(arguments: &[OsString]) -> Result<()> {
+    let mut words = lexopt::Parser::from_args(arguments);
+    let mut verb = None;
+    let mut asked = Asked::default();
+    let mut by_options = false;
+    while let Some(word) = words.next().context("node")? {
+        let word = match word {
+            Long(name) => format!("--{name}"),
+            Short(name) => format!("-{name}"),
+            Value(word) => word.to_string_lossy().into_owned(),
+        };
+        match word.as_str() {
+            "--help" | "-h" => return print(HELP),
+            "up" | "down" if verb.is_none() => verb = Some(if word == "up" { Verb::Add } else { Verb::Remove }),
+            "bridges" if verb.is_none() && !by_options => return bridges::run(&mut words),
+            _ => {
+                by_options = true;
+                asked.option(&word, &mut words)?;
+            }
+        }
+    }
+    let verb = verb.context("node: expected up, down or bridges, see snf-network node --help")?;
+    let asked = if by_options { Some(asked) } else { ifupdown::asked()? };
+    asked.map_or(Ok(()), |asked| carry_out(verb, &asked))
+}
+
+/// Runs `node up` or `node down` for ifupdown, which calls us for every interface there is.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_hook(verb: Verb) -> Result<()> {
+    ifupdown::asked_by_hook(verb)?.map_or(Ok(()), |asked| carry_out(verb, &asked))
+}
+
+fn carry_out(verb: Verb, asked: &Asked) -> Result<()> {
+    let device = asked.device.clone().context("node: --dev (or IFACE) is missing, expected the uplink's name")?;
+    let name = if verb == Verb::Add { "node up" } else { "node down" };
+    let (settings, warnings) = Settings::load().context(name)?;
+    let mut log = Log::new(["", name, device.as_str(), "-"]);
+    for warning in warnings {
+        log.line(format!("warning: {warning}"));
+    }
+    let mut done = asked.check(verb);
+    for family in asked.families(verb) {
+        if done.is_ok() {
+            done = match verb {
+                Verb::Add if asked.dry_run => print_plan(&plan(&asked.uplink(&device, family, &settings)?, &settings)?),
+                Verb::Add => up(&asked.uplink(&device, family, &settings)?, &settings, &mut log),
+                Verb::Remove => down(&device, family, &settings, &mut log),
+            };
+        }
+    }
+    super::conclude(done, &mut log, &settings, &format!("{name} {device}"))
+}
+
+fn print_plan(plan: &Plan) -> Result<()> {
+    print(&plan.to_string())
+}
+
+/// Prints; a reader who went away is no error.
+fn print(text: &str) -> Result<()> {
+    let _nobody_listens = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}

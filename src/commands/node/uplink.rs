@@ -1,0 +1,185 @@
+//! One family of the node's uplink comes or goes: what is recorded of it, what stood before, and the walks over its Plan.
+
+use anyhow::{Context, Result};
+
+use super::values::{parsed, prefixes};
+use crate::addr::{Family, IfName};
+use crate::commands::announcer;
+use crate::deadline;
+use crate::kernel::{Kernel, read_sysctl};
+use crate::log::Log;
+use crate::plan::{Object, Plan, Verb};
+use crate::reconcile;
+use crate::record::{settings_of, settings_text};
+use crate::settings::Settings;
+use crate::setup::Before;
+use crate::setup::routed::PROXY_DELAY;
+use crate::setup::uplink::{self, Uplink};
+use crate::state::{self, State, Variables};
+
+/// The larger of this and the interface's own holds (ip-sysctl.rst of the kernel).
+const STRICT_REVERSE_PATH: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
+
+/// What is recorded of an uplink.
+fn variables(uplink: &Uplink, before: &Before) -> Variables {
+    let text = |value: Option<String>| value.unwrap_or_default();
+    [
+        ("IFACE", uplink.device.to_string()),
+        ("TABLE", uplink.table.to_string()),
+        ("GATEWAY", text(uplink.gateway.map(|it| it.to_string()))),
+        ("ROUTES", uplink.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        ("ARP_IP", text(uplink.arp_ip.map(|it| it.to_string()))),
+        ("FORWARDING", u8::from(uplink.forwarding).to_string()),
+        ("PROXY", u8::from(uplink.proxy).to_string()),
+        ("MARK", text(uplink.mark.map(|it| it.to_string()))),
+        ("BEFORE_UP", u8::from(before.up).to_string()),
+        ("BEFORE_SETTINGS", settings_text(&before.settings)),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .to_vec()
+}
+
+fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Before)> {
+    let get = |key: &str| variables.iter().find(|it| it.0 == key).map(|it| it.1.as_str()).filter(|it| !it.is_empty());
+    let uplink = Uplink {
+        device: parsed("IFACE", get("IFACE").unwrap_or_default())?,
+        family,
+        table: parsed("TABLE", get("TABLE").unwrap_or_default())?,
+        gateway: get("GATEWAY").map(|it| parsed("GATEWAY", it)).transpose()?,
+        routes: prefixes("ROUTES", get("ROUTES").unwrap_or_default())?,
+        arp_ip: get("ARP_IP").map(|it| parsed("ARP_IP", it)).transpose()?,
+        forwarding: get("FORWARDING") == Some("1"),
+        proxy: get("PROXY") == Some("1"),
+        mark: get("MARK").map(|it| parsed("MARK", it)).transpose()?,
+    };
+    let settings = settings_of(get("BEFORE_SETTINGS").unwrap_or_default());
+    Ok((uplink, Before { up: get("BEFORE_UP") == Some("1"), settings, ..Before::default() }))
+}
+
+/// The uplink that is recorded, and its Plan.
+///
+/// # Errors
+/// If the record is not what this program writes.
+pub(in crate::commands) fn recorded_plan(variables: &Variables, family: Family) -> Result<(Uplink, Plan)> {
+    let (uplink, before) = recorded(variables, family)?;
+    let plan = uplink::plan(&uplink, &before);
+    Ok((uplink, plan))
+}
+
+/// What the uplink and the node are like before us.
+fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before> {
+    let link = kernel.link(device)?.cloned();
+    let link = link.with_context(|| format!("\"{device}\": there is no such interface"))?;
+    let mut settings = Vec::new();
+    for key in ["forwarding", "proxy_arp", "proxy_ndp", "rp_filter"] {
+        settings.extend(link.setting(family, key).map(|value| (family, key, value)));
+    }
+    let folder = format!("/proc/sys/net/{}", family.sysctl());
+    for (key, file) in [
+        (PROXY_DELAY, format!("{folder}/neigh/{device}/{PROXY_DELAY}")),
+        ("all.forwarding", format!("{folder}/conf/all/forwarding")),
+        ("all.proxy_ndp", format!("{folder}/conf/all/proxy_ndp")),
+    ] {
+        let value = read_sysctl(&file).context(file)?;
+        settings.extend(value.map(|value| (family, key, value)));
+    }
+    Ok(Before { up: link.up, settings, ..Before::default() })
+}
+
+/// What is recorded of one family of an uplink, and what stood there before the first of it.
+fn known(kernel: &mut Kernel, state: &State, uplink: &Uplink) -> Result<(Vec<(Uplink, Before)>, Before)> {
+    let old = state.records.iter().map(|it| recorded(it, uplink.family)).collect::<Result<Vec<_>>>()?;
+    let before = match old.last() {
+        Some((_, before)) => before.clone(),
+        None => before(kernel, &uplink.device, uplink.family)?,
+    };
+    Ok((old, before))
+}
+
+/// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since.
+fn marked(uplink: Uplink, settings: &Settings) -> Uplink {
+    let mark = uplink.mark.or_else(|| settings.routing_mark_mask.of_table(uplink.table));
+    Uplink { mark, ..uplink }
+}
+
+/// What [`up`] would do, as commands.
+///
+/// # Errors
+/// As [`up`], before it touches the kernel.
+pub(crate) fn plan(uplink: &Uplink, settings: &Settings) -> Result<Plan> {
+    let state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
+    let (_, before) = known(&mut Kernel::open()?, &state, uplink)?;
+    Ok(uplink::plan(uplink, &before))
+}
+
+/// Sets up one family of an uplink.
+///
+/// # Errors
+/// What failed, on which object.
+pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<()> {
+    let mut kernel = Kernel::open()?;
+    let mut state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
+    let (old, before) = known(&mut kernel, &state, uplink)?;
+    let plan = uplink::plan(uplink, &before);
+    let variables = variables(uplink, &before);
+    let records = state.records.clone();
+    state.write(records.into_iter().filter(|it| *it != variables).chain([variables.clone()]).collect())?;
+    let mut leftover = Plan::default();
+    for (old, _) in old.iter().cloned() {
+        let gone = reconcile::difference(&uplink::plan(&marked(old, settings), &before), &plan);
+        leftover.elements.extend(gone.elements);
+        leftover.objects.extend(gone.objects);
+    }
+    let elements = std::mem::take(&mut leftover.elements);
+    if let Err(error) = reconcile::apply(&mut kernel, &plan, &elements) {
+        deadline::grace();
+        if old.is_empty() && reconcile::remove(&mut kernel, &plan, true).is_empty() {
+            state.write(Vec::new())?;
+        }
+        return Err(error);
+    }
+    for object in &plan.objects {
+        log.line(object.line(Verb::Add));
+    }
+    if let Some(failure) = reconcile::remove(&mut kernel, &leftover, true).into_iter().next() {
+        return Err(failure);
+    }
+    if uplink.family == Family::V4 && read_sysctl(STRICT_REVERSE_PATH)? == Some(1) {
+        log.say(format!(
+            "warning: {STRICT_REVERSE_PATH} is 1 and overrules each TAP's own 0: guests are cut off, set it to 0 or 2"
+        ));
+    }
+    state.write(vec![variables])?;
+    state::record_table(&settings.state_dir, uplink.table, &uplink.device)?;
+    announcer::detach(kernel.into_lingering(), None);
+    Ok(())
+}
+
+/// Undoes [`up`].
+///
+/// # Errors
+/// What could not be removed.
+pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &mut Log) -> Result<()> {
+    let mut state = State::of_uplink(&settings.state_dir, device, family)?;
+    let mut kernel = Kernel::open()?;
+    let live = kernel.link(device)?.is_some();
+    for variables in state.records.clone().iter().rev() {
+        let (uplink, before) = recorded(variables, family)?;
+        let uplink = marked(uplink, settings);
+        let mut plan = uplink::plan(&uplink, &before);
+        if state::other_uplinks(&settings.state_dir, device, family)? {
+            // Another uplink needs what is set for all.
+            plan.objects.retain(|it| !matches!(it, Object::Sysctl(it) if it.interface.is_none()));
+        }
+        let failures = reconcile::remove(&mut kernel, &plan, live);
+        if let Some(failure) = failures.into_iter().next() {
+            return Err(failure);
+        }
+        for object in reconcile::removal_order(&plan).concat() {
+            log.line(object.line(Verb::Remove));
+        }
+        state::forget_table(&settings.state_dir, uplink.table, device);
+    }
+    announcer::detach(kernel.into_lingering(), None);
+    state.write(Vec::new())
+}

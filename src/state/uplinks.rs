@@ -1,0 +1,125 @@
+//! What is recorded of the node's uplinks: a file per device and family, and which of them a routing table leads through.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+
+use super::{LOCKS, MAKING, State, Variables, lock, lock_file};
+use crate::addr::{Family, IfName};
+use crate::files::Folder;
+
+/// Folder of what is recorded of the node's uplinks, a file per device and family.
+const UPLINKS: &str = "uplinks-by-device";
+/// Folder that names the uplink of each routing table.
+const TABLES: &str = "uplinks-by-table";
+/// Longest name of a device, and a line end.
+const LONGEST: u64 = 16;
+
+impl State {
+    /// Waits for the lock of one family of an uplink and reads what is recorded of it.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub fn of_uplink(folder: &Path, device: &IfName, family: Family) -> Result<Self> {
+        let path = Path::new(UPLINKS).join(uplink_file(device, family));
+        // All uplinks share settings of the node, so they share a lock.
+        Self::at(folder, path, UPLINKS, Some(UPLINKS))
+    }
+
+    /// Reads what is recorded of one family of an uplink, without waiting for a run that is under way.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be understood.
+    pub fn peek_uplink(folder: &Path, device: &IfName, family: Family) -> Result<Vec<Variables>> {
+        Self::peek_at(folder, &Path::new(UPLINKS).join(uplink_file(device, family)))
+    }
+}
+
+/// Keeps all runs for the node's uplinks away.
+pub struct UplinksLock(#[expect(dead_code, reason = "the lock goes when the file is closed")] File);
+
+/// Waits for the lock of the uplinks.
+///
+/// # Errors
+/// If the folder cannot be made or the lock not be taken.
+pub fn lock_uplinks(folder: &Path) -> Result<UplinksLock> {
+    let locked = lock::take(lock_file(folder, UPLINKS)?);
+    locked.map(UplinksLock).with_context(|| format!("STATE_DIR: {}/{LOCKS}/{UPLINKS}", folder.display()))
+}
+
+/// The uplinks of which anything is recorded, by device and family.
+///
+/// # Errors
+/// If the folder is there and cannot be read.
+pub fn uplinks(folder: &Path) -> Result<Vec<(IfName, Family)>> {
+    let folder = folder.join(UPLINKS);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("STATE_DIR: {}", folder.display()))?,
+    };
+    let uplink_of = |name: &str| {
+        let (device, family) = name.rsplit_once('.')?;
+        let family = Family::BOTH.into_iter().find(|it| it.sysctl() == family)?;
+        Some((device.parse().ok()?, family))
+    };
+    let mut uplinks: Vec<_> = entries.filter_map(|entry| uplink_of(entry.ok()?.file_name().to_str()?)).collect();
+    uplinks.sort_unstable();
+    Ok(uplinks)
+}
+
+/// When the records of a family of an uplink were written.
+pub fn uplink_written(folder: &Path, device: &IfName, family: Family) -> Option<SystemTime> {
+    fs::metadata(folder.join(UPLINKS).join(uplink_file(device, family))).ok()?.modified().ok()
+}
+
+fn uplink_file(device: &IfName, family: Family) -> String {
+    format!("{device}.{}", family.sysctl())
+}
+
+/// Whether anything is recorded of that family of another uplink.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn other_uplinks(folder: &Path, device: &IfName, family: Family) -> Result<bool> {
+    let (own, kin) = (uplink_file(device, family), format!(".{}", family.sysctl()));
+    let entries = fs::read_dir(folder.join(UPLINKS)).context("STATE_DIR")?;
+    let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.any(|name| name.ends_with(&kin) && name != own))
+}
+
+/// Records through which device a table's default route leads: a hint, which saves the next ifup a dump of the table.
+///
+/// # Errors
+/// Those of writing a file.
+pub fn record_table(folder: &Path, table: u32, device: &IfName) -> Result<()> {
+    let path = table_file(table);
+    let making = PathBuf::from(format!("{}{MAKING}", path.display()));
+    let write = |folder: &Folder| {
+        folder.make_folder(TABLES)?;
+        folder.fresh(&making, 0o644)?.write_all(device.as_str().as_bytes())?;
+        folder.rename(&making, folder, &path)
+    };
+    let written = Folder::of_ours(folder).and_then(|folder| write(&folder));
+    written.with_context(|| format!("STATE_DIR: {}", folder.join(&path).display()))
+}
+
+/// Undoes [`record_table`], if it is this device that is recorded.
+pub fn forget_table(folder: &Path, table: u32, device: &IfName) {
+    if uplink_of_table(folder, table).as_ref() == Some(device) {
+        // Only a hint: left behind, it costs a question.
+        let _gone_or_harmless = Folder::open(folder).and_then(|folder| folder.remove(&table_file(table)));
+    }
+}
+
+/// The device that was recorded for a table.
+pub fn uplink_of_table(folder: &Path, table: u32) -> Option<IfName> {
+    let text = Folder::open(folder).ok()?.read_ours(&table_file(table), LONGEST).ok()??;
+    String::from_utf8(text).ok()?.parse().ok()
+}
+
+fn table_file(table: u32) -> PathBuf {
+    Path::new(TABLES).join(table.to_string())
+}
