@@ -2,7 +2,7 @@
 
 use anyhow::{Error, Result};
 
-use super::Batch;
+use super::batch::Batch;
 use crate::addr::IfName;
 use crate::kernel::Kernel;
 use crate::kernel::nftables::Change;
@@ -168,5 +168,5 @@ fn commit<'m>(kernel: &mut Kernel, mendings: impl Iterator<Item = &'m Mending> +
     let mut remove: Vec<_> = mendings.flat_map(|it| &it.gone.elements).cloned().collect();
     by_set(&mut add);
     by_set(&mut remove);
-    kernel.commit(&Change { tables: &tables, add: &add, remove: &remove })
+    kernel.commit(&Change { tables: &tables, add: &add, remove: &remove, fresh: false })
 }

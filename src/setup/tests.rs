@@ -233,3 +233,18 @@ fn a_port_of_open_vswitch_has_its_vlans_before_it_is_up() {
     let removal = [elsewhere, "ip link set dev tap5 down"];
     assert_eq!(commands("7", "OVSDB_SOCKET=/x/db.sock\n", crate::plan::Verb::Remove), removal);
 }
+
+#[test]
+fn no_set_goes_while_the_chains_stand() {
+    for table in base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[100]) {
+        let statements: Vec<_> = table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.0).collect();
+        for set in &table.sets {
+            let uses = |it: &&Statement| match it {
+                Statement::Lookup { set: name, .. } | Statement::Write { map: name, .. } => *name == set.name,
+                _ => false,
+            };
+            // The kernel refuses to delete a set in use, so whoever finds the chains whole need not look for the sets.
+            assert!(statements.iter().copied().any(|it| uses(&it)), "{} of {table}", set.name);
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::encode::{self, chain_udata, set_flags};
-use super::message::{Attributes, Request};
+use super::message::{Attributes, Object, Request};
 use super::socket::Socket;
 use super::uapi::*;
 use super::value::{key_layout, layout};
@@ -69,6 +69,17 @@ impl SeenTable {
 }
 
 impl Socket {
+    /// Whether all chains of the tables are as they should be.
+    pub(super) fn chains_stand(&mut self, tables: &[Table]) -> Result<bool> {
+        let chains = || tables.iter().flat_map(|table| table.chains.iter().map(move |chain| (table, chain)));
+        let requests = chains().map(|(table, chain)| encode::get_chain(table.family, chain)).collect::<Result<_>>()?;
+        let answers = self.ask(requests)?;
+        let stands = |((table, chain), object): ((&Table, &Chain), Option<Object>)| {
+            object.is_some_and(|it| seen_chain(table, chain, &it.attributes) == SeenChain::Complete)
+        };
+        Ok(chains().zip(answers).all(stands))
+    }
+
     /// The generation of the ruleset, and then what is there of the tables.
     ///
     /// # Errors
