@@ -102,7 +102,7 @@ fn its_json() -> Result<()> {
         "uplinks": ["eth1"],
         "setups": ["ip-less-routed"],
         "addresses": ["10.0.0.2", WEB1.ip6.to_string()],
-        "dropped": null,
+        "dropped": 0,
         "state": "in sync",
         "drift": [],
         "error": null,
