@@ -20,6 +20,7 @@ pub mod setting;
 pub mod snapshot;
 pub mod topology;
 pub mod xenstore;
+pub mod xenstored;
 
 use std::fmt;
 use std::thread;

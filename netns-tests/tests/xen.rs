@@ -13,6 +13,7 @@ use crate::harness::nic::{Nic, Outcome};
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{OUTSIDE, OUTSIDE6, Site};
 use crate::harness::xenstore::{Manners, Xenstore};
+use crate::harness::xenstored::Xenstored;
 
 pub const TESTS: &[Test] = &[
     ("xen::routed", routed),
@@ -25,6 +26,7 @@ pub const TESTS: &[Test] = &[
     ("xen::a_xenstore_that_does_not_answer", a_xenstore_that_does_not_answer),
     ("xen::a_lock_that_is_held", a_lock_that_is_held),
     ("xen::bad_answers", bad_answers),
+    ("xen::debians_own_xenstored", debians_own_xenstored),
 ];
 
 const NAME: &str = "/local/domain/7/name";
@@ -298,4 +300,23 @@ fn bad_answers() -> Result<()> {
     let written = "xenstore: write backend/vif/7/0/hotplug-status: EACCES; Xen was not told: xenstore: write";
     xen.hotplug("online")?.fails(&[written])?;
     xen.wrote(&[])
+}
+
+fn debians_own_xenstored() -> Result<()> {
+    let xen = Xen::new(Manners::Good, &[])?;
+    let guest = xen.site.node.plug("vif7.0", WEB1)?;
+    xen.describe(&xen.nic())?;
+    let store = Xenstored::start()?;
+    let rundir = store.rundir().to_string_lossy().into_owned();
+    let variables = [("XENSTORED_RUNDIR", rundir.as_str())];
+    // No name: the store has no such domain.
+    xen.hotplug_with("online type_if=vif", &variables)?.fails(&["/local/domain/7/name is missing"])?;
+    ensure!(store.read(STATUS)? == "error", "{}", store.read(STATUS)?);
+    ensure!(store.read(ERROR)?.contains("/local/domain/7/name"), "{}", store.read(ERROR)?);
+    store.write(NAME, &format!("{}--incoming", WEB1.name))?;
+    xen.hotplug_with("online type_if=vif", &variables)?.succeeds()?;
+    ensure!(store.read(STATUS)? == "connected", "{}", store.read(STATUS)?);
+    guest.ping(OUTSIDE)?;
+    guest.ping(OUTSIDE6)?;
+    xen.hotplug_with("offline type_if=vif", &variables)?.succeeds().map(drop)
 }
