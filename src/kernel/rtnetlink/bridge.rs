@@ -14,6 +14,7 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::attributes::{attribute, attributes, number, text};
 use crate::addr::IfName;
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, Request};
@@ -192,34 +193,6 @@ fn links_where(kind: u16, value: &[u8]) -> Vec<u8> {
     payload.extend(attribute(kind, value));
     payload.extend(attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes()));
     payload
-}
-
-/// struct nlattr with its value, padded to four bytes.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-/// Type (without its flags) and value of each attribute, up to the first that is cut short.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
-        let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?);
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        // Not NLA_F_NESTED, not NLA_F_NET_BYTEORDER.
-        Some((kind & 0x3fff, value))
-    })
-}
-
-pub(super) fn number(value: &[u8]) -> Option<u32> {
-    value.first_chunk().copied().map(u32::from_ne_bytes)
-}
-
-fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
 }
 
 #[cfg(test)]

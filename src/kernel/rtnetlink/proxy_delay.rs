@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use super::address_family;
-use super::bridge::{attributes, number};
+use super::attributes::{attributes, number};
 use crate::addr::Family;
 use crate::kernel::error::Error;
 use crate::kernel::netlink::Netlink;
