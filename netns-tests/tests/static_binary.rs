@@ -79,7 +79,7 @@ impl Alone {
         fs::write(
             root.0.join("settings"),
             format!(
-                "STATE_DIR=/state\nLOGFILE=/log\nNFDHCPD_STATE_DIR=/nfdhcpd\nGANETI_NIC_DIR=/nic\n\
+                "STATE_DIR=/state\nLOGFILE=/snf-network.log\nNFDHCPD_STATE_DIR=/nfdhcpd\nGANETI_NIC_DIR=/nic\n\
                  SERVER=127.0.0.1\nFZONE={FORWARD}\nKEYFILE=/key\n"
             ),
         )?;
@@ -244,7 +244,7 @@ impl Alone {
         self.run(name, options, &[("INTERFACE", "tap0"), ("INSTANCE", WEB1.name)])?.succeeds()?;
         let speaker = if name == "log" { "log" } else { "script" };
         let expected = format!(" {speaker} tap0 {}: a line of {speaker}\n", WEB1.name);
-        let log = fs::read_to_string(self.root.0.join("log"))?;
+        let log = fs::read_to_string(self.root.0.join("snf-network.log"))?;
         ensure!(log.contains(&expected), "no {expected:?} in {log}");
         Ok(())
     }
