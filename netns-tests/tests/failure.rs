@@ -133,15 +133,22 @@ fn a_set_of_another_type() -> Result<()> {
     let netns = &site.node.netns;
     let _guest = site.node.plug("tap0", WEB1)?;
     netns.ip("link add br0 type bridge")?;
-    let theirs = "table bridge snf-network { set filtered { type ifname; flags timeout; }; }";
-    netns.fed(Command::new("nft").args(["-f", "-"]), theirs)?;
-    let before = Snapshot::of(netns)?;
     let nic = site.node.nic("tap0", WEB1).bridged("br0").set("NETWORK_TAGS", "private-filtered");
     let nic = nic.set("NETWORK_MAC_PREFIX", "aa:00:00");
-    let said = "ifup tap0: nf_tables: set bridge snf-network filtered has another type";
-    leaves_nothing(&site.node, &before, nic.ifup()?, &[said, "nft delete table bridge snf-network"])?;
-    netns.output(Command::new("nft").args(["delete", "table", "bridge", "snf-network"]))?;
-    nic.ifup()?.succeeds().map(drop)
+    // The same key with other flags; keys of another length.
+    for key in ["type ifname; flags timeout;", "type ether_addr;", "type ifname . ether_addr;"] {
+        let theirs = format!("table bridge snf-network {{ set filtered {{ {key} }}; }}");
+        netns.fed(Command::new("nft").args(["-f", "-"]), &theirs)?;
+        let before = Snapshot::of(netns)?;
+        let said = "ifup tap0: nf_tables: set bridge snf-network filtered has another type";
+        let cure = "remove it with: nft delete table bridge snf-network";
+        leaves_nothing(&site.node, &before, nic.ifup()?, &[said, cure]).context(key)?;
+        netns.output(Command::new("nft").args(["delete", "table", "bridge", "snf-network"]))?;
+    }
+    // One that this NIC does not need is nobody's concern.
+    netns.fed(Command::new("nft").args(["-f", "-"]), "table inet snf-network { set guarded { type ipv4_addr; }; }")?;
+    nic.ifup()?.succeeds()?;
+    nic.ifdown()?.succeeds().map(drop)
 }
 
 fn no_permission() -> Result<()> {

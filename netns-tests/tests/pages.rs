@@ -20,6 +20,7 @@ pub mod made;
 pub const TESTS: &[Test] = &[
     ("pages::manual_pages_are_clean_and_whole", manual_pages_are_clean_and_whole),
     ("pages::shells_complete_commands_and_options", shells_complete_commands_and_options),
+    ("pages::units_name_commands", units_name_commands),
     ("pages::the_log_rotates_beside_ganetis_own_file", the_log_rotates_beside_ganetis_own_file),
     ("pages::the_extra_script_does_what_it_says", the_extra_script_does_what_it_says),
 ];
@@ -107,6 +108,30 @@ fn shells_complete_commands_and_options() -> Result<()> {
     ensure!(fish("snf-network node --fam")?.starts_with("--family\tonly this family"));
     // Its completions need a terminal: only that it reads them.
     printed(Command::new("zsh").arg("-n").arg(files.folder.join("_snf-network")))?;
+    Ok(())
+}
+
+/// Whatever the units of both folders start of this program is one of its commands.
+fn units_name_commands() -> Result<()> {
+    let mut started = 0;
+    for folder in [packaging("systemd"), format!("{}/contrib/systemd", env!("CARGO_MANIFEST_DIR"))] {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let text = fs::read_to_string(&path)?;
+            let lines = text.lines().filter(|line| line.starts_with("Exec"));
+            let words = lines.map(|line| line.split_once('=').map_or("", |it| it.1).split_whitespace());
+            for mut words in words {
+                if !words.next().is_some_and(|program| program.ends_with("/snf-network")) {
+                    continue;
+                }
+                let verb = words.next().unwrap_or_default();
+                let known = COMMANDS.iter().any(|command| command.names.contains(&verb));
+                ensure!(known, "{}: {verb:?} is no command", path.display());
+                started += 1;
+            }
+        }
+    }
+    ensure!(started >= 4, "only {started} lines were found");
     Ok(())
 }
 

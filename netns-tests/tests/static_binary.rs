@@ -13,6 +13,7 @@ use crate::Test;
 use crate::harness::build::static_build;
 use crate::harness::guest::WEB1;
 use crate::harness::nameserver::{FORWARD, Kind, Lab};
+use crate::harness::netns::Netns;
 use crate::harness::nic::{Nic, Outcome};
 use crate::harness::port::Capture;
 use crate::harness::snapshot::Snapshot;
@@ -78,7 +79,7 @@ impl Alone {
         fs::write(
             root.0.join("settings"),
             format!(
-                "STATE_DIR=/state\nLOGFILE=/log\nNFDHCPD_STATE_DIR=/nfdhcpd\nGANETI_NIC_DIR=/nic\n\
+                "STATE_DIR=/state\nLOGFILE=/snf-network.log\nNFDHCPD_STATE_DIR=/nfdhcpd\nGANETI_NIC_DIR=/nic\n\
                  SERVER=127.0.0.1\nFZONE={FORWARD}\nKEYFILE=/key\n"
             ),
         )?;
@@ -92,6 +93,11 @@ impl Alone {
 
     /// Runs the program under a name, with options separated by spaces.
     fn run(&self, name: &str, options: &str, variables: &[(&str, &str)]) -> Result<Outcome> {
+        self.run_in(&self.node().netns, name, options, variables)
+    }
+
+    /// The same, in another network namespace.
+    fn run_in(&self, netns: &Netns, name: &str, options: &str, variables: &[(&str, &str)]) -> Result<Outcome> {
         let link = self.root.0.join(name);
         if !link.exists() {
             symlink(NAME, &link)?;
@@ -100,7 +106,7 @@ impl Alone {
         command.arg(&self.root.0).arg(format!("/{name}")).args(options.split_whitespace());
         self.node().files.environment(&mut command).env("SNF_NETWORK_DEFAULTS", "/settings");
         command.envs(variables.iter().copied());
-        Outcome::spawned(&mut command, |command| self.node().netns.run(|| command.spawn()))
+        Outcome::spawned(&mut command, |command| netns.run(|| command.spawn()))
     }
 
     fn run_for(&self, name: &str, options: &str, nic: &Nic) -> Result<Outcome> {
@@ -128,11 +134,14 @@ impl Alone {
             "vif-custom" => Self::vif_custom,
             "plan" => Self::plan,
             "node" => Self::uplink_and_help,
+            "status" | "reconcile" | "gc" => Self::mended,
+            "prv-net-helper" => Self::bridges,
             "dns" => Self::dns,
             "dnshook" => Self::dnshook,
             "hook" => Self::hook,
             "arpsend" | "ndsend" => Self::announce,
             "mac2eui64" => Self::mac2eui64,
+            "log" => Self::log,
             "demo" => Self::demo,
             _ => bail!("there is no trial of this command: add one here"),
         };
@@ -195,6 +204,48 @@ impl Alone {
         before.returns_in(&self.node().netns, |state| state)?;
         let help = self.run(name, "--help", &[])?.succeeds()?.stdout;
         ensure!(help.contains("--arp-ip ADDRESS"), "{help}");
+        Ok(())
+    }
+
+    /// status, reconcile and gc, each by what the others find or did.
+    fn mended(&self, _: &str) -> Result<()> {
+        let before = Snapshot::of(&self.node().netns)?;
+        let guest = self.node().plug("tap0", WEB1)?;
+        self.run_for("ifup", "tap0", &self.nic())?.succeeds()?;
+        self.run("status", "", &[])?.succeeds()?;
+        self.node().netns.ip("rule del iif tap0")?;
+        let missing = self.run("status", "tap0", &[])?;
+        ensure!(missing.code == Some(3) && missing.stdout.contains("missing: ip rule iif tap0"), "{missing:?}");
+        self.run("reconcile", "", &[])?.succeeds()?;
+        self.run("status", "", &[])?.succeeds()?;
+        guest.ping(OUTSIDE)?;
+        self.node().unplug(guest, "tap0")?;
+        self.run("gc", "", &[])?.succeeds()?;
+        before.returns_in(&self.node().netns, Snapshot::without_base_tables)?;
+        ensure!(!self.root.0.join("state/tap0").exists(), "the record is still there");
+        Ok(())
+    }
+
+    /// Not every kernel that this runs on has VLAN devices (bridges::stand_and_go makes some on Debian's own), so what is
+    /// removed here is a bridge as it makes them.
+    fn bridges(&self, name: &str) -> Result<()> {
+        let netns = Netns::new()?;
+        netns.ip_batch("link add prv1 group 218 type bridge\nlink add prv3 group 218 type bridge")?;
+        let run = |verb: &str| self.run_in(&netns, name, &format!("{verb} eth0 1 2 2990"), &[]);
+        run("up")?.fails(&["eth0: there is no such interface"])?;
+        run("down")?.succeeds()?;
+        let left = netns.ip("-o link show")?;
+        ensure!(!left.contains("prv1") && left.contains("prv3"), "{left}");
+        Ok(())
+    }
+
+    fn log(&self, name: &str) -> Result<()> {
+        let options = if name == "log" { "a line of log" } else { "/a/script a line of script" };
+        self.run(name, options, &[("INTERFACE", "tap0"), ("INSTANCE", WEB1.name)])?.succeeds()?;
+        let speaker = if name == "log" { "log" } else { "script" };
+        let expected = format!(" {speaker} tap0 {}: a line of {speaker}\n", WEB1.name);
+        let log = fs::read_to_string(self.root.0.join("snf-network.log"))?;
+        ensure!(log.contains(&expected), "no {expected:?} in {log}");
         Ok(())
     }
 
@@ -294,7 +345,7 @@ fn every_command_in_an_empty_root() -> Result<()> {
     ensure!(version == concat!("snf-network ", env!("CARGO_PKG_VERSION"), "\n"), "{version}");
     let commands = listed(&alone.run(NAME, "--help", &[])?.succeeds()?.stdout)?;
     // As many as README's table of links has, at the least.
-    ensure!(commands.iter().flatten().count() >= 16, "{commands:?}");
+    ensure!(commands.iter().flatten().count() >= 24, "{commands:?}");
     alone.uplink("up")?;
     alone.node().settled("eth1")?;
     for names in commands {

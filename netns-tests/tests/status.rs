@@ -12,7 +12,8 @@ use crate::harness::guest::{WEB1, WEB2};
 use crate::harness::monitor::Monitor;
 use crate::harness::nic::{Outcome, PROGRAM};
 use crate::harness::snapshot::Snapshot;
-use crate::harness::topology::{Node, Site};
+use crate::harness::topology::{Node, OUTSIDE, Site, TAP_MAC};
+use crate::harness::{frame, until};
 
 pub const TESTS: &[Test] = &[
     ("status::shows_nics_and_uplinks", shows_nics_and_uplinks),
@@ -22,6 +23,8 @@ pub const TESTS: &[Test] = &[
     ("status::an_ordinary_user_is_told_so", an_ordinary_user_is_told_so),
     ("status::nothing_recorded_is_in_order", nothing_recorded_is_in_order),
     ("status::watches", watches),
+    ("status::the_way_of_a_routed_nic", the_way_of_a_routed_nic),
+    ("status::the_way_of_a_bridged_nic", the_way_of_a_bridged_nic),
 ];
 
 /// `status` with options.
@@ -172,6 +175,101 @@ fn nothing_recorded_is_in_order() -> Result<()> {
     fs::remove_dir(node.files.state())?;
     status(&node, "")?.succeeds()?;
     ensure!(!node.files.state().exists(), "status made STATE_DIR");
+    Ok(())
+}
+
+/// A line of `status -v`, its words one space apart: the first one that begins so, after the heading.
+fn step(text: &str, heading: &str, parts: &[&str]) -> Result<String> {
+    let way = text.split_once(&format!("{heading}\n")).with_context(|| format!("no {heading:?} in {text}"))?.1;
+    let way = way.split("\n\n").next().unwrap_or_default();
+    let mut lines = way.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let found = lines.find(|line| parts.iter().all(|part| line.contains(part)));
+    found.with_context(|| format!("no line with {parts:?} in\n{text}"))
+}
+
+fn the_way_of_a_routed_nic() -> Result<()> {
+    let site = Site::new()?;
+    let node = &site.node;
+    let guest = node.plug("tap0", WEB1)?;
+    node.nic("tap0", WEB1).set("TAGS", "protected").ifup()?.succeeds()?;
+    let (from, to) = ("tap0: from the guest", "tap0: to the guest");
+    let text = status(node, "-v tap0")?.succeeds()?.stdout;
+    ensure!(!text.contains("MISSING") && !text.contains("DIFFERENT"), "{text}");
+    for parts in [
+        &["in place tap0 MAC cc:47:52:4e:45:54"][..],
+        &["in place arp input 0 chain input:", "arp_senders {", "10.0.0.2"],
+        &["- inet prerouting -150 mangle"],
+        &["in place inet prerouting -145 chain steer_100"],
+        &["in place inet prerouting -140", "sources4 { \"tap0\" . 10.0.0.2 }"],
+        &["in place rule ip rule fwmark 0x6400000/0xfff00000 lookup 100 pref 20050"],
+        &["in place rule ip rule iif tap0 lookup 100 pref 20100"],
+        &["in place inet forward -155 chain clear_100"],
+        &["- eth1 out"],
+    ] {
+        step(&text, from, parts)?;
+    }
+    for parts in [
+        &["in place eth1", "proxy_arp", "neigh proxy"][..],
+        &["in place route ip route 10.0.0.2/32 dev tap0 table 100"],
+        &["in place inet forward 0 chain firewall_forward", "protected { \"tap0\" }"],
+        &["in place arp output 0", "arp_source { \"tap0\" : 10.0.0.1 }"],
+    ] {
+        step(&text, to, parts)?;
+    }
+    // The order is that of a packet.
+    let places =
+        ["prerouting -145", "prerouting -140", "pref 20050", "pref 20100", "forward -155"].map(|it| text.find(it));
+    ensure!(places.iter().all(Option::is_some) && places.is_sorted(), "{text}");
+    // A forged source raises the number of its step, and no other.
+    step(&text, from, &["inet dropped 0 packets, 0 bytes from tap0"])?;
+    guest.send_echo("203.0.113.77".parse()?, OUTSIDE)?;
+    until("the drop to be counted", || {
+        let text = status(node, "-v tap0")?.stdout;
+        step(&text, to, &["inet dropped 0 packets"])?;
+        step(&text, from, &["arp dropped 0 packets"])?;
+        Ok(step(&text, from, &["inet dropped"])?.starts_with("in place inet dropped 1 packets"))
+    })?;
+    // What is gone is missing at its step, and at no other.
+    node.netns.output(Command::new("nft").args(["delete element inet snf-network sources4 { tap0 . 10.0.0.2 }"]))?;
+    node.netns.ip("rule del iif tap0")?;
+    let outcome = status(node, "--verbose tap0")?;
+    ensure!(outcome.code == Some(3), "{outcome:?}");
+    let text = outcome.stdout;
+    step(&text, from, &["MISSING inet prerouting -140"])?;
+    step(&text, from, &["missing: nft element inet snf-network sources4"])?;
+    step(&text, from, &["MISSING rule ip rule iif tap0"])?;
+    step(&text, from, &["in place rule ip rule fwmark"])?;
+    ensure!(text.matches("MISSING").count() == 2, "{text}");
+    status(node, "--json -v")?.fails(&["status: --json: expected without --verbose"])?;
+    Ok(())
+}
+
+fn the_way_of_a_bridged_nic() -> Result<()> {
+    let node = Node::alone()?;
+    let guest = node.plug("tap5", WEB1)?;
+    node.netns.ip_batch("link add br0 type bridge\nlink set br0 up")?;
+    let nic = node.nic("tap5", WEB1).bridged("br0").set("NETWORK_TAGS", "private-filtered strict-filtered");
+    nic.ifup()?.succeeds()?;
+    let (from, to) = ("tap5: from the guest", "tap5: to the guest");
+    let text = status(&node, "-v")?.succeeds()?.stdout;
+    for parts in [
+        &["in place tap5", "port of br0", "group_fwd_mask 0xfffd"][..],
+        &["in place bridge prerouting -300 chain prerouting:", "from { \"tap5\" . "],
+        &["in place bridge prerouting -300 chain strict_prerouting:", "sources4 { \"tap5\" . 10.0.0.2 }"],
+        &["- br0 the bridge forwards by MAC"],
+    ] {
+        step(&text, from, parts)?;
+    }
+    step(&text, to, &["in place bridge forward -200 chain forward:", "isolated { \"tap5\" }"])?;
+    step(&text, to, &["in place bridge output 200 chain output:"])?;
+    for line in ["# FROMTAP5: ether saddr != ", "# TOTAP5: ether saddr & ff:ff:f0:00:00:00 != "] {
+        ensure!(text.contains(line), "no {line:?} in {text}");
+    }
+    let dropped = |text: &str| step(text, from, &["bridge dropped"]);
+    let before = dropped(&text)?;
+    let forged = frame::ethernet(TAP_MAC, frame::Mac([2, 0, 0, 0, 0, 0x77]), 0x0800, &[0; 46]);
+    guest.send(&forged)?;
+    until("the drop to be counted", || Ok(dropped(&status(&node, "-v")?.stdout)? != before))?;
     Ok(())
 }
 

@@ -192,6 +192,7 @@ impl Selection {
         while let Some(word) = words.next().context(command.to_owned())? {
             match word {
                 Long(name) if options.contains(&name) => selection.given.push(name.to_owned()),
+                Short('v') if options.contains(&"verbose") => selection.given.push("verbose".to_owned()),
                 Value(tap) if takes_taps => {
                     let tap = tap.to_string_lossy();
                     selection.taps.push(tap.parse().with_context(|| format!("{command}: {}", quoted(&tap)))?);

@@ -1,6 +1,7 @@
 //! `status`: all NICs and uplinks of the node, and what of them does not stand as it should.
 
 mod report;
+mod way;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::survey::Survey;
 use super::{DRIFT, Selection};
@@ -30,14 +31,19 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 /// # Errors
 /// What could not be read.
 pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
-    let selection = Selection::new("status", arguments, true, &["json", "watch"])?;
+    let selection = Selection::new("status", arguments, true, &["json", "watch", "verbose"])?;
     let (settings, _) = Settings::load().context("status")?;
-    let json = selection.has("json");
+    let form = match (selection.has("json"), selection.has("verbose")) {
+        (true, true) => bail!("status: --json: expected without --verbose"),
+        (true, false) => Form::Json,
+        (false, true) => Form::Ways,
+        (false, false) => Form::Table,
+    };
     if selection.has("watch") {
-        return watch(&settings, &selection.taps, json).context("status").map(|()| ExitCode::SUCCESS);
+        return watch(&settings, &selection.taps, form).context("status").map(|()| ExitCode::SUCCESS);
     }
     let survey = look(&settings, &selection.taps).context("status")?;
-    super::print(&report(&survey, json));
+    super::print(&report(&survey, form));
     match survey.failure() {
         Some(failure) => Err(failure.context("status")),
         None if survey.is_right() => Ok(ExitCode::SUCCESS),
@@ -49,17 +55,30 @@ fn look(settings: &Settings, taps: &[IfName]) -> Result<Survey> {
     Survey::of(&mut Kernel::open()?, settings, taps)
 }
 
-fn report(survey: &Survey, json: bool) -> String {
-    if json { format!("{}\n", report::json(survey)) } else { report::table(survey) }
+/// What is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Table,
+    /// The table, and the way of each NIC's packets.
+    Ways,
+    Json,
+}
+
+fn report(survey: &Survey, form: Form) -> String {
+    match form {
+        Form::Table => report::table(survey),
+        Form::Ways => report::table(survey) + &way::text(&survey.nics),
+        Form::Json => format!("{}\n", report::json(survey)),
+    }
 }
 
 /// Prints again whenever something differs from what was printed, until it is interrupted or nobody reads any more.
-fn watch(settings: &Settings, taps: &[IfName], json: bool) -> Result<()> {
+fn watch(settings: &Settings, taps: &[IfName], form: Form) -> Result<()> {
     let changes = Changes::listen()?;
-    let clear = if std::io::stdout().is_terminal() && !json { CLEAR } else { "" };
+    let clear = if std::io::stdout().is_terminal() && form != Form::Json { CLEAR } else { "" };
     let mut shown = String::new();
     loop {
-        let text = report(&look(settings, taps)?, json);
+        let text = report(&look(settings, taps)?, form);
         if text != shown {
             let mut out = std::io::stdout().lock();
             if write!(out, "{clear}{text}").and_then(|()| out.flush()).is_err() {

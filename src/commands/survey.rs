@@ -10,6 +10,7 @@ use super::transition::OneKnown;
 use crate::addr::{Family, IfName};
 use crate::kernel::Kernel;
 use crate::kernel::inventory::Inventory;
+use crate::kernel::nftables::Drops;
 use crate::plan::Plan;
 use crate::reconcile;
 use crate::record::Record;
@@ -122,8 +123,8 @@ pub struct NicRow {
     pub interface: IfName,
     /// When its record was written.
     pub since: Option<SystemTime>,
-    /// Packets from it and to it that our rules dropped; none where nothing counts them.
-    pub dropped: Option<u64>,
+    /// What our rules dropped from it and to it, by family; empty where nothing counts it.
+    pub drops: Vec<Drops>,
     /// What is known of it, or why nothing is.
     pub nic: Result<(RecordedNic, Condition)>,
 }
@@ -199,7 +200,7 @@ impl Survey {
         }
         let nics = nics.into_iter().map(|(nic, interface)| NicRow {
             since: state::written(folder, &interface),
-            dropped: dropped.remove(&interface),
+            drops: dropped.remove(&interface).unwrap_or_default(),
             nic: nic.map(|nic| {
                 let condition = match nic.drift(&inventory) {
                     Some(drift) => Condition::There(drift),
@@ -237,6 +238,11 @@ impl Survey {
 }
 
 impl NicRow {
+    /// Packets from it and to it that our rules dropped; none where nothing counts them.
+    pub fn dropped(&self) -> Option<u64> {
+        (!self.drops.is_empty()).then(|| self.drops.iter().map(|it| it.packets).sum())
+    }
+
     fn is_right(&self) -> bool {
         matches!(&self.nic, Ok((_, Condition::There(drift))) if drift.is_empty())
     }
@@ -256,14 +262,14 @@ pub fn tables(kernel: &mut Kernel, settings: &Settings) -> Result<Vec<Table>> {
 }
 
 /// What was dropped, by interface.
-fn dropped(kernel: &mut Kernel) -> Result<HashMap<IfName, u64>> {
-    let mut packets = HashMap::new();
+fn dropped(kernel: &mut Kernel) -> Result<HashMap<IfName, Vec<Drops>>> {
+    let mut all: HashMap<_, Vec<_>> = HashMap::new();
     if let Ok(nftables) = kernel.nftables() {
         for drops in nftables.drops(&dropped::sets())? {
-            *packets.entry(drops.interface).or_default() += drops.packets;
+            all.entry(drops.interface.clone()).or_default().push(drops);
         }
     }
-    Ok(packets)
+    Ok(all)
 }
 
 /// The TAPs that are asked for, or all that are recorded.

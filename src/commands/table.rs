@@ -91,7 +91,7 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         names: &["status"],
-        arguments: "[TAP...] [--json] [--watch]",
+        arguments: "[TAP...] [--verbose] [--json] [--watch]",
         summary: "show all NICs and uplinks, and what of them does not stand as it should (exit code 3)",
         needs: NODE,
         calls: Calls::NoProgram,

@@ -92,7 +92,8 @@ impl Asked {
             }
         }
         let verb = verb.context("node bridges: expected up or down, see snf-network node bridges --help")?;
-        let missing = |option: &str| format!("node bridges: {option} is missing, see snf-network node bridges --help");
+        let missing =
+            |option: &str| format!("node bridges: {option} is missing, expected as node bridges --help has it");
         let parent = parent.with_context(|| missing("--parent"))?;
         let (first, last) = (first.with_context(|| missing("--first"))?, last.with_context(|| missing("--last"))?);
         ensure!(verb == Verb::Add || !dry_run, "node bridges: --dry-run: expected with up only");

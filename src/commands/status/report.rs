@@ -139,7 +139,7 @@ fn nic_line(row: &NicRow) -> (Vec<String>, Vec<String>) {
         (None, None) => NONE.to_owned(),
     };
     let number = facts.nic.as_ref().and_then(|it| it.index).map_or(NONE.to_owned(), |it| it.to_string());
-    let dropped = row.dropped.map_or(NONE.to_owned(), |it| it.to_string());
+    let dropped = row.dropped().map_or(NONE.to_owned(), |it| it.to_string());
     let (state, below) = match condition {
         Condition::There(drift) if drift.is_empty() => ("in sync", Vec::new()),
         Condition::There(drift) => ("drift", drift.iter().map(Drift::to_string).collect()),
@@ -222,7 +222,7 @@ fn nic_json(row: &NicRow) -> Json {
                 ("uplinks", Json::texts(&facts.uplinks)),
                 ("setups", Json::texts(facts.setups())),
                 ("addresses", Json::texts(facts.addresses())),
-                ("dropped", Json::number(row.dropped)),
+                ("dropped", Json::number(row.dropped())),
             ]);
             match condition {
                 Condition::There(drift) if drift.is_empty() => state_json("in sync", Vec::new(), None),

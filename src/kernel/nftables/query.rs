@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Result, bail};
-use nix::libc::ENOENT;
+use nix::libc::{EINVAL, ENOENT};
 
 use super::encode::{self, element_udata};
 use super::message::{Answer, Attributes, Object, Refusal, Request};
@@ -36,7 +36,9 @@ impl Socket {
         }
         let single = elements.iter().filter(|element| !dumps.contains_key(&(element.family, element.set.as_ref())));
         let requests: Vec<_> = single.map(|element| encode::get_element(element)).collect::<Result<_>>()?;
-        let mut answers = self.ask(requests)?.into_iter();
+        // EINVAL: somebody else's set of this name has keys of another length, so ours is not in it. That the set is not ours is said
+        // where it is needed, by what looks at tables.
+        let mut answers = self.ask_but(requests, &[ENOENT, EINVAL])?.into_iter();
         let seen = elements.iter().map(|element| match dumps.get(&(element.family, element.set.as_ref())) {
             Some(dump) => presence(element, dump.get(&key_bytes(&element.key))),
             None => {
@@ -61,6 +63,11 @@ impl Socket {
 
     /// Sends questions that have one answer each; what is missing answers nothing.
     pub(super) fn ask(&mut self, requests: Vec<Request>) -> Result<Vec<Option<Object>>> {
+        self.ask_but(requests, &[ENOENT])
+    }
+
+    /// The same, where these refusals mean that it is missing.
+    fn ask_but(&mut self, requests: Vec<Request>, missing: &[i32]) -> Result<Vec<Option<Object>>> {
         let mut all = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
@@ -70,7 +77,7 @@ impl Socket {
             for (index, answer) in self.exchange(chunk)? {
                 match answer {
                     Answer::Object(object) => all[start + index] = Some(object),
-                    Answer::Refused(Refusal { error: Error { errno: ENOENT, .. }, .. }) => {}
+                    Answer::Refused(refusal) if missing.contains(&refusal.error.errno) => {}
                     Answer::Refused(refusal) => return Err(refusal.explain()),
                     Answer::Done | Answer::Acknowledged => {}
                 }
