@@ -42,7 +42,7 @@ impl Key {
     }
 
     /// One clause `key NAME { algorithm A; secret S; };` with named.conf's comments.
-    fn parse_clause(text: &str) -> Result<Self> {
+    pub(super) fn parse_clause(text: &str) -> Result<Self> {
         let tokens = tokens(text).context(FORMS)?;
         let [
             Token::Word(key),
@@ -75,7 +75,7 @@ impl Key {
     }
 
     /// The KEY record of `K*.key` and the fields of `K*.private`, as dnssec-keygen wrote them before BIND 9.13.
-    fn parse_pair(record: &str, private: &str) -> Result<Self> {
+    pub(super) fn parse_pair(record: &str, private: &str) -> Result<Self> {
         let words = record.lines().flat_map(|line| {
             let line = line.split(';').next().unwrap_or_default();
             line.split_ascii_whitespace()

@@ -95,7 +95,7 @@ fn name(names: &HashMap<u32, String>, index: u32) -> String {
     names.get(&index).cloned().unwrap_or_else(|| format!("if{index}"))
 }
 
-fn rule_line(family: Family, rule: &RuleMessage) -> String {
+pub(super) fn rule_line(family: Family, rule: &RuleMessage) -> String {
     let mut line = format!("ip {} rule", family.ip_option());
     for attribute in &rule.attributes {
         match attribute {
@@ -113,7 +113,7 @@ fn rule_line(family: Family, rule: &RuleMessage) -> String {
     line
 }
 
-fn route_line(family: Family, route: &RouteMessage, names: &HashMap<u32, String>) -> String {
+pub(super) fn route_line(family: Family, route: &RouteMessage, names: &HashMap<u32, String>) -> String {
     let header = &route.header;
     let destination = route.attributes.iter().find_map(|it| match it {
         RouteAttribute::Destination(it) => Some(address(it)),
@@ -148,7 +148,7 @@ fn address(address: &RouteAddress) -> String {
     }
 }
 
-fn proxy_line(family: Family, proxy: &NeighbourMessage, names: &HashMap<u32, String>) -> String {
+pub(super) fn proxy_line(family: Family, proxy: &NeighbourMessage, names: &HashMap<u32, String>) -> String {
     let address = proxy.attributes.iter().find_map(|it| match it {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(it)) => Some(it.to_string()),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(it)) => Some(it.to_string()),

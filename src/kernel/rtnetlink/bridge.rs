@@ -78,7 +78,7 @@ pub fn ports(netlink: &mut Netlink, bridge: u32) -> Result<Vec<BridgePort>, Erro
     Ok(ports)
 }
 
-fn port_of(payload: &[u8], bridge: u32) -> Option<BridgePort> {
+pub(super) fn port_of(payload: &[u8], bridge: u32) -> Option<BridgePort> {
     let find = |kind| attributes(payload.get(IFINFOMSG..)?).find(|it| it.0 == kind).map(|it| it.1);
     // A kernel that cannot pick (before 4.18) answers with all links.
     if number(find(IFLA_MASTER)?)? != bridge {
@@ -102,7 +102,7 @@ pub fn vlan_devices(netlink: &mut Netlink) -> Result<Vec<VlanDevice>, Error> {
     Ok(devices)
 }
 
-fn vlan_device_of(payload: &[u8]) -> Option<VlanDevice> {
+pub(super) fn vlan_device_of(payload: &[u8]) -> Option<VlanDevice> {
     let find = |kind| attributes(payload.get(IFINFOMSG..)?).find(|it| it.0 == kind).map(|it| it.1);
     let info = find(IFLA_LINKINFO)?;
     let inside = |kind| attributes(info).find(|it| it.0 == kind).map(|it| it.1);
@@ -139,7 +139,7 @@ pub fn vlans(netlink: &mut Netlink, index: u32) -> Result<Vec<PortVlan>, Error> 
     Ok(vlans)
 }
 
-fn entry_of(entry: &[u8]) -> Option<impl Iterator<Item = PortVlan>> {
+pub(super) fn entry_of(entry: &[u8]) -> Option<impl Iterator<Item = PortVlan>> {
     let find = |kind| attributes(entry).find(|it| it.0 == kind).map(|it| it.1);
     let info = BridgeVlanInfo::try_from(find(BRIDGE_VLANDB_ENTRY_INFO)?.get(..BridgeVlanInfo::LENGTH)?).ok()?;
     let last = find(BRIDGE_VLANDB_ENTRY_RANGE).and_then(|it| it.first_chunk().copied());
@@ -177,7 +177,7 @@ fn links_where(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// struct nlattr with its value, padded to four bytes.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
     bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -185,7 +185,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// Type (without its flags) and value of each attribute, up to the first that is cut short.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
         let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?);

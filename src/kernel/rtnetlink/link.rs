@@ -210,7 +210,7 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
     }
 }
 
-fn link_state(message: &LinkMessage) -> Option<LinkState> {
+pub(super) fn link_state(message: &LinkMessage) -> Option<LinkState> {
     let mut name = None;
     let mut state = LinkState {
         name: "unnamed".parse().ok()?,

@@ -3,6 +3,8 @@
 mod bridge;
 mod default_route;
 mod device;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod link;
 mod route;
 
