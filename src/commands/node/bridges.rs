@@ -80,7 +80,8 @@ impl Asked {
                     continue;
                 }
                 Long(name @ ("parent" | "first" | "last" | "offset")) => format!("--{name}"),
-                other => return Err(other.unexpected()).context("node bridges"),
+                Long(other) => bail!("node bridges: {}: expected an option", quoted(&format!("--{other}"))),
+                Short(other) => bail!("node bridges: {}: expected an option", quoted(&format!("-{other}"))),
             };
             let value = words.value().with_context(|| format!("node bridges: {option}"))?;
             let value = value.to_string_lossy();
