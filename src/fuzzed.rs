@@ -3,6 +3,8 @@
 
 mod choices;
 mod nic;
+#[cfg(test)]
+mod properties;
 mod text;
 
 use anyhow::Error;
