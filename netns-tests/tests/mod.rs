@@ -26,6 +26,7 @@ mod pages;
 mod plan;
 mod process;
 mod qemu;
+mod random;
 mod routed;
 mod selftest;
 mod spoof;
@@ -54,6 +55,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         node::TESTS,
         ifupdown::TESTS,
         plan::TESTS,
+        random::TESTS,
         input::TESTS,
         failure::TESTS,
         faults::TESTS,
