@@ -14,6 +14,8 @@ pub mod dns;
 pub mod environment;
 pub mod files;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 pub mod json;
 pub mod kernel;
 pub mod log;

@@ -94,7 +94,7 @@ fn fragments(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The number on the first line `NUMBER NAME` with this name. Lines that are none of that form are passed over.
-fn table_of(name: &[u8], text: &[u8]) -> Option<u32> {
+pub(crate) fn table_of(name: &[u8], text: &[u8]) -> Option<u32> {
     text.split(|b| *b == b'\n').find_map(|line| {
         let line = line.split(|b| *b == b'#').next().unwrap_or_default();
         let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());

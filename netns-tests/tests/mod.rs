@@ -28,6 +28,7 @@ mod pages;
 mod plan;
 mod process;
 mod qemu;
+mod random;
 mod reconcile;
 mod routed;
 mod selftest;
@@ -58,6 +59,7 @@ pub fn all() -> impl Iterator<Item = Test> {
         node::TESTS,
         ifupdown::TESTS,
         plan::TESTS,
+        random::TESTS,
         input::TESTS,
         failure::TESTS,
         faults::TESTS,

@@ -22,14 +22,14 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// A site of which both sides get one alike.
-fn site() -> Result<Site> {
+pub(super) fn site() -> Result<Site> {
     let site = Site::new()?;
     site.node.netns.ip_batch("link add br0 address 02:00:00:00:02:01 type bridge\nlink set br0 mtu 1400 up")?;
     Ok(site)
 }
 
 /// Compares the state after our ifup with the state after `sh` ran what `plan` printed; gives the latter.
-fn differential(setting: &str, shape: fn(Nic<'_>) -> Nic<'_>) -> Result<(Site, Guest)> {
+pub(super) fn differential(setting: &str, shape: impl Fn(Nic<'_>) -> Nic<'_>) -> Result<(Site, Guest)> {
     let (ours, theirs) = (site()?, site()?);
     let ready = |node: &Node| -> Result<_> {
         node.files.set(setting)?;

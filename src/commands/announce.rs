@@ -62,7 +62,7 @@ pub fn mac2eui64(args: &[OsString]) -> Result<()> {
     writeln!(std::io::stdout(), "{address}").context("standard output")
 }
 
-fn eui64(mac: &str, prefix: &str) -> Result<IpAddr> {
+pub(super) fn eui64(mac: &str, prefix: &str) -> Result<IpAddr> {
     let mac: Mac = mac.parse().with_context(|| format!("MAC {mac:?}"))?;
     match parse_net(prefix).with_context(|| format!("PREFIX {prefix:?}"))? {
         IpNet::V6(net) => Ok(mac.eui64(net).context("PREFIX")?.into()),
@@ -72,21 +72,21 @@ fn eui64(mac: &str, prefix: &str) -> Result<IpAddr> {
 
 /// What getopt would make of the arguments.
 #[derive(Debug, PartialEq, Eq)]
-struct Arguments<'a> {
+pub(super) struct Arguments<'a> {
     /// `-U`.
-    update: bool,
+    pub(super) update: bool,
     /// `-i`.
-    address: Option<&'a str>,
+    pub(super) address: Option<&'a str>,
     /// `-c`: rounds.
-    count: u32,
+    pub(super) count: u32,
     /// What is no option, in order.
-    operands: Vec<&'a str>,
+    pub(super) operands: Vec<&'a str>,
 }
 
 impl<'a> Arguments<'a> {
     /// Options of one letter, those in `allowed`, before, between or behind the operands; letters may be combined, and
     /// a value follows at once or as the next argument (`-Uc1`, `-U -c 1`).
-    fn parse(args: &'a [OsString], allowed: &str, usage: &str) -> Result<Self> {
+    pub(super) fn parse(args: &'a [OsString], allowed: &str, usage: &str) -> Result<Self> {
         let mut parsed = Self { update: false, address: None, count: 1, operands: Vec::new() };
         let mut args = args.iter();
         let mut only_operands = false;
@@ -128,7 +128,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// The operands, of which there must be as many as the usage names.
-    fn operands<const N: usize>(&self, usage: &str) -> Result<[&'a str; N]> {
+    pub(super) fn operands<const N: usize>(&self, usage: &str) -> Result<[&'a str; N]> {
         let operands = self.operands.as_slice().try_into().ok();
         operands.with_context(|| format!("{} arguments, expected {N} (usage: {usage})", self.operands.len()))
     }

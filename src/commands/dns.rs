@@ -125,7 +125,7 @@ fn addresses(nics: &[RawNic], settings: &Settings) -> Result<Vec<IpAddr>> {
 
 /// The request as it was given.
 #[derive(Debug, Default)]
-struct Asked {
+pub(super) struct Asked {
     instance: Option<String>,
     ips: Vec<String>,
     macs: Vec<String>,
@@ -135,7 +135,7 @@ struct Asked {
 
 impl Asked {
     /// NICs with these addresses, and with the tag.
-    fn nics(&self, settings: &Settings) -> Result<Vec<RawNic>> {
+    pub(super) fn nics(&self, settings: &Settings) -> Result<Vec<RawNic>> {
         let (macs, subnets) = (self.macs.len(), self.subnets6.len());
         ensure!(macs == subnets, "--mac {macs} times and --subnet6 {subnets} times: expected pairs");
         let tagged = RawNic { network_tags: Some(settings.tag(Setup::Dns).to_owned()), ..RawNic::default() };
@@ -154,6 +154,12 @@ impl Asked {
 /// # Errors
 /// What was asked for wrongly, that no server answers, or which zone was refused.
 pub fn run(arguments: &[OsString]) -> Result<()> {
+    let Some((verb, asked)) = read(arguments)? else { return print(HELP) };
+    by_hand(&verb, &asked).with_context(|| format!("dns {verb}"))
+}
+
+/// The verb and its options; none if only help was asked for.
+pub(super) fn read(arguments: &[OsString]) -> Result<Option<(String, Asked)>> {
     let mut words = lexopt::Parser::from_args(arguments);
     let mut verb = None;
     let mut asked = Asked::default();
@@ -168,7 +174,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
             value.into_string().ok().with_context(|| format!("dns: {word}: expected UTF-8"))
         };
         match word.as_str() {
-            "--help" | "-h" => return print(HELP),
+            "--help" | "-h" => return Ok(None),
             "--instance" => asked.instance = Some(value()?),
             "--ip" => asked.ips.push(value()?),
             "--mac" => asked.macs.push(value()?),
@@ -179,7 +185,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         }
     }
     let verb = verb.context("dns: expected show, sync or remove, see snf-network dns --help")?;
-    by_hand(&verb, &asked).with_context(|| format!("dns {verb}"))
+    Ok(Some((verb, asked)))
 }
 
 fn by_hand(verb: &str, asked: &Asked) -> Result<()> {

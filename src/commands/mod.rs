@@ -6,6 +6,8 @@ pub mod bridge;
 pub mod dns;
 pub mod errand;
 pub mod extra;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 pub mod gc;
 pub mod hook;
 pub mod log;

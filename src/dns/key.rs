@@ -42,7 +42,7 @@ impl Key {
     }
 
     /// One clause `key NAME { algorithm A; secret S; };` with named.conf's comments.
-    fn parse_clause(text: &str) -> Result<Self> {
+    pub(super) fn parse_clause(text: &str) -> Result<Self> {
         let tokens = tokens(text).context(FORMS)?;
         let [
             Token::Word(key),
@@ -75,7 +75,7 @@ impl Key {
     }
 
     /// The KEY record of `K*.key` and the fields of `K*.private`, as dnssec-keygen wrote them before BIND 9.13.
-    fn parse_pair(record: &str, private: &str) -> Result<Self> {
+    pub(super) fn parse_pair(record: &str, private: &str) -> Result<Self> {
         let words = record.lines().flat_map(|line| {
             let line = line.split(';').next().unwrap_or_default();
             line.split_ascii_whitespace()
@@ -96,7 +96,10 @@ impl Key {
         ensure!(needed("Private-key-format")?.starts_with("v1."), ".private: {FORMS}");
         let algorithm = needed("Algorithm")?;
         let algorithm = algorithm.split_ascii_whitespace().next().unwrap_or_default();
-        ensure!(algorithm == *number, ".key has algorithm {number:?} and .private {algorithm:?}, expected one pair");
+        // What is no number may be a piece of the secret.
+        let shown = |it: &str| if it.parse::<u8>().is_ok() { it.to_owned() } else { "none".to_owned() };
+        let (theirs, ours) = (shown(number), shown(algorithm));
+        ensure!(algorithm == *number, ".key has algorithm {theirs} and .private {ours}, expected one pair");
         let algorithm = match algorithm {
             "161" => Algorithm::Sha1,
             "163" => Algorithm::Sha256,

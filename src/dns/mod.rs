@@ -5,6 +5,8 @@
 //! ```
 
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod key;
 mod message;
 mod plan;

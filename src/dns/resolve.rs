@@ -49,7 +49,7 @@ pub(super) fn addresses(host: &str, deadline: Deadline) -> Result<Vec<IpAddr>> {
 }
 
 /// The addresses that /etc/hosts has for a host.
-fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
+pub(super) fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let address = |line: &str| {
         let mut words = line.split('#').next()?.split_ascii_whitespace();
@@ -61,15 +61,15 @@ fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
 
 /// What /etc/resolv.conf says (resolv.conf(5)).
 #[derive(Debug, PartialEq, Eq)]
-struct Resolver {
-    servers: Vec<IpAddr>,
+pub(super) struct Resolver {
+    pub(super) servers: Vec<IpAddr>,
     search: Vec<String>,
     /// A name with at least this many dots is tried as it is before the search list.
     ndots: usize,
 }
 
 impl Resolver {
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let mut found = Self { servers: Vec::new(), search: Vec::new(), ndots: 1 };
         for line in text.lines() {
             let mut words = line.split_ascii_whitespace();
@@ -91,7 +91,7 @@ impl Resolver {
     }
 
     /// The absolute names to look for, in order.
-    fn candidates(&self, host: &str) -> Result<Vec<Name>> {
+    pub(super) fn candidates(&self, host: &str) -> Result<Vec<Name>> {
         let absolute = Name::vec_from_str(host).map_err(|error| anyhow!("host {host:?}: {error}"))?;
         if host.ends_with('.') {
             return Ok(vec![absolute]);

@@ -100,7 +100,7 @@ impl RawNic {
         read().with_context(|| format!("Ganeti's NIC file {}", file.display()))
     }
 
-    fn from_xen_text(text: &str) -> Result<Self> {
+    pub(crate) fn from_xen_text(text: &str) -> Result<Self> {
         let assignments = assignments(text)?;
         let value = |name| assignments.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
         let nic = Self::from_variables(Unset::EmptyOrNone, value)?;

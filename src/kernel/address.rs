@@ -57,7 +57,7 @@ pub fn link_local(index: u32) -> Result<LinkLocal> {
 }
 
 /// What an address is to its device: none unless it is a link-local one that nobody else has.
-fn state_of(index: u32, message: AddressMessage) -> Option<LinkLocal> {
+pub(super) fn state_of(index: u32, message: AddressMessage) -> Option<LinkLocal> {
     if message.header.index != index || message.header.scope != AddressScope::Link {
         return None;
     }

@@ -1,7 +1,7 @@
 //! What stands in the calling thread's network namespace, read by dumps: their cost grows with what stands, so nothing on the
 //! way of a NIC uses them.
 
-mod decode;
+pub(super) mod decode;
 mod dumps;
 mod lines;
 

@@ -294,7 +294,7 @@ fn send(socket: &Socket, bytes: &[u8], operation: &'static str) -> Result<(), Er
 }
 
 /// The messages of a datagram, up to the first that is cut short.
-fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let message = NetlinkBuffer::new_checked(rest).ok()?;
@@ -305,7 +305,7 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
 }
 
 /// The refusal that an NLMSG_ERROR carries; none for an acknowledgement.
-fn error_of(operation: &'static str, answer: &NetlinkBuffer<&[u8]>) -> Option<Error> {
+pub(super) fn error_of(operation: &'static str, answer: &NetlinkBuffer<&[u8]>) -> Option<Error> {
     let payload = answer.payload();
     let errno = i32::from_ne_bytes(payload.get(..4)?.try_into().ok()?);
     if errno == 0 {
@@ -317,7 +317,7 @@ fn error_of(operation: &'static str, answer: &NetlinkBuffer<&[u8]>) -> Option<Er
 }
 
 /// The refusal that ends a dump; none for its regular end.
-fn done_of(operation: &'static str, answer: &NetlinkBuffer<&[u8]>) -> Option<Error> {
+pub(super) fn done_of(operation: &'static str, answer: &NetlinkBuffer<&[u8]>) -> Option<Error> {
     let payload = answer.payload();
     let errno = i32::from_ne_bytes(payload.get(..4)?.try_into().ok()?);
     (errno < 0).then(|| Error { operation, errno: errno.saturating_neg(), text: None })

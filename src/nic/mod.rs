@@ -275,6 +275,4 @@ fn ip(raw: &RawNic) -> Result<Option<IpAddr>> {
 }
 
 #[cfg(test)]
-mod random_tests;
-#[cfg(test)]
 mod tests;

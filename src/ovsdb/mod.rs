@@ -1,6 +1,8 @@
 //! A small client of Open vSwitch's configuration database: JSON-RPC (RFC 7047) over ovsdb-server's unix socket, a connection
 //! for each object of a Plan and a deadline for each exchange.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 pub mod port;
 mod value;
 

@@ -122,13 +122,7 @@ impl State {
     /// # Errors
     /// Those of writing and renaming a file.
     pub fn write(&mut self, records: Vec<Variables>) -> Result<()> {
-        let mut text = String::new();
-        for record in &records {
-            let _infallible = writeln!(text, "{HEAD}\nSNF_NETWORK_STATE={}", shell_quoted(VERSION));
-            for (key, value) in record {
-                let _infallible = writeln!(text, "{key}={}", shell_quoted(&one_line(value)));
-            }
-        }
+        let text = text(&records);
         if text != self.text {
             self.replace(&text).with_context(|| format!("STATE_DIR: {}", self.path.0.join(&self.path.1).display()))?;
             self.text = text;
@@ -213,6 +207,18 @@ fn read(folder: &Folder, file: &Path) -> Result<(String, Vec<Variables>)> {
     let text = String::from_utf8(bytes)?;
     let records = parse(&text)?;
     Ok((text, records))
+}
+
+/// The file of these records.
+pub fn text(records: &[Variables]) -> String {
+    let mut text = String::new();
+    for record in records {
+        let _infallible = writeln!(text, "{HEAD}\nSNF_NETWORK_STATE={}", shell_quoted(VERSION));
+        for (key, value) in record {
+            let _infallible = writeln!(text, "{key}={}", shell_quoted(&one_line(value)));
+        }
+    }
+    text
 }
 
 /// The records in a file of ours.

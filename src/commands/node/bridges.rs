@@ -37,7 +37,7 @@ that are in use.
 
 /// What is asked for.
 #[derive(Debug)]
-struct Asked {
+pub(super) struct Asked {
     parent: IfName,
     /// In ascending order.
     bridges: Vec<PrivateBridge>,
@@ -65,7 +65,7 @@ impl Asked {
     }
 
     /// By options; none if only help was asked for.
-    fn by_options(words: &mut lexopt::Parser) -> Result<Option<(Verb, Self)>> {
+    pub(super) fn by_options(words: &mut lexopt::Parser) -> Result<Option<(Verb, Self)>> {
         let (mut verb, mut parent, mut first, mut last, mut offset, mut dry_run) = (None, None, None, None, 0, false);
         while let Some(word) = words.next().context("node bridges")? {
             let option = match word {
@@ -80,7 +80,8 @@ impl Asked {
                     continue;
                 }
                 Long(name @ ("parent" | "first" | "last" | "offset")) => format!("--{name}"),
-                other => return Err(other.unexpected()).context("node bridges"),
+                Long(other) => bail!("node bridges: {}: expected an option", quoted(&format!("--{other}"))),
+                Short(other) => bail!("node bridges: {}: expected an option", quoted(&format!("-{other}"))),
             };
             let value = words.value().with_context(|| format!("node bridges: {option}"))?;
             let value = value.to_string_lossy();
@@ -101,14 +102,14 @@ impl Asked {
     }
 
     /// By the words of prv-net-helper.
-    fn by_words(words: &[OsString]) -> Result<(Verb, Self)> {
+    pub(super) fn by_words(words: &[OsString]) -> Result<(Verb, Self)> {
         let words: Vec<_> = words.iter().map(|it| it.to_string_lossy()).collect();
         let [verb, parent, first, last, offset] = &words[..] else { bail!("expected up|down DEV FIRST LAST OFFSET") };
         let (first, last) = (number("FIRST", first)?, number("LAST", last)?);
         Ok((self::verb(verb)?, Self::new(parsed("DEV", parent)?, first, last, number("OFFSET", offset)?, false)?))
     }
 
-    fn plan(&self) -> Plan {
+    pub(super) fn plan(&self) -> Plan {
         bridges::plan(&self.parent, &self.bridges)
     }
 }
@@ -129,8 +130,8 @@ fn number<T: std::str::FromStr>(what: &str, text: &str) -> Result<T> {
 ///
 /// # Errors
 /// What was asked for wrongly, or what failed on which object.
-pub(super) fn run(words: &mut lexopt::Parser) -> Result<()> {
-    match Asked::by_options(words)? {
+pub(super) fn run(asked: Option<(Verb, Asked)>) -> Result<()> {
+    match asked {
         Some((verb, asked)) => carry_out(verb, &asked),
         None => print(HELP),
     }

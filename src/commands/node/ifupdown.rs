@@ -42,7 +42,7 @@ pub(super) fn asked_by_hook(verb: Verb) -> Result<Option<Asked>> {
     Ok(Some(asked))
 }
 
-fn of(raw: &IfupdownUplink) -> Result<Option<Asked>> {
+pub(super) fn of(raw: &IfupdownUplink) -> Result<Option<Asked>> {
     if raw.asks_nothing() || raw.iface.as_deref() == Some("lo") {
         return Ok(None);
     }

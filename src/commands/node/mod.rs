@@ -3,6 +3,8 @@
 
 mod asked;
 pub(super) mod bridges;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzed;
 pub(super) mod ifupdown;
 mod uplink;
 mod values;
@@ -39,11 +41,30 @@ IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ROUTES, IF_IP_FORWARDING, IF_IP_PROXY_
   --dry-run            up only: print the commands that would do the same
 ";
 
+/// What the words behind `node` ask for.
+enum Wanted {
+    Help,
+    /// None is its help.
+    Bridges(Option<(Verb, bridges::Asked)>),
+    /// None is whatever ifupdown's variables say.
+    Uplink(Verb, Option<Asked>),
+}
+
 /// Runs `node`.
 ///
 /// # Errors
 /// What was asked for wrongly, or what failed on which object.
 pub fn run(arguments: &[OsString]) -> Result<()> {
+    let (verb, asked) = match read(arguments)? {
+        Wanted::Help => return print(HELP),
+        Wanted::Bridges(asked) => return bridges::run(asked),
+        Wanted::Uplink(verb, Some(asked)) => (verb, Some(asked)),
+        Wanted::Uplink(verb, None) => (verb, ifupdown::asked()?),
+    };
+    asked.map_or(Ok(()), |asked| carry_out(verb, &asked))
+}
+
+fn read(arguments: &[OsString]) -> Result<Wanted> {
     let mut words = lexopt::Parser::from_args(arguments);
     let mut verb = None;
     let mut asked = Asked::default();
@@ -55,9 +76,11 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
             Value(word) => word.to_string_lossy().into_owned(),
         };
         match word.as_str() {
-            "--help" | "-h" => return print(HELP),
+            "--help" | "-h" => return Ok(Wanted::Help),
             "up" | "down" if verb.is_none() => verb = Some(if word == "up" { Verb::Add } else { Verb::Remove }),
-            "bridges" if verb.is_none() && !by_options => return bridges::run(&mut words),
+            "bridges" if verb.is_none() && !by_options => {
+                return bridges::Asked::by_options(&mut words).map(Wanted::Bridges);
+            }
             _ => {
                 by_options = true;
                 asked.option(&word, &mut words)?;
@@ -65,8 +88,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         }
     }
     let verb = verb.context("node: expected up, down or bridges, see snf-network node --help")?;
-    let asked = if by_options { Some(asked) } else { ifupdown::asked()? };
-    asked.map_or(Ok(()), |asked| carry_out(verb, &asked))
+    Ok(Wanted::Uplink(verb, by_options.then_some(asked)))
 }
 
 /// Runs `node up` or `node down` for ifupdown, which calls us for every interface there is.

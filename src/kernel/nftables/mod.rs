@@ -8,6 +8,8 @@
 mod base;
 mod encode;
 mod expression;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod message;
 mod query;
 mod socket;

@@ -81,7 +81,7 @@ pub fn ports(netlink: &mut Netlink, bridge: u32) -> Result<Vec<BridgePort>, Erro
     Ok(ports)
 }
 
-fn port_of(payload: &[u8], bridge: u32) -> Option<BridgePort> {
+pub(super) fn port_of(payload: &[u8], bridge: u32) -> Option<BridgePort> {
     let find = |kind| attributes(payload.get(IFINFOMSG..)?).find(|it| it.0 == kind).map(|it| it.1);
     // A kernel that cannot pick (before 4.18) answers with all links.
     if number(find(IFLA_MASTER)?)? != bridge {
@@ -105,7 +105,7 @@ pub fn vlan_devices(netlink: &mut Netlink) -> Result<Vec<VlanDevice>, Error> {
     Ok(devices)
 }
 
-fn vlan_device_of(payload: &[u8]) -> Option<VlanDevice> {
+pub(super) fn vlan_device_of(payload: &[u8]) -> Option<VlanDevice> {
     let find = |kind| attributes(payload.get(IFINFOMSG..)?).find(|it| it.0 == kind).map(|it| it.1);
     let info = find(IFLA_LINKINFO)?;
     let inside = |kind| attributes(info).find(|it| it.0 == kind).map(|it| it.1);
@@ -158,7 +158,7 @@ fn each_vlan(netlink: &mut Netlink, index: u32, mut take: impl FnMut(u32, PortVl
     })
 }
 
-fn entry_of(entry: &[u8]) -> Option<impl Iterator<Item = PortVlan>> {
+pub(super) fn entry_of(entry: &[u8]) -> Option<impl Iterator<Item = PortVlan>> {
     let find = |kind| attributes(entry).find(|it| it.0 == kind).map(|it| it.1);
     let info = BridgeVlanInfo::try_from(find(BRIDGE_VLANDB_ENTRY_INFO)?.get(..BridgeVlanInfo::LENGTH)?).ok()?;
     let last = find(BRIDGE_VLANDB_ENTRY_RANGE).and_then(|it| it.first_chunk().copied());

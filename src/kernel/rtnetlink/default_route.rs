@@ -75,14 +75,14 @@ pub fn default_route_by_dump(family: Family, table: u32) -> Result<Option<Defaul
 }
 
 /// Whether an IPv4 route is still one below 0.0.0.0, behind which a default may come.
-fn is_zero(route: &RouteMessage) -> bool {
+pub(super) fn is_zero(route: &RouteMessage) -> bool {
     !route.attributes.iter().any(|it| {
         matches!(it, RouteAttribute::Destination(RouteAddress::Inet(to))
             if *to != Ipv4Addr::UNSPECIFIED)
     })
 }
 
-fn default_route_of(route: &RouteMessage, table: u32) -> Option<DefaultRoute> {
+pub(super) fn default_route_of(route: &RouteMessage, table: u32) -> Option<DefaultRoute> {
     if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
         return None;
     }

@@ -4,6 +4,8 @@ mod attributes;
 mod bridge;
 mod default_route;
 mod device;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzed;
 mod link;
 mod link_state;
 mod proxy_delay;

@@ -1,0 +1,44 @@
+//! What `node` is asked for, up to where the kernel would be asked.
+
+use std::ffi::OsString;
+
+use anyhow::{Context, Result};
+
+use super::asked::Asked;
+use super::{Wanted, bridges, ifupdown, read};
+use crate::environment::IfupdownUplink;
+use crate::plan::{Plan, Verb};
+use crate::settings::Settings;
+use crate::setup::{Before, uplink};
+
+pub(in crate::commands) fn words(arguments: &[OsString]) -> Result<()> {
+    match read(arguments)? {
+        Wanted::Bridges(Some((_, asked))) => check(&asked.plan()),
+        Wanted::Uplink(verb, Some(asked)) => planned(verb, &asked)?,
+        Wanted::Help | Wanted::Bridges(None) | Wanted::Uplink(_, None) => {}
+    }
+    Ok(())
+}
+
+pub(in crate::commands) fn helper(words: &[OsString]) -> Result<()> {
+    check(&bridges::Asked::by_words(words)?.1.plan());
+    Ok(())
+}
+
+pub(in crate::commands) fn ifupdown(raw: &IfupdownUplink) -> Result<()> {
+    ifupdown::of(raw)?.map_or(Ok(()), |asked| planned(Verb::Add, &asked))
+}
+
+fn planned(verb: Verb, asked: &Asked) -> Result<()> {
+    let device = asked.device.clone().context("no device")?;
+    asked.check(verb)?;
+    for family in asked.families(verb) {
+        check(&uplink::plan(&asked.uplink(&device, family, &Settings::default())?, &Before::default()));
+    }
+    Ok(())
+}
+
+fn check(plan: &Plan) {
+    let text = plan.to_string();
+    assert!(text.chars().all(|it| !it.is_control() || it == '\n' || it == '\t'), "{text:?}");
+}
