@@ -15,6 +15,9 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 /// The device number of /dev/null, by which an administrator masks a settings file (Documentation/admin-guide/devices.txt).
 const NULL: u64 = libc::makedev(1, 3);
 
+/// How often openat2(2) is tried: a signal comes in between, or somebody moves folders about (EAGAIN, with RESOLVE_BENEATH).
+const TRIES: usize = 64;
+
 /// Reads a file of the administrator's, through whatever links lead to it; none if there is no such file. /dev/null is an
 /// empty one.
 ///
@@ -160,7 +163,14 @@ impl Folder {
     pub fn file(&self, name: &Path, flags: OFlag, mode: Mode) -> io::Result<File> {
         let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
         let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        Ok(openat2(&self.0, name, OpenHow::new().flags(flags).mode(mode).resolve(resolve))?.into())
+        let how = OpenHow::new().flags(flags).mode(mode).resolve(resolve);
+        for _ in 1..TRIES {
+            match openat2(&self.0, name, how) {
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                opened => return Ok(opened?.into()),
+            }
+        }
+        Ok(openat2(&self.0, name, how)?.into())
     }
 
     /// The bytes of a regular file in here, whoever's; none if there is no such file.

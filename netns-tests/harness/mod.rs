@@ -16,6 +16,7 @@ pub mod ovs;
 pub mod package;
 pub mod packet;
 pub mod port;
+pub mod ptrace;
 pub mod setting;
 pub mod snapshot;
 pub mod topology;

@@ -130,11 +130,16 @@ impl<'a> Nic<'a> {
         self.finish(command.args([verb, &self.tap]))
     }
 
-    /// Starts a verb, without waiting for its end.
-    pub fn start(&self, verb: &str) -> Result<Running> {
+    /// A verb, to be run.
+    pub fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(PROGRAM);
         self.node.files.environment(command.args([verb, &self.tap])).envs(&self.variables);
-        Running::start(&self.node.netns, &mut command)
+        command
+    }
+
+    /// Starts a verb, without waiting for its end.
+    pub fn start(&self, verb: &str) -> Result<Running> {
+        Running::start(&self.node.netns, &mut self.command(verb))
     }
 
     /// Runs a command with this NIC in its environment, and nothing else there.
@@ -194,10 +199,7 @@ impl Running {
 
     fn spawned(command: &mut Command, spawn: impl FnOnce(&mut Command) -> io::Result<Child>) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
-        let words: Vec<_> =
-            [program.as_os_str()].into_iter().chain(command.get_args()).map(|w| w.to_string_lossy()).collect();
-        let words = words.join(" ");
+        let words = words(command);
         let child = spawn(command).with_context(|| words.clone())?;
         Ok(Self { command: words, child })
     }
@@ -219,11 +221,19 @@ impl Running {
     }
 }
 
+/// The program's name and its arguments, for messages.
+pub(super) fn words(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_owned();
+    let words: Vec<_> =
+        [program.as_os_str()].into_iter().chain(command.get_args()).map(|w| w.to_string_lossy()).collect();
+    words.join(" ")
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
     #[expect(dead_code, reason = "read by Debug, for messages")]
-    command: String,
+    pub(super) command: String,
     /// The exit code; `None` after a signal.
     pub code: Option<i32>,
     /// Its standard output.

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::netns::Netns;
@@ -20,29 +20,23 @@ pub struct Snapshot {
     lines: BTreeSet<String>,
 }
 
-const IP: [&str; 9] = [
-    "-d link show",
-    "addr show",
-    "-4 route show table all",
-    "-6 route show table all",
-    "-4 rule show",
-    "-6 rule show",
-    "-4 neigh show proxy",
-    "-6 neigh show proxy",
-    "-6 neigh show nud permanent",
+/// What `ip` is asked, by the options that all questions of one run of it share.
+const IP: [(&[&str], &[&str]); 4] = [
+    (&["-d"], &["link show"]),
+    (&[], &["addr show"]),
+    (&["-4"], &["route show table all", "rule show", "neigh show proxy"]),
+    (&["-6"], &["route show table all", "rule show", "neigh show proxy", "neigh show nud permanent"]),
 ];
 
 impl Snapshot {
     /// The state now.
     pub fn of(netns: &Netns) -> Result<Self> {
         let mut lines = BTreeSet::new();
-        for arguments in IP {
-            let mut command = Command::new("ip");
-            command.args(["-j", "-p"]).args(arguments.split(' '));
-            let text = netns.output(&mut command)?;
-            // Where there is nothing, some versions print nothing at all.
-            let objects = if text.trim().is_empty() { Value::Null } else { serde_json::from_str(&text)? };
-            add(&mut lines, &format!("ip {arguments}"), objects);
+        for (options, questions) in IP {
+            let answers = ask(netns, options, questions)?;
+            for (question, objects) in questions.iter().zip(answers) {
+                add(&mut lines, &format!("ip {} {question}", options.concat()), objects);
+            }
         }
         let text = netns.output(Command::new("nft").args(["-j", "list", "ruleset"]))?;
         let ruleset: Value = serde_json::from_str(&text).context("nft -j list ruleset")?;
@@ -110,6 +104,21 @@ impl Snapshot {
             let _ = write!(text, "\n  + {line}");
         }
         text
+    }
+}
+
+/// What `ip` answers, in JSON.
+fn ask(netns: &Netns, options: &[&str], questions: &[&str]) -> Result<Vec<Value>> {
+    let mut command = Command::new("ip");
+    command.args(["-j", "-p"]).args(options).args(["-batch", "-"]);
+    let text = netns.fed(&mut command, &questions.iter().map(|it| format!("{it}\n")).collect::<String>())?;
+    let answers: Vec<Value> = serde_json::Deserializer::from_str(&text).into_iter().collect::<Result<_, _>>()?;
+    // Where there is nothing, some versions print nothing at all.
+    match (answers.len(), questions) {
+        (0, [_]) => Ok(vec![Value::Null]),
+        (count, _) if count == questions.len() => Ok(answers),
+        (_, [_]) => bail!("{options:?} {questions:?}: {text}"),
+        _ => Ok(questions.iter().map(|it| ask(netns, options, &[it])).collect::<Result<Vec<_>>>()?.concat()),
     }
 }
 

@@ -1,249 +1,255 @@
-//! Faults at every step, injected by strace: what fails at any system call leaves nothing, or what was before; what is
-//! killed at any of them leaves a state from which the next run reaches the right one.
+//! Errors at every step: whichever system call fails, in each of the ways in which it can, the run either reaches the right state
+//! or says in one line what failed and leaves what was before.
+//!
+//! Calls about the process's own memory are not made to fail: without memory a Rust program aborts, which is to be killed
+//! (crash.rs). Nor are those that cannot fail, such as getpid.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::thread;
-
-use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::errno::Errno::{
+    self, EACCES, EAGAIN, EBUSY, ECONNREFUSED, EINTR, EIO, EMFILE, ENOBUFS, ENODEV, ENOLCK, ENOMEM, ENOSPC, EPERM,
+    EROFS,
+};
+use nix::libc;
 
 use crate::Test;
-use crate::harness::guest::{Guest, WEB1};
+use crate::harness::guest::WEB1;
 use crate::harness::nic::{Nic, Outcome};
+use crate::harness::ptrace::{self, Act};
 use crate::harness::snapshot::Snapshot;
-use crate::harness::topology::Site;
-use crate::harness::{Skip, until};
+use crate::harness::topology::{Node, Site};
+use crate::tests::crash::{bridged, old_bridged, old_routed, routed, settled};
 
 pub const TESTS: &[Test] = &[
     ("faults::tap_vanishes_at_any_request", tap_vanishes_at_any_request),
-    ("faults::any_system_call_of_the_first_ifup", any_system_call_of_the_first_ifup),
-    ("faults::any_system_call_of_a_second_ifup", any_system_call_of_a_second_ifup),
-    ("faults::killed_at_any_system_call_of_ifup", killed_at_any_system_call_of_ifup),
-    ("faults::killed_at_any_system_call_of_ifdown", killed_at_any_system_call_of_ifdown),
+    ("faults::first_ifup_routed", first_ifup_routed),
+    ("faults::first_ifup_bridged", first_ifup_bridged),
+    ("faults::changing_ifup_routed", changing_ifup_routed),
+    ("faults::ifdown_routed", ifdown_routed),
+    ("faults::ifdown_bridged", ifdown_bridged),
 ];
 
-/// What changes anything: the calls that talk to the kernel, and those that write files.
-const CALLS: [&str; 15] = [
-    "sendto", "sendmsg", "recvfrom", "recvmsg", "write", "openat", "openat2", "fchmod", "mkdir", "mkdirat", "renameat",
-    "unlinkat", "flock", "socket", "bind",
-];
-
-fn trace_of(site: &Site) -> PathBuf {
-    site.node.files.folder.join("trace")
-}
-
-/// Runs a verb under strace, which lets its nth `call` fail or kill; `None` when there were fewer than n.
-fn injected(site: &Site, nic: &Nic<'_>, verb: &str, call: &str, fault: &str, n: usize) -> Result<Option<Outcome>> {
-    let trace = trace_of(site);
-    // That of the run before.
-    let _ = fs::remove_file(&trace);
-    let trace_name = trace.display().to_string();
-    let (filter, inject) = (format!("trace={call}"), format!("inject={call}:{fault}:when={n}"));
-    // Without -f: the detached process is not traced, nor waited for.
-    let outcome = nic.run_under(&["strace", "-qq", "-o", &trace_name, "-e", &filter, "-e", &inject], verb)?;
-    let text = fs::read_to_string(&trace)?;
-    let hit = ["(INJECTED)", "stopped by SIGSTOP"].iter().any(|mark| text.contains(mark))
-        || text.contains("+++ killed")
-        || outcome.code.is_none();
-    Ok(hit.then_some(outcome))
-}
-
-/// strace, or the reason to skip.
-fn tracing() -> Result<()> {
-    let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
-    match works {
-        Ok(status) if status.success() => Ok(()),
-        other => Err(Skip(format!("strace does not work here: {other:?}")).into()),
+/// How a call can fail (the ERRORS of its manual page, and what a filter of seccomp or a hook of the kernel's security
+/// modules may say).
+fn errors(number: i64) -> &'static [Errno] {
+    match number {
+        libc::SYS_socket => &[EMFILE, ENOBUFS, EPERM],
+        libc::SYS_bind | libc::SYS_setsockopt | libc::SYS_getsockopt | libc::SYS_getsockname => &[ENOBUFS, EPERM],
+        // To the kernel itself, which does not wait.
+        libc::SYS_connect => &[ECONNREFUSED, EPERM],
+        libc::SYS_sendto | libc::SYS_sendmsg => &[ENOBUFS, EPERM, EINTR],
+        libc::SYS_recvfrom | libc::SYS_recvmsg => &[ENOBUFS, ENOMEM, EINTR],
+        libc::SYS_open | libc::SYS_openat => &[EMFILE, EACCES, ENOSPC, EINTR],
+        libc::SYS_openat2 => &[EMFILE, EACCES, ENOSPC, EINTR, EAGAIN],
+        libc::SYS_read | libc::SYS_pread64 => &[EIO, EINTR],
+        libc::SYS_write => &[ENOSPC, EIO, EPERM, EINTR],
+        libc::SYS_fstat | libc::SYS_newfstatat | libc::SYS_statx => &[ENOMEM, EACCES],
+        libc::SYS_readlinkat | libc::SYS_getdents64 => &[EIO],
+        libc::SYS_fchmod | libc::SYS_chmod => &[EPERM, EROFS],
+        libc::SYS_mkdir | libc::SYS_mkdirat => &[ENOSPC, EACCES],
+        libc::SYS_rename | libc::SYS_renameat | libc::SYS_renameat2 => &[ENOSPC, EBUSY],
+        libc::SYS_unlink | libc::SYS_unlinkat => &[EPERM, EBUSY],
+        libc::SYS_flock => &[EINTR, ENOLCK],
+        libc::SYS_fork | libc::SYS_clone | libc::SYS_clone3 => &[EAGAIN, ENOMEM],
+        libc::SYS_fcntl => &[EMFILE, EAGAIN],
+        libc::SYS_ioctl => &[EPERM, ENODEV],
+        libc::SYS_poll | libc::SYS_ppoll => &[EINTR, ENOMEM],
+        libc::SYS_close => &[EIO, EINTR],
+        libc::SYS_capget | libc::SYS_capset | libc::SYS_prctl | libc::SYS_seccomp => &[EPERM],
+        libc::SYS_getrandom | libc::SYS_nanosleep | libc::SYS_clock_nanosleep => &[EINTR],
+        _ => &[],
     }
 }
 
-/// A site, whose node has seen one NIC up and down, so that base tables and folders are there.
-fn warm() -> Result<(Site, Guest)> {
-    tracing()?;
-    let site = Site::new()?;
-    let guest = site.node.plug("tap0", WEB1)?;
-    let nic = site.node.nic("tap0", WEB1).set("NETWORK_TAGS", "ip-less-routed nfdhcpd");
-    nic.ifup()?.succeeds()?;
-    nic.ifdown()?.succeeds()?;
-    site.node.netns.settle()?;
-    Ok((site, guest))
-}
-
-fn served(site: &Site) -> Nic<'_> {
-    site.node.nic("tap0", WEB1).set("NETWORK_TAGS", "ip-less-routed nfdhcpd")
-}
-
-/// The state with the NIC up, once what comes by itself has come.
-fn settled_up(site: &Site) -> Result<Snapshot> {
-    site.node.settled("tap0")?;
-    Snapshot::of(&site.node.netns)
-}
-
-fn any_system_call_of_the_first_ifup() -> Result<()> {
-    let (site, _guest) = warm()?;
-    let (netns, nic) = (&site.node.netns, served(&site));
-    let before = Snapshot::of(netns)?;
-    nic.ifup()?.succeeds()?;
-    let up = settled_up(&site)?;
-    nic.ifdown()?.succeeds()?;
-    before.returns_in(netns, |state| state)?;
-    let mut failed = 0;
-    for call in CALLS {
-        for n in 1.. {
-            let Some(outcome) = injected(&site, &nic, "ifup", call, "error=ENOSPC", n)? else {
-                nic.ifdown()?.succeeds()?;
-                before.returns_in(netns, |state| state)?;
-                break;
-            };
-            let case = || format!("{call} {n}: {outcome:?}");
-            if outcome.code == Some(0) {
-                // Not essential: the log, an announcement, a hint.
-                up.returns_in(netns, |state| state).with_context(case)?;
-                nic.ifdown()?.succeeds().with_context(case)?;
-            } else {
-                failed += 1;
-                ensure!(outcome.code == Some(1) && outcome.stderr.lines().count() == 1, "{}", case());
-                before.returns_in(netns, |state| state).with_context(case)?;
-                ensure!(!site.node.files.state().join("tap0").exists(), "a record is left: {}", case());
-            }
-            before.returns_in(netns, |state| state).with_context(case)?;
-            ensure!(!site.node.files.bindings().join("tap0").exists(), "a binding is left: {}", case());
-        }
+/// All acts that a call has to be tried with.
+fn acts(call: ptrace::Call) -> Vec<Act> {
+    let mut acts: Vec<_> = errors(call.number).iter().map(|errno| Act::Fail(*errno)).collect();
+    let netlink = call.family == Some(libc::AF_NETLINK.cast_unsigned().into());
+    if netlink && [libc::SYS_recvfrom, libc::SYS_recvmsg].contains(&call.number) {
+        acts.push(Act::Halve);
     }
-    ensure!(failed > 5, "only {failed} calls were essential");
-    Ok(())
+    acts
 }
 
-fn any_system_call_of_a_second_ifup() -> Result<()> {
-    let (site, _guest) = warm()?;
-    let (netns, old) = (&site.node.netns, served(&site));
-    let new = served(&site).set("IP", "10.0.0.9");
-    old.ifup()?.succeeds()?;
-    let before = settled_up(&site)?;
-    new.ifup()?.succeeds()?;
-    let after = settled_up(&site)?;
-    old.ifup()?.succeeds()?;
-    before.returns_in(netns, |state| state)?;
-    for call in CALLS {
-        for n in 1.. {
-            let Some(outcome) = injected(&site, &new, "ifup", call, "error=ENOSPC", n)? else {
-                old.ifup()?.succeeds()?;
-                before.returns_in(netns, |state| state)?;
-                break;
+/// How a run ended, and at what.
+struct Case {
+    outcome: Outcome,
+    text: String,
+    retried: bool,
+}
+
+/// Lets each call of a verb fail, from the state that `begin` makes, and has each end judged.
+fn everywhere(
+    node: &Node,
+    nic: &Nic,
+    verb: &str,
+    begin: &dyn Fn() -> Result<()>,
+    judge: &dyn Fn(&Case) -> Result<()>,
+) -> Result<()> {
+    let (mut failed, mut complaints) = (0, Vec::new());
+    for n in 1.. {
+        let mut place = 0;
+        loop {
+            begin()?;
+            let mut seen = None;
+            let outcome = ptrace::run(&node.netns, &mut nic.command(verb), |call| {
+                if call.n != n {
+                    return Ok(Act::Make);
+                }
+                let acts = acts(call);
+                let act = acts.get(place).copied();
+                seen = Some((call, act, acts.len()));
+                Ok(act.unwrap_or(Act::Make))
+            })?;
+            let Some((call, act, count)) = seen else {
+                ensure!(n > 50 && failed > 20, "only {failed} of {n} system calls were essential");
+                ensure!(complaints.is_empty(), "{} cases: {}", complaints.len(), complaints.join("\n"));
+                return Ok(());
             };
-            let case = || format!("{call} {n}: {outcome:?}");
-            if outcome.code == Some(0) {
-                // What could not be removed is recorded, and gone with the next run.
-                new.ifup()?.succeeds().with_context(case)?;
-                after.returns_in(netns, |state| state).with_context(case)?;
-            } else {
-                before.returns_in(netns, |state| state).with_context(case)?;
+            let Some(act) = act else { break };
+            failed += usize::from(outcome.code != Some(0));
+            let text = format!("call {n} ({}) {act:?}: {outcome:?}", call.number);
+            let case = Case { outcome, text, retried: matches!(act, Act::Fail(EINTR)) };
+            if let Err(error) = judge(&case) {
+                complaints.push(format!("{}: {error:#}", case.text));
+                if complaints.len() > 5 {
+                    bail!("{}", complaints.join("\n"));
+                }
             }
-            old.ifup()?.succeeds()?;
-            before.returns_in(netns, |state| state)?;
+            place += 1;
+            if place == count {
+                break;
+            }
         }
     }
     Ok(())
 }
 
-/// Stops ifup before each of its netlink requests, takes the TAP away, and lets it go on.
+impl Case {
+    /// That it succeeded, or failed in one line.
+    fn succeeded(&self) -> Result<bool> {
+        let Outcome { code, stderr, .. } = &self.outcome;
+        if *code == Some(0) {
+            ensure!(stderr.lines().count() <= 1, "more than one line");
+            return Ok(true);
+        }
+        // 127: the dynamic loader could not start it.
+        ensure!(matches!(code, Some(1 | 127)) && stderr.lines().count() == 1, "expected one line");
+        ensure!(!self.retried || *code == Some(127), "expected to be tried again");
+        Ok(false)
+    }
+}
+
+fn fine(outcome: Outcome) -> Result<()> {
+    outcome.succeeds().map(|_| ())
+}
+
+fn is_left(node: &Node) -> bool {
+    [node.files.state(), node.files.bindings()].iter().any(|folder| folder.join("tap0").exists())
+}
+
+fn first_ifup(node: &Node, nic: &Nic) -> Result<()> {
+    let before = Snapshot::of(&node.netns)?;
+    fine(nic.ifup()?)?;
+    let up = settled(node)?;
+    fine(nic.ifdown()?)?;
+    let begin = || {
+        fine(nic.ifdown()?)?;
+        ensure!(!is_left(node), "something is left");
+        Ok(())
+    };
+    everywhere(node, nic, "ifup", &begin, &|case| {
+        if case.succeeded()? {
+            // Not essential: the log, an announcement, a hint.
+            return up.returns_in(&node.netns, |state| state);
+        }
+        ensure!(!is_left(node), "a record or a binding is left");
+        before.returns_in(&node.netns, |state| state)
+    })
+}
+
+fn first_ifup_routed() -> Result<()> {
+    let (site, _guest) = routed()?;
+    first_ifup(&site.node, &old_routed(&site.node))
+}
+
+fn first_ifup_bridged() -> Result<()> {
+    let (node, _guest) = bridged()?;
+    first_ifup(&node, &old_bridged(&node))
+}
+
+fn changing_ifup_routed() -> Result<()> {
+    let (site, _guest) = routed()?;
+    let node = &site.node;
+    let (old, new) = (old_routed(node), old_routed(node).set("IP", "10.0.0.9"));
+    fine(new.ifup()?)?;
+    let after = settled(node)?;
+    fine(old.ifup()?)?;
+    let before = settled(node)?;
+    everywhere(node, &new, "ifup", &|| fine(old.ifup()?), &|case| {
+        if !case.succeeded()? {
+            return before.returns_in(&node.netns, |state| state);
+        }
+        // What could not be removed is recorded, and gone with the next run.
+        fine(new.ifup()?)?;
+        after.returns_in(&node.netns, |state| state)
+    })
+}
+
+/// What could not be removed is gone with the next run.
+fn ifdown(node: &Node, nic: &Nic) -> Result<()> {
+    let before = Snapshot::of(&node.netns)?;
+    everywhere(node, nic, "ifdown", &|| fine(nic.ifup()?), &|case| {
+        if !case.succeeded()? {
+            fine(nic.ifdown()?).context("then ifdown")?;
+        }
+        ensure!(!is_left(node), "a record or a binding is left");
+        before.returns_in(&node.netns, |state| state)
+    })
+}
+
+fn ifdown_routed() -> Result<()> {
+    let (site, _guest) = routed()?;
+    ifdown(&site.node, &old_routed(&site.node))
+}
+
+fn ifdown_bridged() -> Result<()> {
+    let (node, _guest) = bridged()?;
+    ifdown(&node, &old_bridged(&node))
+}
+
+/// Takes the TAP away before each of ifup's netlink requests.
 fn tap_vanishes_at_any_request() -> Result<()> {
-    tracing()?;
     let site = Site::new()?;
-    let (netns, nic) = (&site.node.netns, served(&site));
+    let (node, netns, nic) = (&site.node, &site.node.netns, old_routed(&site.node));
     let before = Snapshot::of(netns)?;
     let mut failed = 0;
     for n in 1.. {
-        let guest = site.node.plug("tap0", WEB1)?;
-        let _ = fs::remove_file(trace_of(&site));
-        let outcome = thread::scope(|scope| -> Result<_> {
-            let run = scope.spawn(|| injected(&site, &nic, "ifup", "sendto", "signal=STOP", n));
-            let waited = until("ifup to stop or to end", || Ok(run.is_finished() || stopped(&site)?.is_some()));
-            let gone = site.node.unplug(guest, "tap0");
-            // Nothing may return before this, or the run would stay stopped and be waited for.
-            if let Ok(Some(process)) = stopped(&site) {
-                kill(process, Signal::SIGCONT)?;
+        let mut guest = Some(node.plug("tap0", WEB1)?);
+        let mut requests = 0;
+        let outcome = ptrace::run(netns, &mut nic.command("ifup"), |call| {
+            requests += usize::from(call.number == libc::SYS_sendto);
+            if requests == n
+                && let Some(guest) = guest.take()
+            {
+                node.unplug(guest, "tap0")?;
             }
-            waited.and(gone)?;
-            run.join().expect("no panic in a run")
+            Ok(Act::Make)
         })?;
-        let Some(outcome) = outcome else { break };
+        if guest.is_some() {
+            break;
+        }
         let case = || format!("gone at request {n}: {outcome:?}");
         ensure!(matches!(outcome.code, Some(0 | 1)) && outcome.stderr.lines().count() <= 1, "{}", case());
         if outcome.code == Some(1) {
             failed += 1;
             ensure!(outcome.stderr.contains("ifup tap0: "), "{}", case());
         } else {
-            nic.ifdown()?.succeeds().with_context(case)?;
+            fine(nic.ifdown()?).with_context(case)?;
         }
         before.returns_in(netns, Snapshot::without_base_tables).with_context(case)?;
-        ensure!(!site.node.files.bindings().join("tap0").exists(), "a binding is left: {}", case());
+        ensure!(!node.files.bindings().join("tap0").exists(), "a binding is left: {}", case());
     }
     ensure!(failed > 0, "it never failed");
-    nic.ifdown()?.succeeds()?;
+    fine(nic.ifdown()?)?;
     before.returns_in(netns, Snapshot::without_base_tables)
-}
-
-/// The program, if strace says that it has been stopped.
-fn stopped(site: &Site) -> Result<Option<Pid>> {
-    let trace = fs::read_to_string(trace_of(site)).unwrap_or_default();
-    if !trace.contains("stopped by SIGSTOP") {
-        return Ok(None);
-    }
-    let is_traced = |process: &PathBuf| {
-        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
-        status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|tracer| tracer.trim() != "0"))
-    };
-    let found = site.node.netns.processes()?.into_iter().find(is_traced);
-    Ok(found.and_then(|process| process.file_name()?.to_str()?.parse().ok()).map(Pid::from_raw))
-}
-
-fn killed_at_any_system_call_of_ifup() -> Result<()> {
-    let (site, _guest) = warm()?;
-    let (netns, nic) = (&site.node.netns, served(&site));
-    let before = Snapshot::of(netns)?;
-    nic.ifup()?.succeeds()?;
-    let up = settled_up(&site)?;
-    nic.ifdown()?.succeeds()?;
-    before.returns_in(netns, |state| state)?;
-    for call in CALLS {
-        for n in 1.. {
-            let case = || format!("killed at {call} {n}");
-            // The next run is an ifup, or an ifdown.
-            let hit = injected(&site, &nic, "ifup", call, "signal=KILL", n)?;
-            nic.ifup()?.succeeds().with_context(case)?;
-            up.returns_in(netns, |state| state).with_context(case)?;
-            nic.ifdown()?.succeeds().with_context(case)?;
-            before.returns_in(netns, |state| state).with_context(case)?;
-            if hit.is_none() {
-                break;
-            }
-            injected(&site, &nic, "ifup", call, "signal=KILL", n)?;
-            nic.ifdown()?.succeeds().with_context(case)?;
-            before.returns_in(netns, |state| state).with_context(|| format!("{}, then ifdown", case()))?;
-        }
-    }
-    Ok(())
-}
-
-fn killed_at_any_system_call_of_ifdown() -> Result<()> {
-    let (site, _guest) = warm()?;
-    let (netns, nic) = (&site.node.netns, served(&site));
-    let before = Snapshot::of(netns)?;
-    for call in CALLS {
-        for n in 1.. {
-            let case = || format!("killed at {call} {n}");
-            nic.ifup()?.succeeds()?;
-            let hit = injected(&site, &nic, "ifdown", call, "signal=KILL", n)?;
-            nic.ifdown()?.succeeds().with_context(case)?;
-            before.returns_in(netns, |state| state).with_context(case)?;
-            if hit.is_none() {
-                break;
-            }
-        }
-    }
-    Ok(())
 }

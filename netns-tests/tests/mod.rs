@@ -5,6 +5,7 @@ mod bridged;
 mod bridges;
 mod callers;
 mod confinement;
+mod crash;
 mod dns;
 mod dns_failure;
 mod dns_hook;
@@ -36,6 +37,7 @@ mod spoof;
 mod static_binary;
 mod status;
 mod steering;
+mod storms;
 mod takeover;
 mod vlan;
 mod walk;
@@ -62,12 +64,14 @@ pub fn all() -> impl Iterator<Item = Test> {
         random::TESTS,
         input::TESTS,
         failure::TESTS,
+        crash::TESTS,
         faults::TESTS,
         hostile::TESTS,
         confinement::TESTS,
         process::TESTS,
         qemu::TESTS,
         static_binary::TESTS,
+        storms::TESTS,
         bridged::TESTS,
         callers::TESTS,
         dns::TESTS,
@@ -93,16 +97,8 @@ pub const OTHER_ROUTING: &str = "ROUTING=rule";
 
 /// Those that run under [`OTHER_ROUTING`] too: all in which a routed NIC has a part.
 pub fn routed() -> impl Iterator<Item = Test> {
-    let themes = [
-        routed::TESTS,
-        spoof::TESTS,
-        takeover::TESTS,
-        lifecycle::TESTS,
-        nfdhcpd::TESTS,
-        node::TESTS,
-        plan::TESTS,
-        faults::TESTS,
-    ];
+    let themes =
+        [routed::TESTS, spoof::TESTS, takeover::TESTS, lifecycle::TESTS, nfdhcpd::TESTS, node::TESTS, plan::TESTS];
     themes.into_iter().flatten().copied().chain(crate::attack::routed())
 }
 

@@ -53,12 +53,12 @@ impl RecordedNic {
     }
 
     /// How what stands differs from the record in force; none if its TAP is gone. What earlier records of this TAP left is
-    /// foreign.
+    /// foreign; where this one has an element of the same key, that is a difference already.
     pub fn drift(&self, inventory: &Inventory) -> Option<Vec<Drift>> {
         let OneKnown { plan, .. } = self.live(inventory)?;
         let mut drift = verify::verify(&Owner::Nic(self.interface.clone()), plan, inventory);
         for old in self.records.iter().rev().skip(1) {
-            for thing in verify::leftovers(&reconcile::difference(&old.plan, plan), inventory) {
+            for thing in verify::leftovers(&reconcile::leftover(&old.plan, plan), inventory) {
                 let foreign = Drift::Foreign(thing);
                 if !drift.contains(&foreign) {
                     drift.push(foreign);

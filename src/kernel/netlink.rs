@@ -265,9 +265,18 @@ impl Netlink {
                     }
                 }
                 Err(error) => return Err(refused(operation, error)),
-                Ok(_) => return Ok(()),
+                Ok(_) => break,
             }
         }
+        if messages(&self.datagram).map(|it| (it.length() as usize).next_multiple_of(4)).sum::<usize>()
+            < self.datagram.len()
+            || self.datagram.is_empty()
+        {
+            // What is behind it may be what is waited for.
+            let text = Some("an answer is cut short".to_owned());
+            return Err(Error { operation, errno: Errno::EBADMSG as i32, text });
+        }
+        Ok(())
     }
 }
 
