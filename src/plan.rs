@@ -178,6 +178,16 @@ pub enum Hop {
     Unreachable,
 }
 
+impl Hop {
+    /// The device it leads to.
+    pub fn device(&self) -> Option<&IfName> {
+        match self {
+            Self::Device(device) | Self::Gateway { device, .. } => Some(device),
+            Self::Unreachable => None,
+        }
+    }
+}
+
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {

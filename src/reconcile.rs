@@ -1,35 +1,42 @@
-//! Walks over a Plan: apply makes what is missing, remove puts back what was there before.
+//! Walks over a Plan: apply makes what is missing, remove puts back what was there before; and mend, which does both for what
+//! verify found, of many Plans at once.
 
+mod batch;
 mod difference;
+mod mend;
 
-use anyhow::{Context, Error, Result, anyhow};
-use nix::errno::Errno;
+use anyhow::{Context, Error, Result};
 
+use self::batch::Batch;
 use self::difference::goes_with_port;
 pub use self::difference::{difference, leftover};
-use crate::addr::{Family, IfName};
-use crate::kernel::netlink::Request;
+pub use self::mend::{Mending, mend};
+use crate::kernel::Kernel;
 use crate::kernel::nftables::Change;
-use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
-use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
-use crate::plan::{Bridge, Folder, Hop, Object, Plan, PortVlans, Route, Sysctl, Towards, Verb, VlanDevice};
+use crate::plan::{Object, Plan, Verb};
 use crate::ruleset::Element;
-use crate::{binding, ovsdb};
-
-/// How many requests go into one send, which must fit into the socket's buffer (208 KiB): one of ours has some 100 bytes.
-const BATCH: usize = 512;
-
-/// What EXFULL means when a port joins (BR_MAX_PORTS of net/bridge/br_private.h).
-const FULL_BRIDGE: &str = "the bridge is full: it has as many ports as a bridge can have (1023)";
 
 /// Makes what the Plan says and is not there yet, filters first; `stale` elements go in the same transaction.
 ///
 /// # Errors
 /// At the first refusal: what was made until then stands.
 pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> {
+    let change = Change { tables: &plan.tables, add: &plan.elements, remove: stale, fresh: false };
+    make(kernel, plan, &change)
+}
+
+/// The same where none of the Plan's elements stands, as far as is known.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_fresh(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
+    let change = Change { tables: &plan.tables, add: &plan.elements, remove: &[], fresh: true };
+    make(kernel, plan, &change)
+}
+
+fn make(kernel: &mut Kernel, plan: &Plan, change: &Change<'_>) -> Result<()> {
     leave_bridges(kernel, plan)?;
-    let change = Change { tables: &plan.tables, add: &plan.elements, remove: stale };
-    kernel.commit(&change)?;
+    kernel.commit(change)?;
     let mut batch = Batch::new(kernel, Verb::Add);
     let mut comes_up = false;
     for object in &plan.objects {
@@ -86,9 +93,9 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
         for object in stage.into_iter().filter(|it| live || !touches_link(it)).filter(|it| !goes_with_port(it, plan)) {
             failures.extend(batch.add(object).err());
         }
-        failures.extend(batch.flush_all());
+        failures.extend(batch.flush_all().into_iter().map(|it| it.1));
     }
-    let change = Change { tables: &[], add: &[], remove: &plan.elements };
+    let change = Change { remove: &plan.elements, ..Change::default() };
     failures.extend(kernel.commit(&change).err());
     failures
 }
@@ -106,284 +113,4 @@ fn touches_link(object: &Object) -> bool {
         Object::Sysctl(sysctl) => sysctl.interface.is_some(),
         _ => false,
     }
-}
-
-/// Requests on their way into one send, each with the object it is for.
-struct Batch<'k> {
-    kernel: &'k mut Kernel,
-    verb: Verb,
-    described: Vec<String>,
-    /// Whether a device is among them that is not there before they are sent.
-    makes: bool,
-    link: Option<(IfName, LinkChange, Vec<String>)>,
-    /// Routes that are replaced only if it is another one that stands, by their places among the requests.
-    contested: Vec<(usize, Route, Option<u32>)>,
-}
-
-impl<'k> Batch<'k> {
-    fn new(kernel: &'k mut Kernel, verb: Verb) -> Self {
-        // What a batch before this one did not come to send must not go out with it.
-        kernel.netlink.forget_queued();
-        Self { kernel, verb, described: Vec::new(), makes: false, link: None, contested: Vec::new() }
-    }
-
-    fn add(&mut self, object: &Object) -> Result<()> {
-        if object.command(self.verb).is_empty() {
-            return Ok(());
-        }
-        let makes = matches!(object, Object::VlanDevice(_) | Object::Bridge(_));
-        if self.described.len() >= BATCH || (self.makes && !makes) {
-            self.flush()?;
-            self.makes = false;
-        }
-        self.makes |= makes;
-        if matches!(object, Object::PortVlans(_)) {
-            // The port must be in its bridge, which gives it the default VLAN then.
-            self.flush()?;
-            self.kernel.forget_links();
-        }
-        self.add_unexplained(object).with_context(|| object.line(self.verb))
-    }
-
-    fn add_unexplained(&mut self, object: &Object) -> Result<()> {
-        let add = self.verb == Verb::Add;
-        if !matches!(object, Object::Sysctl(_) | Object::Link(_) | Object::Port(_)) {
-            self.queue_link()?;
-        }
-        match object {
-            Object::VlanDevice(it) if add => {
-                let Some(lower) = self.index(&it.lower)? else { return absent(add) };
-                self.queue(rtnetlink::new_vlan_device(it, lower), object);
-            }
-            Object::Bridge(it) if add => self.queue(rtnetlink::new_bridge(it), object),
-            Object::VlanDevice(VlanDevice { name, .. }) | Object::Bridge(Bridge { name }) => {
-                if let Some(index) = self.index(name)? {
-                    self.queue(rtnetlink::delete_link(index), object);
-                }
-            }
-            Object::Sysctl(it) => return self.sysctl(it),
-            Object::Link(it) => {
-                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
-                let mac = it.mac.and_then(|c| if add { Some(c.want) } else { c.before });
-                let mtu = it.mtu.and_then(|c| if add { Some(c.want) } else { c.before });
-                let change = self.link_change(&it.name, object)?;
-                change.mac = mac.filter(|it| Some(*it) != current.mac);
-                change.mtu = mtu.filter(|it| *it != current.mtu);
-            }
-            Object::Port(it) => {
-                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
-                let bridge = match &it.bridge {
-                    Some(bridge) if add => {
-                        let bridge = self.kernel.link(bridge)?.ok_or_else(|| anyhow!("there is no bridge {bridge}"))?;
-                        bridge.index
-                    }
-                    Some(bridge) => match self.kernel.link(bridge)? {
-                        // In another bridge by now: not ours to take out.
-                        Some(bridge) if bridge.index == current.controller => 0,
-                        _ => return Ok(()),
-                    },
-                    None if add => 0,
-                    None => return Ok(()),
-                };
-                if bridge != current.controller {
-                    self.link_change(&it.name, object)?.controller = Some(bridge);
-                }
-                if !add {
-                    // A message of its own: the kernel would change MAC and MTU first, and a bridge follows its ports'.
-                    self.queue_link()?;
-                }
-            }
-            Object::GroupForwarding(it) => {
-                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
-                // On its way out of the bridge it loses them anyway, and a port of none has them at zero.
-                let groups = if add { it.groups } else { 0 };
-                if current.group_forwarding.unwrap_or(0) != groups {
-                    self.queue(rtnetlink::set_group_forwarding(current.index, groups), object);
-                }
-            }
-            Object::PortVlans(it) => self.port_vlans(it, object)?,
-            Object::Up(it) => {
-                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
-                if current.up != add {
-                    self.link_change(&it.name, object)?.up = Some(add);
-                    self.queue_link()?;
-                }
-            }
-            Object::OvsPort(it) => {
-                if add {
-                    ovsdb::port::ensure(it)?;
-                } else {
-                    ovsdb::port::remove(it)?;
-                }
-                self.kernel.forget_links();
-            }
-            Object::Rule(it) => self.queue(rtnetlink::rule(it, add), object),
-            Object::Route(it) => {
-                let device = match &it.hop {
-                    Hop::Device(device) | Hop::Gateway { device, .. } => match self.index(device)? {
-                        None => return absent(add),
-                        device => device,
-                    },
-                    Hop::Unreachable => None,
-                };
-                let request = rtnetlink::route(it, device, add);
-                if add && it.destination.addr().is_ipv6() {
-                    self.queue(request.exclusive(), object);
-                    self.contested.push((self.described.len() - 1, it.clone(), device));
-                } else {
-                    self.queue(request, object);
-                }
-            }
-            Object::Proxy(it) => {
-                let Some(device) = self.index(&it.device)? else { return absent(add) };
-                if !add {
-                    let behind = self.index(&it.behind)?;
-                    if routes::leads_elsewhere(&mut self.kernel.netlink, it, device, behind) {
-                        return Ok(());
-                    }
-                }
-                self.queue(rtnetlink::proxy(it, device, add), object);
-            }
-            Object::Binding(it) if add => return binding::write(it),
-            Object::Binding(it) => return binding::remove(it),
-        }
-        Ok(())
-    }
-
-    fn index(&mut self, name: &IfName) -> Result<Option<u32>> {
-        Ok(self.kernel.link(name)?.map(|it| it.index))
-    }
-
-    fn queue(&mut self, request: Request, object: &Object) {
-        self.kernel.netlink.queue(request);
-        self.described.push(object.line(self.verb));
-    }
-
-    fn port_vlans(&mut self, vlans: &PortVlans, object: &Object) -> Result<()> {
-        let add = self.verb == Verb::Add;
-        let outside = vlans.towards == Towards::Outside;
-        let index = match self.kernel.link(&vlans.port)? {
-            Some(port) if port.controller != 0 => port.index,
-            // An uplink that left the bridge meanwhile needs nothing.
-            _ if outside || !add => return Ok(()),
-            _ => return Err(anyhow!("{} is no port of a bridge", vlans.port)),
-        };
-        let present = rtnetlink::vlans(&mut self.kernel.netlink, index)?;
-        let [gone, new] = vlans.changes(&present, self.verb);
-        for (changed, add) in [(gone, false), (new, true)] {
-            if !changed.is_empty() {
-                self.queue(rtnetlink::change_vlans(index, &changed, add), object);
-            }
-        }
-        Ok(())
-    }
-
-    /// The change of a link that is being gathered; changes of one link go into one message.
-    fn link_change(&mut self, name: &IfName, object: &Object) -> Result<&mut LinkChange> {
-        if self.link.as_ref().is_some_and(|it| it.0 != *name) {
-            self.queue_link()?;
-        }
-        let link = self.link.get_or_insert_with(|| (name.clone(), LinkChange::default(), Vec::new()));
-        link.2.push(object.command(self.verb));
-        Ok(&mut link.1)
-    }
-
-    fn queue_link(&mut self) -> Result<()> {
-        let Some((name, change, commands)) = self.link.take() else { return Ok(()) };
-        if change == LinkChange::default() {
-            return Ok(());
-        }
-        let Some(index) = self.index(&name)? else { return absent(self.verb == Verb::Add) };
-        self.kernel.netlink.queue(rtnetlink::set_link(index, &change));
-        self.described.push(commands.join("; "));
-        Ok(())
-    }
-
-    fn sysctl(&mut self, sysctl: &Sysctl) -> Result<()> {
-        let add = self.verb == Verb::Add;
-        let Some(value) = (if add { Some(sysctl.value.want) } else { sysctl.value.before }) else { return Ok(()) };
-        let object = Object::Sysctl(sysctl.clone());
-        let Some(name) = &sysctl.interface else {
-            let path = sysctl.path();
-            if read_sysctl(&path)? != Some(value) {
-                write_sysctl(&path, value)?;
-            }
-            return Ok(());
-        };
-        let Some(link) = self.kernel.link(name)?.cloned() else { return absent(add) };
-        let current = link.setting(sysctl.family, sysctl.key);
-        match (sysctl.folder, sysctl.family) {
-            (Folder::Neigh, family) => {
-                // The kernel's unit here is the millisecond, that of /proc is USER_HZ (10 ms).
-                self.queue_link()?;
-                self.queue(rtnetlink::set_proxy_delay(family, link.index, u64::from(value) * 10), &object);
-            }
-            _ if current == Some(value) => {}
-            // IPv6 is off here: there is nothing to restrain, and what needs it fails by name (rule, route).
-            (Folder::Conf, Family::V6) if current.is_none() => {}
-            (Folder::Conf, family) if family == Family::V4 || sysctl.key == ADDR_GEN_MODE => {
-                self.link_change(name, &object)?.settings.push((family, sysctl.key, value));
-            }
-            (Folder::Conf, _) => write_sysctl(&sysctl.path(), value)?,
-        }
-        Ok(())
-    }
-
-    /// Sends what is queued.
-    fn flush(&mut self) -> Result<()> {
-        self.flush_all().into_iter().next().map_or(Ok(()), Err)
-    }
-
-    fn flush_all(&mut self) -> Vec<Error> {
-        let mut failures: Vec<Error> = self.queue_link().err().into_iter().collect();
-        let described = std::mem::take(&mut self.described);
-        let refusals = match self.kernel.netlink.flush() {
-            Ok(refusals) => refusals,
-            Err(error) => {
-                failures.push(error.into());
-                return failures;
-            }
-        };
-        let contested = std::mem::take(&mut self.contested);
-        let mut replaced = false;
-        for (place, error) in refusals {
-            let exists = error.errno == Errno::EEXIST as i32;
-            let done = match self.verb {
-                Verb::Add if exists && error.operation == "RTM_NEWROUTE" => {
-                    match contested.iter().find(|it| it.0 == place) {
-                        Some((_, route, device)) => self.replace(route, *device).map(|it| replaced |= it),
-                        None => Err(error),
-                    }
-                }
-                // The very rule is there already (an explicit preference makes it comparable).
-                Verb::Add if exists && error.operation == "RTM_NEWRULE" => Ok(()),
-                Verb::Remove if is_absent(error.errno) => Ok(()),
-                _ => Err(error),
-            };
-            if let Err(error) = done {
-                let command = described.get(place).cloned().unwrap_or_default();
-                let full = error.errno == Errno::EXFULL as i32;
-                let error = Error::new(error);
-                failures.push(if full { error.context(FULL_BRIDGE) } else { error }.context(command));
-            }
-        }
-        if replaced {
-            failures.extend(self.flush_all());
-        }
-        failures
-    }
-
-    /// Queues the replacement of whatever stands in a route's place, unless it is this very route.
-    fn replace(&mut self, route: &Route, device: Option<u32>) -> Result<bool, kernel::error::Error> {
-        if routes::stands(&mut self.kernel.netlink, route, device)? {
-            return Ok(false);
-        }
-        self.queue(rtnetlink::route(route, device, true), &Object::Route(route.clone()));
-        Ok(true)
-    }
-}
-
-/// What stands on a link that is not there: an error when it shall be made, nothing to do when it shall go.
-fn absent(add: bool) -> Result<()> {
-    if add { Err(Errno::ENODEV.into()) } else { Ok(()) }
 }

@@ -67,6 +67,11 @@ impl Netns {
         Ok(netns)
     }
 
+    /// The one that the calling thread is in.
+    pub fn of_this_thread() -> Result<Self> {
+        Ok(Self { handle: File::open("/proc/thread-self/ns/net").context("/proc/thread-self/ns/net")? })
+    }
+
     /// Another handle of the same namespace.
     pub fn again(&self) -> Result<Self> {
         Ok(Self { handle: self.handle.try_clone()? })

@@ -51,6 +51,11 @@ impl Port {
         Ok(Self { file: File::from(socket.with_context(|| format!("packet socket on {interface}"))?) })
     }
 
+    /// The descriptor once more, for a process that is to have it.
+    pub fn descriptor(&self) -> Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned().context("another descriptor of a port")
+    }
+
     /// Puts a frame on the wire.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         (&self.file).write_all(frame).context("send a frame")

@@ -143,7 +143,7 @@ fn a_failure_reaches_the_operator() -> Result<()> {
     let fresh = Snapshot::of(netns)?;
     let nic = || node.nic("tap0", WEB1);
     for (nic, parts) in [
-        (nic().without_network().bridged("br9"), &["LINK: \"br9\": there is no such bridge"][..]),
+        (nic().without_network().bridged("br9"), &["LINK or BRIDGE: \"br9\": there is no such bridge"][..]),
         (nic().set("LINK", "4242"), &["4242", "no IPv4 default route"]),
         (nic().set("NETWORK_TAGS", "private-filtered"), &["private-filtered"]),
         (nic().without_network().set("MODE", "openvswitch"), &["openvswitch"]),

@@ -8,9 +8,11 @@ mod confinement;
 mod dns;
 mod dns_failure;
 mod dns_hook;
+mod drift;
 mod failure;
 mod faults;
 mod ganeti;
+mod gc;
 mod hook;
 mod hostile;
 mod ifupdown;
@@ -26,10 +28,13 @@ mod pages;
 mod plan;
 mod process;
 mod qemu;
+mod real_guest;
+mod reconcile;
 mod routed;
 mod selftest;
 mod spoof;
 mod static_binary;
+mod status;
 mod steering;
 mod takeover;
 mod vlan;
@@ -69,6 +74,10 @@ const THEMES: &[Theme] = &[
     only_here(ganeti::TESTS, "Python and Ganeti's package"),
     anywhere(node::TESTS),
     only_here(ifupdown::TESTS, "ifupdown and systemd"),
+    anywhere(status::TESTS),
+    anywhere(drift::TESTS),
+    anywhere(gc::TESTS),
+    anywhere(reconcile::TESTS),
     anywhere(plan::TESTS),
     anywhere(input::TESTS),
     anywhere(failure::TESTS),
@@ -77,6 +86,7 @@ const THEMES: &[Theme] = &[
     anywhere(confinement::TESTS),
     anywhere(process::TESTS),
     only_here(qemu::TESTS, "QEMU"),
+    only_here(real_guest::TESTS, "QEMU"),
     only_here(static_binary::TESTS, "cargo"),
     anywhere(bridged::TESTS),
     only_here(callers::TESTS, "Python and Ganeti's package"),
@@ -108,8 +118,13 @@ const ROUTED: &[&[Test]] = &[
 ];
 
 /// For what the kernel of the machine that runs the tests may lack.
-const ONLY_IN_VIRTUAL_MACHINE: &[&[Test]] =
-    &[bridges::TESTS, vlan::TESTS, ovs::IN_VIRTUAL_MACHINE, crate::attack::ON_DEBIANS_KERNEL];
+const ONLY_IN_VIRTUAL_MACHINE: &[&[Test]] = &[
+    bridges::TESTS,
+    vlan::TESTS,
+    drift::IN_VIRTUAL_MACHINE,
+    ovs::IN_VIRTUAL_MACHINE,
+    crate::attack::ON_DEBIANS_KERNEL,
+];
 
 /// The kernel on which every run tests what only runs in a virtual machine.
 const USUAL_KERNEL: &str = "6.1";

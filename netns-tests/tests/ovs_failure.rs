@@ -145,6 +145,6 @@ fn what_cannot_be_filtered_is_refused() -> Result<()> {
     }
     ensure!(site.switch.changes()? == before.1);
     clean(&site, &before.0)?;
-    site.nic(WEB1).set("TAGS", "protected unprotected").ifup()?.succeeds()?;
+    site.nic(WEB1).set("TAGS", "unprotected").ifup()?.succeeds()?;
     Ok(())
 }

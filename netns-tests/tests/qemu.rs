@@ -227,7 +227,7 @@ fn a_failure_ends_qemu() -> Result<()> {
     let outcome = nic.finish(&mut qemu(&node, WEB1.mac)?)?;
     ensure!(outcome.code == Some(1), "{outcome:?}");
     let ours: Vec<_> = outcome.stderr.lines().filter(|line| line.starts_with("kvm-ifup-custom tap0: ")).collect();
-    ensure!(ours == ["kvm-ifup-custom tap0: LINK: \"br9\": there is no such bridge"], "{outcome:?}");
+    ensure!(ours == ["kvm-ifup-custom tap0: LINK or BRIDGE: \"br9\": there is no such bridge"], "{outcome:?}");
     before.returns_in(&node.netns, |state| state)
 }
 

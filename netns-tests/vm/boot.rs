@@ -94,7 +94,7 @@ fn run(series: &Series, tests: &[String]) -> Result<()> {
     let name = |kind: &str| folder.join(format!("{kind}-{}-{}", series.name, std::process::id()));
     let (image, console) = (name("initramfs"), name("console"));
     let limit = LIMIT + LIMIT_OF_TEST * u32::try_from(tests.len())?;
-    let done = initramfs::write(&image, &kernel, TOOLS, FILES, tests)
+    let done = initramfs::write(&image, &kernel, TOOLS, FILES, (super::guest::TESTS, &tests.join("\n")))
         .context("initramfs")
         .and_then(|()| relay(series, &mut start(&kernel.image, &image, &console)?, &console, limit));
     for file in [image, console] {

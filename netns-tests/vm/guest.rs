@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::panic;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::Verdict;
+use super::{Verdict, tenant};
 use crate::harness::{Skip, netns, slower_by};
 use crate::tests;
 
@@ -26,7 +27,7 @@ pub const MODULES: &str = "/modules";
 /// The report's last line.
 pub const END: &str = "end of report";
 /// The second serial port.
-const REPORT: &str = "/dev/ttyS1";
+pub const REPORT: &str = "/dev/ttyS1";
 
 /// Where the names of the tests are, one a line.
 pub const TESTS: &str = "/tests";
@@ -59,6 +60,9 @@ fn run() -> Result<()> {
     modules.sort();
     for module in modules {
         load(&File::open(&module)?).with_context(|| module.display().to_string())?;
+    }
+    if Path::new(tenant::SETUP).exists() {
+        return tenant::serve();
     }
     let mut report = OpenOptions::new().write(true).open(REPORT).context(REPORT)?;
     for name in fs::read_to_string(TESTS)?.lines() {

@@ -76,9 +76,9 @@ impl<W: Write> Archive<W> {
     }
 }
 
-/// Writes it: /init, the program where the tests look for it, the tools, all their libraries, other files and folders, the names of
-/// the tests, and the modules in a folder where their names sort as they are to be loaded.
-pub fn write(to: &Path, kernel: &Kernel, tools: &[&str], files: &[&str], tests: &[String]) -> Result<()> {
+/// Writes it: /init, the program where the tests look for it, the tools, all their libraries, other files and folders, what
+/// /init is to read, and the modules in a folder where their names sort as they are to be loaded.
+pub fn write(to: &Path, kernel: &Kernel, tools: &[&str], files: &[&str], content: (&str, &str)) -> Result<()> {
     let out = BufWriter::new(File::create(to)?);
     let mut archive = Archive { out, folders: BTreeSet::new(), entries: 0 };
     for folder in ["proc", "sys", "dev", "tmp", "run", "root", env!("CARGO_TARGET_TMPDIR")] {
@@ -107,7 +107,7 @@ pub fn write(to: &Path, kernel: &Kernel, tools: &[&str], files: &[&str], tests: 
         // Symbolic links are followed: each name gets the content.
         archive.file(file, &fs::read(file).with_context(|| file.display().to_string())?)?;
     }
-    archive.file(Path::new(super::guest::TESTS), tests.join("\n").as_bytes())?;
+    archive.file(Path::new(content.0), content.1.as_bytes())?;
     for (number, module) in kernel.modules.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{}/{number:03}-{name}", super::guest::MODULES);

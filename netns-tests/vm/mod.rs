@@ -12,6 +12,8 @@ mod guest;
 mod initramfs;
 mod kernel;
 mod table;
+pub mod tenancy;
+mod tenant;
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;

@@ -1,10 +1,8 @@
 //! Ganeti's hooks: how one runs, and `snf-network-hook`, which clears away what vanished NICs left on this node.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 
-use super::transition::Known;
-use super::{Call, announcer, conclude, nic};
-use crate::addr::IfName;
+use super::{Call, announcer, conclude, gc};
 use crate::environment::{Caller, RawInstance, nics_from_process};
 use crate::kernel::Kernel;
 use crate::log::Log;
@@ -104,34 +102,12 @@ fn clear(departed: &Departed, settings: &Settings, log: &mut Log) -> Result<()> 
     let mut kernel = Kernel::open()?;
     let mut failures = Vec::new();
     for (interface, _) in recorded.iter().filter(|it| owned(&it.1)) {
-        if let Err(error) = clear_interface(&mut kernel, departed, interface, settings, log) {
+        if let Err(error) = gc::clear_interface(&mut kernel, interface, settings, log, |it| departed.owns(it)) {
             failures.push(format!("{interface}: {error:#}"));
         }
     }
     announcer::detach(kernel.into_lingering(), None);
     if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("; "))) }
-}
-
-fn clear_interface(
-    kernel: &mut Kernel,
-    departed: &Departed,
-    interface: &IfName,
-    settings: &Settings,
-    log: &mut Log,
-) -> Result<()> {
-    let mut state = State::open(&settings.state_dir, interface)?;
-    let old = Known::read(&state, log);
-    ensure!(old.understood, "a record of it cannot be understood, see the log");
-    kernel.forget_links();
-    let live = kernel.link(interface)?.map(|it| it.index);
-    let theirs = state.records.iter().map(|it| departed.owns(it));
-    let goes: Vec<_> =
-        theirs.zip(&old.records).map(|(theirs, it)| theirs && Some(it.record.facts.index) != live).collect();
-    if !goes.contains(&true) {
-        log.line(format!("{interface} is still there: left alone"));
-        return Ok(());
-    }
-    nic::remove_records(kernel, &mut state, &old, &goes, live, log)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The table of commands: which name runs what, and how a run ends.
+//! Commands: which name runs what, and how a run ends.
 
 pub mod announce;
 pub mod announcer;
@@ -6,10 +6,15 @@ pub mod bridge;
 pub mod dns;
 pub mod errand;
 pub mod extra;
+pub mod gc;
 pub mod hook;
 pub mod log;
 pub mod nic;
 pub mod node;
+pub mod reconcile;
+pub mod status;
+pub mod survey;
+mod table;
 pub mod transition;
 pub mod vif;
 
@@ -20,27 +25,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use lexopt::prelude::*;
 
+pub use self::table::{COMMANDS, Command};
+use self::table::{NIC, NODE, done};
+use crate::addr::IfName;
 use crate::environment::{Caller, RawNic};
 use crate::kernel::confine::{self, Calls, Capability};
 use crate::log::Log;
+use crate::printable::quoted;
 use crate::settings::Settings;
 use crate::setup::filtered;
-
-/// A command, its names and what `--help` says of it.
-pub struct Command {
-    /// The first one is its name in messages; each may be argv[0] or the first word.
-    pub names: &'static [&'static str],
-    /// What it takes, as usage lines have it.
-    pub arguments: &'static str,
-    /// What it does, in a few words.
-    pub summary: &'static str,
-    /// The capabilities that it keeps; all others are given up before anything is read.
-    needs: &'static [Capability],
-    /// The system calls that it keeps.
-    calls: Calls,
-    run: fn(&Call) -> Result<()>,
-}
 
 /// How a command was called.
 pub struct Call {
@@ -50,141 +45,8 @@ pub struct Call {
     pub arguments: Vec<OsString>,
 }
 
-impl Command {
-    /// What `--help` behind its name prints, if it has options of its own.
-    pub fn help(&self) -> Option<&'static str> {
-        match self.names[0] {
-            "node" => Some(node::HELP),
-            "dns" => Some(dns::HELP),
-            _ => None,
-        }
-    }
-}
-
-/// Files of others are nfdhcpd's folder, the log, the name server's key.
-const FILES: &[Capability] = &[Capability::DacOverride];
-const NODE: &[Capability] = &[Capability::NetAdmin, Capability::DacOverride];
-const NIC: &[Capability] = &[Capability::NetAdmin, Capability::NetRaw, Capability::DacOverride];
-const FRAMES: &[Capability] = &[Capability::NetRaw];
-const NONE: &[Capability] = &[];
-const DEMO: &[Capability] =
-    &[Capability::SysAdmin, Capability::Setfcap, Capability::NetAdmin, Capability::NetRaw, Capability::DacOverride];
-
-/// Every command.
-pub const COMMANDS: &[Command] = &[
-    Command {
-        names: &["ifup", "kvm-ifup-custom", "kvm-vif-bridge", "up"],
-        arguments: "[TAP]",
-        summary: "set up the NIC that the environment describes",
-        needs: NIC,
-        calls: Calls::All,
-        run: ifup,
-    },
-    Command {
-        names: &["ifdown", "kvm-ifdown-custom", "down"],
-        arguments: "[TAP] [CLEANUP]",
-        summary: "take it down again",
-        needs: NIC,
-        calls: Calls::All,
-        run: ifdown,
-    },
-    Command {
-        names: &["vif-custom"],
-        arguments: "ACTION [type_if=KIND]",
-        summary: "set up or take down a NIC for Xen's hotplug",
-        needs: NIC,
-        calls: Calls::NoProgram,
-        run: vif::run,
-    },
-    Command {
-        names: &["plan"],
-        arguments: "[TAP]",
-        summary: "print what ifup would do, as ip and nft lines, and touch nothing",
-        needs: FILES,
-        calls: Calls::NoProgram,
-        run: plan,
-    },
-    Command {
-        names: &["node"],
-        arguments: "up|down [OPTIONS]",
-        summary: "set up the node's uplink for routed guests or bridges, or undo it (node --help)",
-        needs: NODE,
-        calls: Calls::NoProgram,
-        run: |call| node::run(&call.arguments),
-    },
-    Command {
-        names: &["prv-net-helper"],
-        arguments: "up|down DEV FIRST LAST OFFSET",
-        summary: "make or remove bridges of private networks (node bridges --help)",
-        needs: NODE,
-        calls: Calls::NoProgram,
-        run: |call| node::bridges::run_helper(&call.arguments),
-    },
-    Command {
-        names: &["dns"],
-        arguments: "show|sync|remove [OPTIONS]",
-        summary: "an instance's records at the name server (dns --help)",
-        needs: FILES,
-        calls: Calls::NoProgram,
-        run: |call| dns::run(&call.arguments),
-    },
-    Command {
-        names: &["dnshook", "snf-network-dnshook"],
-        arguments: "",
-        summary: "bring the name server up to date after an operation of Ganeti",
-        needs: FILES,
-        calls: Calls::NoProgram,
-        run: dns::hook,
-    },
-    Command {
-        names: &["hook", "snf-network-hook"],
-        arguments: "",
-        summary: "clear away what an instance that left this node left behind, after an operation of Ganeti",
-        needs: NODE,
-        calls: Calls::NoProgram,
-        run: hook::clear_away,
-    },
-    Command {
-        names: &["arpsend"],
-        arguments: "-U -i IP [-c COUNT] DEV",
-        summary: "send gratuitous ARP for IP on DEV",
-        needs: FRAMES,
-        calls: Calls::NoProgram,
-        run: |call| announce::arpsend(&call.arguments).context(call.name),
-    },
-    Command {
-        names: &["ndsend"],
-        arguments: "[-c COUNT] ADDR DEV",
-        summary: "send unsolicited neighbour advertisements for ADDR on DEV",
-        needs: FRAMES,
-        calls: Calls::NoProgram,
-        run: |call| announce::ndsend(&call.arguments).context(call.name),
-    },
-    Command {
-        names: &["mac2eui64"],
-        arguments: "[-c COUNT] MAC PREFIX",
-        summary: "print the modified EUI-64 address of MAC in PREFIX",
-        needs: NONE,
-        calls: Calls::NoProgram,
-        run: |call| announce::mac2eui64(&call.arguments).context(call.name),
-    },
-    Command {
-        names: &["log", "snf-network-log"],
-        arguments: "MESSAGE...",
-        summary: "write a line into the log (snf-network-log: CALLER MESSAGE...)",
-        needs: FILES,
-        calls: Calls::NoProgram,
-        run: log::run,
-    },
-    Command {
-        names: &["demo"],
-        arguments: "",
-        summary: "show routed guests at work, in namespaces of its own",
-        needs: DEMO,
-        calls: Calls::All,
-        run: demo,
-    },
-];
+/// What a command that only looked exits with where something is not as it should be.
+const DRIFT: u8 = 3;
 
 /// Runs the command that argv[0], the first word or ACTION names, or what ifupdown wants.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
@@ -192,7 +54,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let program = words.next().unwrap_or_default();
     if let (Some(verb), None) = (node::ifupdown::verb_of(&program), words.peek()) {
         confined(NODE, Calls::NoProgram);
-        return ended(node::run_hook(verb));
+        return ended(done(node::run_hook(verb)));
     }
     let called = Path::new(&program).file_name().unwrap_or_default();
     let found = named(called).or_else(|| words.next_if(|word| named(word).is_some()).and_then(named));
@@ -220,9 +82,9 @@ fn confined(needs: &[Capability], calls: Calls) {
     let _best_effort = confine::keep(needs).and_then(|()| confine::allow(calls));
 }
 
-fn ended(done: Result<()>) -> ExitCode {
+fn ended(done: Result<ExitCode>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => complain(&format!("{error:#}")),
     }
 }
@@ -315,6 +177,34 @@ fn ifup(call: &Call) -> Result<()> {
 fn ifdown(call: &Call) -> Result<()> {
     let cleanup = call.arguments.get(1).and_then(|it| it.to_str()).unwrap_or_default();
     for_nic(call, |raw, settings, log| nic::ifdown(raw, cleanup, settings, log)).map(drop)
+}
+
+/// Arguments of a command that looks at many NICs: TAPs, and the options that it has.
+struct Selection {
+    taps: Vec<IfName>,
+    given: Vec<String>,
+}
+
+impl Selection {
+    fn new(command: &str, arguments: &[OsString], takes_taps: bool, options: &[&str]) -> Result<Self> {
+        let mut selection = Self { taps: Vec::new(), given: Vec::new() };
+        let mut words = lexopt::Parser::from_args(arguments);
+        while let Some(word) = words.next().context(command.to_owned())? {
+            match word {
+                Long(name) if options.contains(&name) => selection.given.push(name.to_owned()),
+                Value(tap) if takes_taps => {
+                    let tap = tap.to_string_lossy();
+                    selection.taps.push(tap.parse().with_context(|| format!("{command}: {}", quoted(&tap)))?);
+                }
+                other => bail!("{command}: {}, see snf-network --help", other.unexpected()),
+            }
+        }
+        Ok(selection)
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.given.iter().any(|it| it == option)
+    }
 }
 
 fn demo(call: &Call) -> Result<()> {

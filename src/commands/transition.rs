@@ -152,6 +152,9 @@ impl Transition<'_> {
         }
         if self.old.records.is_empty() || !self.old.understood {
             elements.extend(self.unrecorded(kernel)?);
+            if elements.is_empty() {
+                return reconcile::apply_fresh(kernel, self.plan);
+            }
         }
         reconcile::apply(kernel, self.plan, &elements)
     }

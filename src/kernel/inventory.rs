@@ -1,159 +1,223 @@
-//! What stands in the calling thread's network namespace, whoever made it, in iproute2's words: for comparisons.
-//!
-//! These are dumps, whose cost grows with what stands; nothing on the way of a NIC uses them.
+//! What stands in the calling thread's network namespace, read by dumps: their cost grows with what stands, so nothing on the
+//! way of a NIC uses them.
 
-use std::collections::HashMap;
+mod decode;
+mod dumps;
+mod lines;
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use netlink_packet_core::{NLM_F_DUMP, Parseable};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
-use nix::errno::Errno;
+use anyhow::{Context, Result};
+use ipnet::IpNet;
 
-use super::netlink::{Netlink, Request};
-use super::rtnetlink::address_family;
-use crate::addr::{Family, Mac};
+pub use self::lines::{lines, neighbour};
+use super::nftables::{Lacking, Nftables};
+use super::rtnetlink::{self, LinkState};
+use super::{Kernel, read_sysctl};
+use crate::addr::{Family, IfName};
+use crate::ovsdb::port::{self, PortState};
+use crate::plan::{Object, Plan, PortVlan, Route, Rule, RuleSelector};
+use crate::ruleset::{Element, Name, Table, TableFamily, Value};
 
-/// All rules, all routes of all tables and all proxy entries of both families, a line each.
-///
-/// # Errors
-/// What the kernel refused.
-pub fn lines() -> Result<Vec<String>> {
-    let names = names()?;
-    let mut lines = Vec::new();
-    for family in Family::BOTH {
-        let mut rule = RuleMessage::default();
-        rule.header.family = address_family(family);
-        for payload in dump("RTM_GETRULE", RouteNetlinkMessage::GetRule(rule))? {
-            lines.extend(RuleMessage::parse(&payload).ok().map(|it| rule_line(family, &it)));
+/// A proxy entry as the kernel knows it: it does not tell what is behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundProxy {
+    /// The address that is answered for.
+    pub address: IpAddr,
+    /// Where it is answered.
+    pub device: IfName,
+    /// Whose it is; 0 is nobody's in particular.
+    pub protocol: u8,
+}
+
+/// Everything of the kinds that Plans are made of, whoever made it, as far as it has the form in which a Plan could name it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inventory {
+    /// All links, by name.
+    pub links: HashMap<IfName, LinkState>,
+    /// Rules by input interface.
+    pub rules: HashMap<IfName, Vec<Rule>>,
+    /// Rules by mark.
+    pub mark_rules: Vec<Rule>,
+    /// Routes by table and destination.
+    pub routes: HashMap<(u32, IpNet), Vec<Route>>,
+    /// Where in them a device is led to, each place once.
+    routes_by_device: HashMap<IfName, HashSet<(u32, IpNet)>>,
+    /// Proxy entries.
+    pub proxies: HashMap<IpAddr, Vec<FoundProxy>>,
+    /// The VLANs of ports, by the port's number; empty unless a Plan asks for any.
+    pub vlans: HashMap<u32, Vec<PortVlan>>,
+    /// How long answers for proxied addresses are put off (USER_HZ), of IPv4 and IPv6, by the link's number.
+    pub proxy_delays: [HashMap<u32, u32>; 2],
+    /// Numbers in files below /proc/sys that no dump tells; none where there is no such file.
+    pub sysctls: HashMap<String, Option<u32>>,
+    /// Contents of files; none where there is no such file.
+    pub files: HashMap<PathBuf, Option<Vec<u8>>>,
+    /// Ports of Open vSwitch, by its socket and their name; none where there is no such port, and why it could not be told.
+    pub ovs_ports: HashMap<(PathBuf, IfName), Result<Option<PortState>, String>>,
+    /// Tables that were looked for and lack something.
+    pub lacking: Vec<(Table, Lacking)>,
+    /// Elements of our sets whose key begins with an interface, by that.
+    pub elements: HashMap<IfName, Vec<Element>>,
+}
+
+impl Inventory {
+    /// Reads all that stands, and what these Plans name beyond it. `tables` are those whose sets are read, besides the Plans'.
+    ///
+    /// # Errors
+    /// What the kernel refused, which file could not be read.
+    pub fn read<'a>(
+        kernel: &mut Kernel,
+        plans: impl Iterator<Item = &'a Plan> + Clone,
+        tables: Vec<Table>,
+    ) -> Result<Self> {
+        let mut inventory = Self::default();
+        // Filters first: in what comes up meanwhile they stand already.
+        inventory.read_nftables(kernel, plans.clone(), tables)?;
+        let netlink = &mut kernel.netlink;
+        let links = dumps::whole(netlink, rtnetlink::links)?;
+        let names: HashMap<u32, IfName> = links.iter().map(|link| (link.index, link.name.clone())).collect();
+        for family in Family::BOTH {
+            for rule in dumps::rules(netlink, family)?.iter().filter_map(|it| decode::rule(family, it)) {
+                inventory.add_rule(rule);
+            }
+            for route in dumps::routes(netlink, family)?.iter().filter_map(|it| decode::route(family, it, &names)) {
+                inventory.add_route(route);
+            }
+            for proxy in dumps::proxies(netlink, family)?.iter().filter_map(|it| decode::proxy(it, &names)) {
+                inventory.proxies.entry(proxy.address).or_default().push(proxy);
+            }
+            inventory.proxy_delays[family as usize] =
+                dumps::whole(netlink, |netlink| rtnetlink::proxy_delays(netlink, family))?;
         }
-        let mut route = RouteMessage::default();
-        route.header.address_family = address_family(family);
-        for payload in dump("RTM_GETROUTE", RouteNetlinkMessage::GetRoute(route))? {
-            lines.extend(RouteMessage::parse(&payload).ok().map(|it| route_line(family, &it, &names)));
+        inventory.links = links.into_iter().map(|link| (link.name.clone(), link)).collect();
+        for object in plans.flat_map(|plan| &plan.objects) {
+            inventory.read_object(kernel, object)?;
         }
-        let mut proxy = NeighbourMessage::default();
-        proxy.header.family = address_family(family);
-        proxy.header.flags = NeighbourFlags::Proxy;
-        for payload in dump("RTM_GETNEIGH", RouteNetlinkMessage::GetNeighbour(proxy))? {
-            lines.extend(NeighbourMessage::parse(&payload).ok().map(|it| proxy_line(family, &it, &names)));
+        Ok(inventory)
+    }
+
+    /// Adds a rule that stands.
+    pub fn add_rule(&mut self, rule: Rule) {
+        match &rule.selector {
+            RuleSelector::Iif(name) => self.rules.entry(name.clone()).or_default().push(rule),
+            RuleSelector::Mark(_) => self.mark_rules.push(rule),
         }
     }
-    Ok(lines)
-}
 
-/// Who the neighbour with this address is, on the device with this index; none if it is not known or did not answer.
-///
-/// # Errors
-/// What the kernel refused.
-pub fn neighbour(index: u32, address: IpAddr) -> Result<Option<Mac>> {
-    let mut message = NeighbourMessage::default();
-    message.header.family = address_family(Family::of(address));
-    message.header.ifindex = index;
-    message.attributes.push(NeighbourAttribute::Destination(address.into()));
-    let mut found = None;
-    let message = RouteNetlinkMessage::GetNeighbour(message);
-    let asked = Netlink::open()?.each_answer(Request { operation: "RTM_GETNEIGH", message, flags: 0 }, |_, payload| {
-        let attributes = NeighbourMessage::parse(payload).map(|it| it.attributes).unwrap_or_default();
-        found = attributes.into_iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(octets) => octets.try_into().ok().map(Mac),
-            _ => None,
-        });
-        false
-    });
-    match asked {
-        Err(error) if error.errno == Errno::ENOENT as i32 => Ok(None),
-        Err(error) => Err(error.into()),
-        Ok(()) => Ok(found),
+    /// Whether a rule stands; whose it is to remove, the kernel does not know.
+    pub fn has_rule(&self, rule: &Rule) -> bool {
+        let found = match &rule.selector {
+            RuleSelector::Iif(name) => self.rules.get(name).map_or(&[][..], Vec::as_slice),
+            RuleSelector::Mark(_) => &self.mark_rules,
+        };
+        found.contains(&Rule { shared: false, ..rule.clone() })
     }
-}
 
-fn dump(operation: &'static str, message: RouteNetlinkMessage) -> Result<Vec<Vec<u8>>> {
-    let answers = Netlink::open()?.ask(Request { operation, message, flags: NLM_F_DUMP })?;
-    Ok(answers.into_iter().map(|(_, payload)| payload).collect())
-}
+    /// Adds a route that stands.
+    pub fn add_route(&mut self, route: Route) {
+        let place = (route.table, route.destination);
+        if let Some(device) = route.hop.device() {
+            self.routes_by_device.entry(device.clone()).or_default().insert(place);
+        }
+        self.routes.entry(place).or_default().push(route);
+    }
 
-/// Names of all devices by number.
-fn names() -> Result<HashMap<u32, String>> {
-    let mut names = HashMap::new();
-    for payload in dump("RTM_GETLINK", RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
-        let Ok(link) = LinkMessage::parse(&payload) else { continue };
-        for attribute in link.attributes {
-            if let LinkAttribute::IfName(name) = attribute {
-                names.insert(link.header.index, name);
+    fn read_object(&mut self, kernel: &mut Kernel, object: &Object) -> Result<()> {
+        match object {
+            Object::Sysctl(it) if it.interface.is_none() && !self.sysctls.contains_key(&it.path()) => {
+                let path = it.path();
+                let value = read_sysctl(&path).with_context(|| path.clone())?;
+                self.sysctls.insert(path, value);
+            }
+            Object::PortVlans(_) if self.vlans.is_empty() => {
+                self.vlans = dumps::whole(&mut kernel.netlink, rtnetlink::all_vlans)?;
+            }
+            Object::Binding(it) => {
+                self.files.insert(it.path.clone(), read_file(&it.path)?);
+            }
+            Object::OvsPort(it) => {
+                let place = (it.socket.clone(), it.name.clone());
+                let state = port::port_state(&it.socket, &it.name).map_err(|error| format!("{error:#}"));
+                self.ovs_ports.insert(place, state);
+            }
+            Object::Sysctl(_)
+            | Object::PortVlans(_)
+            | Object::Link(_)
+            | Object::VlanDevice(_)
+            | Object::Bridge(_)
+            | Object::Rule(_)
+            | Object::Port(_)
+            | Object::GroupForwarding(_)
+            | Object::Up(_)
+            | Object::Route(_)
+            | Object::Proxy(_) => {}
+        }
+        Ok(())
+    }
+
+    fn read_nftables<'a>(
+        &mut self,
+        kernel: &mut Kernel,
+        plans: impl Iterator<Item = &'a Plan>,
+        mut tables: Vec<Table>,
+    ) -> Result<()> {
+        let mut needed = false;
+        for table in plans.flat_map(|plan| &plan.tables) {
+            needed = true;
+            if !tables.contains(table) {
+                tables.push(table.clone());
             }
         }
+        let read = kernel.nftables().and_then(|nftables| self.read_tables(nftables, tables));
+        // A kernel without nf_tables holds no elements.
+        if needed { read } else { Ok(()) }
     }
-    Ok(names)
-}
 
-fn name(names: &HashMap<u32, String>, index: u32) -> String {
-    names.get(&index).cloned().unwrap_or_else(|| format!("if{index}"))
-}
-
-fn rule_line(family: Family, rule: &RuleMessage) -> String {
-    let mut line = format!("ip {} rule", family.ip_option());
-    for attribute in &rule.attributes {
-        match attribute {
-            RuleAttribute::Iifname(it) => line += &format!(" iif {it}"),
-            RuleAttribute::Oifname(it) => line += &format!(" oif {it}"),
-            RuleAttribute::FwMark(it) => line += &format!(" fwmark {it:#x}"),
-            RuleAttribute::FwMask(it) => line += &format!("/{it:#x}"),
-            RuleAttribute::Table(it) => line += &format!(" lookup {it}"),
-            RuleAttribute::Priority(it) => line += &format!(" pref {it}"),
-            RuleAttribute::Protocol(it) => line += &format!(" protocol {}", u8::from(*it)),
-            RuleAttribute::SuppressPrefixLen(_) => {}
-            other => line += &format!(" {other:?}"),
+    fn read_tables(&mut self, nftables: &mut Nftables, tables: Vec<Table>) -> Result<()> {
+        let lacking = nftables.lacking(&tables)?;
+        let mut known: Vec<(TableFamily, Name)> = Vec::new();
+        for (table, lacking) in tables.into_iter().zip(lacking) {
+            for set in table.sets.iter().filter(|set| !lacking.sets.contains(&set.name)) {
+                if known.iter().any(|it| (it.0, &it.1) == (table.family, &set.name)) {
+                    continue;
+                }
+                known.push((table.family, set.name.clone()));
+                for element in nftables.elements(table.family, set)? {
+                    if let Some(Value::IfName(name)) = element.key.first() {
+                        self.elements.entry(name.clone()).or_default().push(element);
+                    }
+                }
+            }
+            if !lacking.is_nothing() {
+                self.lacking.push((table, lacking));
+            }
         }
+        Ok(())
     }
-    line
-}
 
-fn route_line(family: Family, route: &RouteMessage, names: &HashMap<u32, String>) -> String {
-    let header = &route.header;
-    let destination = route.attributes.iter().find_map(|it| match it {
-        RouteAttribute::Destination(it) => Some(address(it)),
-        _ => None,
-    });
-    let destination = match destination {
-        Some(address) => format!("{address}/{}", header.destination_prefix_length),
-        None => "default".to_owned(),
-    };
-    let kind = if header.kind == RouteType::Unicast { String::new() } else { format!("{:?} ", header.kind) };
-    let mut line = format!("ip {} route {}{destination}", family.ip_option(), kind.to_lowercase());
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Gateway(it) => line += &format!(" via {}", address(it)),
-            RouteAttribute::Oif(it) => line += &format!(" dev {}", name(names, *it)),
-            RouteAttribute::PrefSource(it) => line += &format!(" src {}", address(it)),
-            RouteAttribute::Table(it) => line += &format!(" table {it}"),
-            RouteAttribute::Priority(it) => line += &format!(" metric {it}"),
-            RouteAttribute::MultiPath(it) => line += &format!(" {it:?}"),
-            // The rest are the kernel's own notes, such as when it was used.
-            _ => {}
-        }
+    /// The name of the device with this number; none of 0.
+    pub fn name_of(&self, index: u32) -> Option<&IfName> {
+        self.links.values().find(|link| link.index == index).map(|link| &link.name)
     }
-    line + &format!(" proto {}", u8::from(header.protocol))
-}
 
-fn address(address: &RouteAddress) -> String {
-    match address {
-        RouteAddress::Inet(it) => it.to_string(),
-        RouteAddress::Inet6(it) => it.to_string(),
-        other => format!("{other:?}"),
+    /// The routes of this protocol that lead to a device.
+    pub fn routes_of(&self, device: &IfName, protocol: u8) -> impl Iterator<Item = &Route> {
+        let places = self.routes_by_device.get(device).into_iter().flatten();
+        places
+            .filter_map(|place| self.routes.get(place))
+            .flatten()
+            .filter(move |route| route.protocol == protocol && route.hop.device() == Some(device))
     }
 }
 
-fn proxy_line(family: Family, proxy: &NeighbourMessage, names: &HashMap<u32, String>) -> String {
-    let address = proxy.attributes.iter().find_map(|it| match it {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(it)) => Some(it.to_string()),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(it)) => Some(it.to_string()),
-        _ => None,
-    });
-    let device = name(names, proxy.header.ifindex);
-    format!("ip {} neigh proxy {} dev {device}", family.ip_option(), address.unwrap_or_default())
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        text => Ok(Some(text.with_context(|| path.display().to_string())?)),
+    }
 }

@@ -1,6 +1,7 @@
 //! The only folder that knows sockets and bytes.
 
 pub mod address;
+pub mod changes;
 pub mod confine;
 pub mod error;
 pub mod guest_port;
@@ -15,6 +16,7 @@ pub mod routes;
 pub mod rtnetlink;
 pub mod topology;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,6 +38,8 @@ pub struct Kernel {
     nftables: Option<Nftables>,
     destroyed: bool,
     links: Vec<LinkState>,
+    /// Their places, by name.
+    places: HashMap<IfName, usize>,
 }
 
 impl Kernel {
@@ -44,7 +48,13 @@ impl Kernel {
     /// # Errors
     /// Those of socket(2).
     pub fn open() -> Result<Self, Error> {
-        Ok(Self { netlink: Netlink::open()?, nftables: None, destroyed: false, links: Vec::new() })
+        Ok(Self {
+            netlink: Netlink::open()?,
+            nftables: None,
+            destroyed: false,
+            links: Vec::new(),
+            places: HashMap::new(),
+        })
     }
 
     /// A link by name; none if there is no such.
@@ -52,7 +62,7 @@ impl Kernel {
     /// # Errors
     /// What the kernel refused, other than that.
     pub fn link(&mut self, name: &IfName) -> Result<Option<&LinkState>, Error> {
-        let known = self.links.iter().position(|it| it.name == *name);
+        let known = self.places.get(name).copied();
         self.remembered(known, By::Name(name))
     }
 
@@ -72,13 +82,20 @@ impl Kernel {
         let Some(link) = rtnetlink::link(&mut self.netlink, by)? else {
             return Ok(None);
         };
-        self.links.push(link);
+        self.know_link(link);
         Ok(self.links.last())
+    }
+
+    /// Takes over what a dump tells of a link, so that nobody needs to ask for it.
+    pub fn know_link(&mut self, link: LinkState) {
+        self.places.insert(link.name.clone(), self.links.len());
+        self.links.push(link);
     }
 
     /// Forgets what is known of the links: they were changed.
     pub fn forget_links(&mut self) {
         self.links.clear();
+        self.places.clear();
     }
 
     /// The devices of the default route of a table, by name. `hint` is an uplink whose packets the table routes, if one was

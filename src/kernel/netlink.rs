@@ -24,8 +24,13 @@ const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 /// Length of struct nlmsghdr.
 const HEADER: usize = 16;
+/// NLM_F_DUMP_INTR: other changes came between the parts of this dump.
+const NLM_F_DUMP_INTR: u16 = 0x10;
 /// A datagram of the kernel is at most this long (NLMSG_GOODSIZE of a dump, 32 KiB).
 const DATAGRAM: usize = 32 * 1024;
+/// Requests in one send, and bytes (but for a longer single one): the kernel takes as many into a send buffer of the default
+/// size (212992 bytes), and their refusals, of a kilobyte each as it counts them, fit into such a receive buffer.
+const AT_ONCE: (usize, usize) = (128, 96 * 1024);
 
 /// A request and the name it has in the kernel's headers.
 pub struct Request {
@@ -52,6 +57,7 @@ pub struct Netlink {
     out: Vec<u8>,
     queued: Vec<Queued>,
     datagram: Vec<u8>,
+    interrupted: bool,
 }
 
 struct Queued {
@@ -84,6 +90,7 @@ impl Netlink {
             out: Vec::with_capacity(2048),
             queued: Vec::new(),
             datagram: Vec::with_capacity(DATAGRAM),
+            interrupted: false,
         })
     }
 
@@ -102,26 +109,41 @@ impl Netlink {
         self.queued.clear();
     }
 
-    /// Sends what is queued, in one piece. The kernel acts on every request, also behind one that it refused; the refused
-    /// ones come back with their places. Only the last one is acknowledged, errors always come.
+    /// Sends what is queued, in one piece as far as it fits into the socket's buffers. The kernel acts on every request, also
+    /// behind one that it refused; the refused ones come back with their places. Only the last one of a piece is
+    /// acknowledged, errors always come.
     ///
     /// # Errors
     /// If the socket itself fails; then nothing is known of the requests.
     pub fn flush(&mut self) -> Result<Vec<(usize, Error)>, Error> {
-        let queued = std::mem::take(&mut self.queued);
-        let Some(last) = queued.last() else {
-            return Ok(Vec::new());
-        };
-        let flags = last.offset + 6;
-        let bits = NetlinkBuffer::new(&self.out[last.offset..]).flags() | NLM_F_ACK;
-        self.out[flags..flags + 2].copy_from_slice(&bits.to_ne_bytes());
-        let operation = last.operation;
-        let sent = send(&self.socket, &self.out, operation);
-        self.out.clear();
-        sent?;
+        let (queued, mut out) = (std::mem::take(&mut self.queued), std::mem::take(&mut self.out));
         let mut refusals = Vec::new();
+        let mut first = 0;
+        while first < queued.len() {
+            let begin = queued[first].offset;
+            let end_of = |place: usize| queued.get(place + 1).map_or(out.len(), |next| next.offset);
+            let fits = |place: &usize| place - first < AT_ONCE.0 && end_of(*place) - begin <= AT_ONCE.1;
+            let last = (first + 1..queued.len()).take_while(fits).last().unwrap_or(first);
+            let piece = begin..end_of(last);
+            let piece = &mut out[piece];
+            let flags = queued[last].offset - begin;
+            let bits = NetlinkBuffer::new(&piece[flags..]).flags() | NLM_F_ACK;
+            piece[flags + 6..flags + 8].copy_from_slice(&bits.to_ne_bytes());
+            send(&self.socket, piece, queued[last].operation)?;
+            self.answers_to(&queued[first..=last], first, &mut refusals)?;
+            first = last + 1;
+        }
+        // Its memory serves the next requests.
+        out.clear();
+        self.out = out;
+        Ok(refusals)
+    }
+
+    /// Reads the answers to requests of which the last one is acknowledged; `first` is the place of the first.
+    fn answers_to(&mut self, queued: &[Queued], first: usize, refusals: &mut Vec<(usize, Error)>) -> Result<(), Error> {
+        let Some(last) = queued.last() else { return Ok(()) };
         loop {
-            self.receive(operation)?;
+            self.receive(last.operation)?;
             let mut done = false;
             for answer in messages(&self.datagram) {
                 let sequence = answer.sequence_number();
@@ -129,14 +151,19 @@ impl Netlink {
                 if answer.message_type() == NLMSG_ERROR
                     && let Some(error) = error_of(queued[place].operation, &answer)
                 {
-                    refusals.push((place, error));
+                    refusals.push((first + place, error));
                 }
                 done |= place == queued.len() - 1;
             }
             if done {
-                return Ok(refusals);
+                return Ok(());
             }
         }
+    }
+
+    /// Whether other changes came between the parts of the last dump: it is then not to be trusted.
+    pub fn was_interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Sends one question and returns the payloads of its answers with their message types.
@@ -202,12 +229,14 @@ impl Netlink {
         mut take: impl FnMut(u16, &[u8]) -> bool,
     ) -> Result<(), Error> {
         send(&self.socket, question, operation)?;
+        self.interrupted = false;
         loop {
             self.receive(operation)?;
             for answer in messages(&self.datagram) {
                 if answer.sequence_number() != self.sequence {
                     continue;
                 }
+                self.interrupted |= answer.flags() & NLM_F_DUMP_INTR != 0;
                 match answer.message_type() {
                     NLMSG_ERROR => return error_of(operation, &answer).map_or(Ok(()), Err),
                     NLMSG_DONE => return done_of(operation, &answer).map_or(Ok(()), Err),

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, fork, setsid};
 
 use crate::deadline;
@@ -34,6 +35,16 @@ pub fn detach(kept: Vec<OwnedFd>, work: impl FnOnce(Vec<OwnedFd>)) -> io::Result
             unsafe { libc::_exit(status) }
         }
     }
+}
+
+/// Raises the limit of open files to what is allowed; returns what it is then.
+pub fn raise_open_files() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| {
+        let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        raised.map_or(soft, |()| hard)
+    });
+    // POSIX's least (_POSIX_OPEN_MAX), where nobody tells.
+    limit.ok().and_then(|it| usize::try_from(it).ok()).unwrap_or(20)
 }
 
 /// Lets go of everything of the caller's but `kept`, which is moved to the lowest numbers behind stderr.

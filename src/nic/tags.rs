@@ -1,5 +1,7 @@
 //! Tags. They are written by users: they are compared, and kept only where every character is harmless.
 
+use std::fmt;
+
 use crate::addr::Family;
 use crate::environment::RawNic;
 use crate::settings::{Settings, Setup, Setups};
@@ -16,6 +18,16 @@ pub enum Profile {
     Limited,
     /// All.
     Unprotected,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Protected => "protected",
+            Self::Limited => "limited",
+            Self::Unprotected => "unprotected",
+        })
+    }
 }
 
 impl Profile {

@@ -1,4 +1,4 @@
-//! What one Plan has and another has not.
+//! What one Plan has and another has not. Pure.
 
 use crate::plan::{Object, Plan};
 use crate::ruleset::Element;

@@ -49,7 +49,7 @@ impl Setup {
     }
 
     /// The tag, unless the settings name another.
-    pub(super) fn default_tag(self) -> &'static str {
+    pub fn default_tag(self) -> &'static str {
         match self {
             Self::IpLessRouted => "ip-less-routed",
             Self::PrivateFiltered => "private-filtered",
@@ -81,5 +81,10 @@ impl Setups {
     /// Puts `setup` in.
     pub fn insert(&mut self, setup: Setup) {
         self.0 |= 1 << setup as u8;
+    }
+
+    /// Those in it, in the order of [`Setup::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Setup> {
+        Setup::ALL.into_iter().filter(move |setup| self.contains(*setup))
     }
 }

@@ -1,6 +1,6 @@
 //! The locks by which runs for one interface wait for each other.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::thread::sleep;
@@ -21,19 +21,29 @@ const LOOK: (Duration, Duration) = (Duration::from_micros(500), Duration::from_m
 /// If another run holds it until the time of this one is up; those of flock(2).
 pub(super) fn take(file: File) -> Result<File> {
     let mut look = LOOK.0;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => {}
-            Err(std::fs::TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(std::fs::TryLockError::Error(error)) => return Err(anyhow!("flock: {error}")),
-        }
+    while !try_take(&file)? {
         if deadline::left().is_some_and(|left| left.is_zero()) {
             let by = holder(&file).map_or_else(String::new, |pid| format!(" (process {pid})"));
             return Err(anyhow!("another run holds the lock for {}{by}", deadline::whole()));
         }
         sleep(deadline::at_most(look));
         look = (look * 2).min(LOOK.1);
+    }
+    Ok(file)
+}
+
+/// Takes the lock of a file if nobody has it; whether it did.
+///
+/// # Errors
+/// Those of flock(2).
+pub(super) fn try_take(file: &File) -> Result<bool> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => return Err(anyhow!("flock: {error}")),
+        }
     }
 }
 

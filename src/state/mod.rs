@@ -8,13 +8,17 @@ mod lock;
 mod uplinks;
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub use self::uplinks::{forget_table, other_uplinks, record_table, uplink_of_table};
+pub use self::uplinks::{
+    forget_table, lock_uplinks, other_uplinks, record_table, uplink_of_table, uplink_written, uplinks,
+};
 use crate::addr::IfName;
 use crate::files::Folder;
 use crate::plan::shell_quoted;
@@ -25,6 +29,10 @@ const VERSION: &str = "1";
 const HEAD: &str = "# snf-network record";
 /// Longest file that is read, in bytes: a record is about one kilobyte.
 const LONGEST: u64 = 256 * 1024;
+/// How long a run is waited for by who only looks: ifup takes milliseconds.
+const LONGEST_RUN: Duration = Duration::from_secs(3);
+/// Between two looks at its lock.
+const LOOK: Duration = Duration::from_millis(1);
 /// Folder of the lock files. Longer than any interface's name, so it is never taken for a record.
 const LOCKS: &str = "locks-of-interfaces";
 /// Lock of those who make or remove bridges of the node.
@@ -59,6 +67,18 @@ impl State {
         Self::at(folder, interface.as_str().into(), interface.as_str(), None)
     }
 
+    /// The same without waiting; none if another run has the lock.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn try_open(path: &Path, interface: &IfName) -> Result<Option<Self>> {
+        let folder = Folder::of_ours(path).with_context(|| format!("STATE_DIR: {}", path.display()))?;
+        let explain = || format!("STATE_DIR: {}/{LOCKS}/{interface}", path.display());
+        let lock = folder.lock_file(LOCKS, interface.as_str()).with_context(explain)?;
+        let taken = lock::try_take(&lock).with_context(explain)?;
+        Ok(taken.then(|| Self::locked(folder, path, interface.as_str().into(), lock)))
+    }
+
     /// `within`: a folder of its own for the file.
     fn at(path: &Path, file: PathBuf, lock_name: &str, within: Option<&str>) -> Result<Self> {
         let folder = Folder::of_ours(path).with_context(|| format!("STATE_DIR: {}", path.display()))?;
@@ -68,11 +88,15 @@ impl State {
         }
         let locked = folder.lock_file(LOCKS, lock_name).map_err(Into::into).and_then(lock::take);
         let lock = locked.with_context(|| explain(&format!("{LOCKS}/{lock_name}")))?;
+        Ok(Self::locked(folder, path, file, lock))
+    }
+
+    fn locked(folder: Folder, path: &Path, file: PathBuf, lock: File) -> Self {
         let (text, records, complaint) = match read(&folder, &file) {
             Ok((text, records)) => (text, records, None),
             Err(error) => (String::new(), Vec::new(), Some(format!("{}: {error:#}", path.join(&file).display()))),
         };
-        Ok(Self { folder, path: (path.to_owned(), file), text, records, complaint, _lock: lock })
+        Self { folder, path: (path.to_owned(), file), text, records, complaint, _lock: lock }
     }
 
     /// Reads without waiting for a run that is under way.
@@ -80,13 +104,17 @@ impl State {
     /// # Errors
     /// If the file is there and cannot be understood.
     pub fn peek(folder: &Path, interface: &IfName) -> Result<Vec<Variables>> {
+        Self::peek_at(folder, interface.as_str().as_ref())
+    }
+
+    fn peek_at(folder: &Path, file: &Path) -> Result<Vec<Variables>> {
         let read = || -> Result<_> {
             match Folder::open(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-                opened => Ok(read(&opened?, interface.as_str().as_ref())?.1),
+                opened => Ok(read(&opened?, file)?.1),
             }
         };
-        read().with_context(|| folder.join(interface.as_str()).display().to_string())
+        read().with_context(|| folder.join(file).display().to_string())
     }
 
     /// Makes these the records of the interface; none removes the file. Writes only what differs.
@@ -160,6 +188,21 @@ pub fn lock_bridges(folder: &Path) -> Result<File> {
     locked.with_context(|| format!("STATE_DIR: {}/{LOCKS}/{BRIDGES}", folder.display()))
 }
 
+/// When the records of an interface were written.
+pub fn written(folder: &Path, interface: &IfName) -> Option<SystemTime> {
+    fs::metadata(folder.join(interface.as_str())).ok()?.modified().ok()
+}
+
+/// Waits for the run that is under way for an interface, if any; not for ever, as one may hang. Whoever may not see its lock
+/// does not wait.
+pub fn wait_for_run(folder: &Path, interface: &IfName) {
+    let Ok(file) = lock_file(folder, interface.as_str()) else { return };
+    let deadline = Instant::now() + LONGEST_RUN;
+    while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        sleep(LOOK);
+    }
+}
+
 /// A value as it is recorded: a line break could forge a variable of its own, so control characters become spaces.
 pub fn one_line(value: &str) -> String {
     value.replace(|c: char| c.is_control(), " ")
@@ -214,70 +257,4 @@ fn unquoted(text: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("snf-network-state-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        folder
-    }
-
-    fn tap0() -> IfName {
-        "tap0".parse().expect("a name")
-    }
-
-    #[test]
-    fn records_come_back_as_they_were_written() {
-        let folder = folder("roundtrip");
-        let record = |ip: &str| vec![("IP".to_owned(), ip.to_owned()), ("TAGS".to_owned(), "it's $(x) `y`".to_owned())];
-        let mut state = State::open(&folder, &tap0()).expect("the lock");
-        assert!(state.records.is_empty());
-        state.write(vec![record("10.0.0.1"), record("10.0.0.2")]).expect("written");
-        drop(state);
-        let mode =
-            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder.join("tap0")).expect("a file").permissions());
-        assert_eq!(mode & 0o7777, 0o600);
-        let mut state = State::open(&folder, &tap0()).expect("the lock");
-        assert_eq!(state.records, [record("10.0.0.1"), record("10.0.0.2")]);
-        state.write(Vec::new()).expect("removed");
-        assert!(!folder.join("tap0").exists());
-        fs::remove_dir_all(&folder).expect("cleared");
-    }
-
-    #[test]
-    fn no_value_forges_a_line() {
-        let folder = folder("forge");
-        let mut state = State::open(&folder, &tap0()).expect("the lock");
-        let tags = format!("a\n{HEAD}\nSNF_NETWORK_STATE='1'\nIP='10.0.0.9'");
-        state.write(vec![vec![("TAGS".to_owned(), tags)]]).expect("written");
-        drop(state);
-        let records = State::peek(&folder, &tap0()).expect("a record");
-        assert_eq!(records.len(), 1);
-        assert_eq!(records[0].len(), 1);
-        fs::remove_dir_all(&folder).expect("cleared");
-    }
-
-    #[test]
-    fn what_is_not_ours_counts_as_none_with_a_complaint() {
-        let folder = folder("foreign");
-        for text in ["IP=10.0.0.1\n", "# snf-network record\n", "# snf-network record\nSNF_NETWORK_STATE='9'\n", "\0"] {
-            fs::write(folder.join("tap0"), text).expect("written");
-            let state = State::open(&folder, &tap0()).expect("the lock");
-            assert!(state.records.is_empty() && state.complaint.is_some(), "{text:?}");
-        }
-        fs::remove_file(folder.join("tap0")).expect("removed");
-        std::os::unix::fs::symlink("/etc/passwd", folder.join("tap0")).expect("a link");
-        assert!(State::open(&folder, &tap0()).expect("the lock").complaint.is_some());
-        fs::remove_dir_all(&folder).expect("cleared");
-    }
-
-    #[test]
-    fn every_prefix_of_a_file_is_survived() {
-        let text = format!("{HEAD}\nSNF_NETWORK_STATE='1'\nIP='10.0.0.1'\nTAGS='it'\\''s'\n");
-        for length in 0..text.len() {
-            let _either_way = parse(&text[..length]);
-        }
-        assert_eq!(parse(&text).expect("whole")[0][1].1, "it's");
-    }
-}
+mod tests;

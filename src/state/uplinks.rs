@@ -1,12 +1,13 @@
 //! What is recorded of the node's uplinks: a file per device and family, and which of them a routing table leads through.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
-use super::{MAKING, State};
+use super::{LOCKS, MAKING, State, Variables, lock, lock_file};
 use crate::addr::{Family, IfName};
 use crate::files::Folder;
 
@@ -27,6 +28,51 @@ impl State {
         // All uplinks share settings of the node, so they share a lock.
         Self::at(folder, path, UPLINKS, Some(UPLINKS))
     }
+
+    /// Reads what is recorded of one family of an uplink, without waiting for a run that is under way.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be understood.
+    pub fn peek_uplink(folder: &Path, device: &IfName, family: Family) -> Result<Vec<Variables>> {
+        Self::peek_at(folder, &Path::new(UPLINKS).join(uplink_file(device, family)))
+    }
+}
+
+/// Keeps all runs for the node's uplinks away.
+pub struct UplinksLock(#[expect(dead_code, reason = "the lock goes when the file is closed")] File);
+
+/// Waits for the lock of the uplinks.
+///
+/// # Errors
+/// If the folder cannot be made or the lock not be taken.
+pub fn lock_uplinks(folder: &Path) -> Result<UplinksLock> {
+    let locked = lock::take(lock_file(folder, UPLINKS)?);
+    locked.map(UplinksLock).with_context(|| format!("STATE_DIR: {}/{LOCKS}/{UPLINKS}", folder.display()))
+}
+
+/// The uplinks of which anything is recorded, by device and family.
+///
+/// # Errors
+/// If the folder is there and cannot be read.
+pub fn uplinks(folder: &Path) -> Result<Vec<(IfName, Family)>> {
+    let folder = folder.join(UPLINKS);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("STATE_DIR: {}", folder.display()))?,
+    };
+    let uplink_of = |name: &str| {
+        let (device, family) = name.rsplit_once('.')?;
+        let family = Family::BOTH.into_iter().find(|it| it.sysctl() == family)?;
+        Some((device.parse().ok()?, family))
+    };
+    let mut uplinks: Vec<_> = entries.filter_map(|entry| uplink_of(entry.ok()?.file_name().to_str()?)).collect();
+    uplinks.sort_unstable();
+    Ok(uplinks)
+}
+
+/// When the records of a family of an uplink were written.
+pub fn uplink_written(folder: &Path, device: &IfName, family: Family) -> Option<SystemTime> {
+    fs::metadata(folder.join(UPLINKS).join(uplink_file(device, family))).ok()?.modified().ok()
 }
 
 fn uplink_file(device: &IfName, family: Family) -> String {

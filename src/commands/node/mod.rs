@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use lexopt::prelude::*;
 
 use self::asked::Asked;
+pub(super) use self::uplink::recorded_plan;
 pub(crate) use self::uplink::{down, plan, up};
 use crate::log::Log;
 use crate::plan::{Plan, Verb};

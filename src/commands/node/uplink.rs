@@ -56,6 +56,16 @@ fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Before)> {
     Ok((uplink, Before { up: get("BEFORE_UP") == Some("1"), settings, ..Before::default() }))
 }
 
+/// The uplink that is recorded, and its Plan.
+///
+/// # Errors
+/// If the record is not what this program writes.
+pub(in crate::commands) fn recorded_plan(variables: &Variables, family: Family) -> Result<(Uplink, Plan)> {
+    let (uplink, before) = recorded(variables, family)?;
+    let plan = uplink::plan(&uplink, &before);
+    Ok((uplink, plan))
+}
+
 /// What the uplink and the node are like before us.
 fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before> {
     let link = kernel.link(device)?.cloned();

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, ensure};
 
 use super::encode::{self, chain_udata, set_flags};
-use super::message::{Attributes, Request};
+use super::message::{Attributes, Object, Request};
 use super::socket::Socket;
 use super::uapi::*;
 use super::value::{key_layout, layout};
-use crate::ruleset::{Chain, Set, TABLE, Table, TableFamily};
+use crate::ruleset::{Chain, Name, Set, TABLE, Table, TableFamily};
 
 /// Whether a chain is there as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,41 @@ pub(super) struct SeenTable {
     chains: Vec<SeenChain>,
 }
 
+/// What a table lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// Sets and maps that are not there.
+    pub sets: Vec<Name>,
+    /// Chains that are not there.
+    pub chains: Vec<Name>,
+    /// Chains that do not hold the rules they should.
+    pub different: Vec<Name>,
+    /// Whether nothing of it is there.
+    pub entirely: bool,
+}
+
+impl Lacking {
+    /// Whether it lacks nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.sets.is_empty() && self.chains.is_empty() && self.different.is_empty()
+    }
+}
+
+impl SeenTable {
+    /// What `table` lacks, of which this was seen.
+    pub(super) fn lacking(&self, table: &Table) -> Lacking {
+        let sets = table.sets.iter().zip(&self.sets).filter(|(_, present)| !**present);
+        let sets: Vec<_> = sets.map(|(set, _)| set.name.clone()).collect();
+        let seen_as = |state| {
+            let chains = table.chains.iter().zip(&self.chains).filter(move |(_, seen)| **seen == state);
+            chains.map(|(chain, _)| chain.name.clone()).collect::<Vec<_>>()
+        };
+        let (chains, different) = (seen_as(SeenChain::Missing), seen_as(SeenChain::Different));
+        let entirely = sets.len() == table.sets.len() && chains.len() == table.chains.len();
+        Lacking { sets, chains, different, entirely }
+    }
+}
+
 #[cfg(test)]
 impl SeenTable {
     /// As if nothing of `table` were there.
@@ -34,6 +69,17 @@ impl SeenTable {
 }
 
 impl Socket {
+    /// Whether all chains of the tables are as they should be.
+    pub(super) fn chains_stand(&mut self, tables: &[Table]) -> Result<bool> {
+        let chains = || tables.iter().flat_map(|table| table.chains.iter().map(move |chain| (table, chain)));
+        let requests = chains().map(|(table, chain)| encode::get_chain(table.family, chain)).collect::<Result<_>>()?;
+        let answers = self.ask(requests)?;
+        let stands = |((table, chain), object): ((&Table, &Chain), Option<Object>)| {
+            object.is_some_and(|it| seen_chain(table, chain, &it.attributes) == SeenChain::Complete)
+        };
+        Ok(chains().zip(answers).all(stands))
+    }
+
     /// The generation of the ruleset, and then what is there of the tables.
     ///
     /// # Errors

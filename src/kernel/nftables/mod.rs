@@ -23,6 +23,7 @@ use nix::libc::{EEXIST, ENOENT, ERESTART};
 use crate::addr::IfName;
 use crate::kernel::Error;
 use crate::ruleset::{Element, Name, Set, Table, TableFamily, Value};
+pub use base::Lacking;
 use message::{Answer, Refusal, Request};
 use socket::Socket;
 
@@ -42,6 +43,8 @@ pub struct Change<'a> {
     pub add: &'a [Element],
     /// Elements that should not, whatever their data. What is in `add` too stays.
     pub remove: &'a [Element],
+    /// As far as is known none of `add` stands, so nobody asks; where that proves wrong, it is asked after all.
+    pub fresh: bool,
 }
 
 /// What a commit did.
@@ -109,13 +112,16 @@ impl Nftables {
         let wanted: Vec<_> = add.iter().chain(&remove).copied().collect();
         let mut surprises = 0;
         for _ in 0..TRIES {
-            let (generation, tables) = self.socket.look_at_tables(change.tables)?;
-            let seen = self.socket.look_at_elements(&wanted)?;
+            // What a chain that is whole looks up is there: a set in use cannot be deleted.
+            let whole = self.socket.chains_stand(change.tables)?;
+            let (generation, base) = if whole { (0, base::Completion::default()) } else { self.complete(change)? };
+            let unknown = !change.fresh || surprises > 0;
+            let seen =
+                if unknown { self.socket.look_at_elements(&wanted)? } else { vec![Presence::Absent; wanted.len()] };
             let (seen_add, seen_remove) = seen.split_at(add.len());
             let new = pick(&add, seen_add, &[Presence::Absent, Presence::Different]);
             let mut gone = pick(&add, seen_add, &[Presence::Different]);
             gone.extend(pick(&remove, seen_remove, &[Presence::Present, Presence::Different]));
-            let base = base::completion(change.tables, &tables)?;
             let makes_base = !base.requests.is_empty();
             let outcome = Outcome {
                 changed: makes_base || !new.is_empty() || !gone.is_empty(),
@@ -134,7 +140,7 @@ impl Nftables {
                 Ok(None) => return Ok(outcome),
                 Ok(Some(Refusal { error: Error { errno: ERESTART, .. }, .. })) => {}
                 Ok(Some(Refusal { error: Error { errno: EEXIST | ENOENT, .. }, .. }))
-                    if !makes_base && surprises < SURPRISES =>
+                    if !(makes_base && unknown) && surprises < SURPRISES =>
                 {
                     surprises += 1;
                 }
@@ -144,6 +150,12 @@ impl Nftables {
             }
         }
         bail!("others changed the ruleset {TRIES} times while it was looked at")
+    }
+
+    /// The generation of the ruleset, and what completes the base objects in it.
+    fn complete(&mut self, change: &Change<'_>) -> Result<(u32, base::Completion)> {
+        let (generation, tables) = self.socket.look_at_tables(change.tables)?;
+        Ok((generation, base::completion(change.tables, &tables)?))
     }
 
     /// Sends a transaction and returns the first refusal. An acknowledgement would prove nothing: one comes for batches
@@ -162,7 +174,7 @@ impl Nftables {
     /// # Errors
     /// What the kernel refused. A missing set is an empty one.
     pub fn elements_of(&mut self, family: TableFamily, set: &Set, interface: &IfName) -> Result<Vec<Element>> {
-        let mut elements = self.socket.elements(family, set).context(WHERE)?;
+        let mut elements = self.elements(family, set)?;
         elements.retain(|element| matches!(element.key.first(), Some(Value::IfName(name)) if name == interface));
         Ok(elements)
     }
@@ -173,6 +185,23 @@ impl Nftables {
     /// What the kernel refused.
     pub fn set_names(&mut self, family: TableFamily) -> Result<Vec<String>> {
         self.socket.set_names(family)
+    }
+
+    /// What each of the tables lacks, in their order.
+    ///
+    /// # Errors
+    /// What the kernel refused, and a set that is there with another type.
+    pub fn lacking(&mut self, tables: &[Table]) -> Result<Vec<Lacking>> {
+        let (_, seen) = self.socket.look_at_tables(tables).context(WHERE)?;
+        Ok(tables.iter().zip(seen).map(|(table, seen)| seen.lacking(table)).collect())
+    }
+
+    /// All elements of a set.
+    ///
+    /// # Errors
+    /// What the kernel refused. A missing set is an empty one.
+    pub fn elements(&mut self, family: TableFamily, set: &Set) -> Result<Vec<Element>> {
+        self.socket.elements(family, set).context(WHERE)
     }
 
     /// Whether each of the elements is there, in their order.

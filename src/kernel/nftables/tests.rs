@@ -212,7 +212,7 @@ fn each_key_is_changed_once_and_adding_wins() {
     let [mapped, guarded, ..] = elements();
     let add = [mapped.clone(), mapped.clone()];
     let remove = [Element { data: None, ..mapped.clone() }, guarded.clone(), guarded.clone()];
-    let change = Change { tables: &[], add: &add, remove: &remove };
+    let change = Change { add: &add, remove: &remove, ..Change::default() };
     assert_eq!(consolidate(&change).expect("a change"), (vec![&mapped], vec![&guarded]));
     let add = [mapped.clone(), Element { data: Some(v4("10.9.9.9")), ..mapped }];
     let change = Change { add: &add, ..Change::default() };

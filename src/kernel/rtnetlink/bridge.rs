@@ -7,6 +7,8 @@
 //!     BRIDGE_VLANDB_ENTRY_RANGE   u16, the last of the range
 //! ```
 
+use std::collections::HashMap;
+
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkMessage, VlanProtocol,
 };
@@ -125,18 +127,34 @@ fn vlan_device_of(payload: &[u8]) -> Option<VlanDevice> {
 /// # Errors
 /// What the kernel refused.
 pub fn vlans(netlink: &mut Netlink, index: u32) -> Result<Vec<PortVlan>, Error> {
+    let mut vlans = Vec::new();
+    each_vlan(netlink, index, |_, vlan| vlans.push(vlan))?;
+    Ok(vlans)
+}
+
+/// The VLANs of all ports, and of the bridges themselves, by the link's number.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn all_vlans(netlink: &mut Netlink) -> Result<HashMap<u32, Vec<PortVlan>>, Error> {
+    let mut vlans: HashMap<u32, Vec<PortVlan>> = HashMap::new();
+    each_vlan(netlink, 0, |index, vlan| vlans.entry(index).or_default().push(vlan))?;
+    Ok(vlans)
+}
+
+/// Of link number `index`, or of all if that is 0.
+fn each_vlan(netlink: &mut Netlink, index: u32, mut take: impl FnMut(u32, PortVlan)) -> Result<(), Error> {
     let mut message = [0; BR_VLAN_MSG];
     message[0] = u8::from(AddressFamily::Bridge);
     message[4..].copy_from_slice(&index.to_ne_bytes());
-    let mut vlans = Vec::new();
     netlink.dump("RTM_GETVLAN", RTM_GETVLAN, &message, |payload| {
+        let Some(index) = payload.get(4..).and_then(number) else { return };
         for (kind, entry) in payload.get(BR_VLAN_MSG..).into_iter().flat_map(attributes) {
             if kind == BRIDGE_VLANDB_ENTRY {
-                vlans.extend(entry_of(entry).into_iter().flatten());
+                entry_of(entry).into_iter().flatten().for_each(|vlan| take(index, vlan));
             }
         }
-    })?;
-    Ok(vlans)
+    })
 }
 
 fn entry_of(entry: &[u8]) -> Option<impl Iterator<Item = PortVlan>> {
@@ -185,7 +203,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// Type (without its flags) and value of each attribute, up to the first that is cut short.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
         let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?);
@@ -196,7 +214,7 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn number(value: &[u8]) -> Option<u32> {
+pub(super) fn number(value: &[u8]) -> Option<u32> {
     value.first_chunk().copied().map(u32::from_ne_bytes)
 }
 

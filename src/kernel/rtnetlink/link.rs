@@ -1,15 +1,15 @@
 //! Links: what the kernel reports of them, and the message that changes one.
 
-use netlink_packet_core::{DefaultNla, Emitable, NLM_F_REPLACE, Parseable};
+use netlink_packet_core::{DefaultNla, Emitable, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoPortKind,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour_table::{NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter};
 use nix::errno::Errno;
 
-use super::address_family;
+use super::{LinkState, address_family};
 use crate::addr::{Family, IfName, Mac};
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, Request};
@@ -23,71 +23,24 @@ const IFLA_EXT_MASK: u16 = 29;
 /// IFLA_INET6_ADDR_GEN_MODE of linux/if_link.h.
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 
-/// The settings of a link that we look at and change: family, key, IPV4_DEVCONF_* number (IPv6 has none to write).
+/// The settings of a link that we look at and change: family, key, IPV4_DEVCONF_* of linux/ip.h or DEVCONF_* of linux/ipv6.h
+/// (those of IPv6 cannot be written by number; addr_gen_mode has an attribute of its own).
 pub const DEVCONF: [(Family, &str, u16); 11] = [
     (Family::V4, "forwarding", 1),
     (Family::V4, "proxy_arp", 3),
     (Family::V4, "accept_redirects", 4),
     (Family::V4, "rp_filter", 8),
     (Family::V6, "forwarding", 0),
-    (Family::V6, "accept_ra", 0),
-    (Family::V6, "accept_redirects", 0),
-    (Family::V6, "accept_dad", 0),
-    (Family::V6, "proxy_ndp", 0),
-    (Family::V6, "disable_ipv6", 0),
-    (Family::V6, ADDR_GEN_MODE, 0),
+    (Family::V6, "accept_ra", 3),
+    (Family::V6, "accept_redirects", 4),
+    (Family::V6, "accept_dad", 27),
+    (Family::V6, "proxy_ndp", 22),
+    (Family::V6, "disable_ipv6", 26),
+    (Family::V6, ADDR_GEN_MODE, 47),
 ];
 
 /// How link-local addresses are made: 0 is modified EUI-64 (IN6_ADDR_GEN_MODE_EUI64 of linux/if_link.h).
 pub const ADDR_GEN_MODE: &str = "addr_gen_mode";
-
-/// A link as the kernel reports it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkState {
-    /// Its name.
-    pub name: IfName,
-    /// Its number.
-    pub index: u32,
-    /// None where it has no Ethernet address.
-    pub mac: Option<Mac>,
-    /// In bytes.
-    pub mtu: u32,
-    /// Administratively.
-    pub up: bool,
-    /// The number of its bridge; 0 is none.
-    pub controller: u32,
-    /// IFLA_GROUP.
-    pub group: u32,
-    /// IFLA_INFO_KIND, such as `bridge`.
-    pub kind: Option<String>,
-    /// Of a bridge.
-    pub bridge: Option<BridgeState>,
-    /// Whether it is a port of Open vSwitch's datapath in the kernel (IFLA_INFO_SLAVE_KIND).
-    pub in_openvswitch: bool,
-    /// IFLA_BRPORT_GROUP_FWD_MASK, of the port of a bridge.
-    pub group_forwarding: Option<u16>,
-    /// Values of [`DEVCONF`], in its order; none where the family is off on this link.
-    pub devconf: [Option<u32>; DEVCONF.len()],
-}
-
-/// What VLANs are to a bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BridgeState {
-    /// IFLA_BR_VLAN_FILTERING; none where the kernel is built without it (CONFIG_BRIDGE_VLAN_FILTERING).
-    pub vlan_filtering: Option<bool>,
-    /// IFLA_BR_VLAN_DEFAULT_PVID: the VLAN of the untagged frames of every new port; 0 is none.
-    pub default_pvid: u16,
-    /// IFLA_BR_VLAN_PROTOCOL: the ether type of its tags.
-    pub vlan_protocol: u16,
-}
-
-impl LinkState {
-    /// The value of a setting of [`DEVCONF`].
-    pub fn setting(&self, family: Family, key: &str) -> Option<u32> {
-        let place = DEVCONF.iter().position(|it| it.0 == family && it.1 == key)?;
-        self.devconf[place]
-    }
-}
 
 /// What one RTM_SETLINK changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -195,12 +148,11 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
         By::Name(name) => message.attributes.push(LinkAttribute::IfName(name.to_string())),
         By::Index(index) => message.header.index = index,
     }
-    let skip = RTEXT_FILTER_SKIP_STATS.to_ne_bytes().to_vec();
-    message.attributes.push(LinkAttribute::Other(DefaultNla::new(IFLA_EXT_MASK, skip)));
+    message.attributes.push(without_statistics());
     let question = Request { operation: "RTM_GETLINK", message: RouteNetlinkMessage::GetLink(message), flags: 0 };
     let mut found = None;
     let asked = netlink.each_answer(question, |_, payload| {
-        found = LinkMessage::parse(payload).ok().and_then(|it| link_state(&it));
+        found = LinkState::decode(payload);
         false
     });
     match asked {
@@ -210,103 +162,22 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
     }
 }
 
-fn link_state(message: &LinkMessage) -> Option<LinkState> {
-    let mut name = None;
-    let mut state = LinkState {
-        name: "unnamed".parse().ok()?,
-        index: message.header.index,
-        mac: None,
-        mtu: 0,
-        up: message.header.flags.contains(LinkFlags::Up),
-        controller: 0,
-        group: 0,
-        kind: None,
-        bridge: None,
-        in_openvswitch: false,
-        group_forwarding: None,
-        devconf: [None; DEVCONF.len()],
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(it) => name = it.parse().ok(),
-            LinkAttribute::Address(it) => state.mac = it.as_slice().try_into().ok().map(Mac),
-            LinkAttribute::Mtu(it) => state.mtu = *it,
-            LinkAttribute::Controller(it) => state.controller = *it,
-            LinkAttribute::Group(it) => state.group = *it,
-            LinkAttribute::LinkInfo(infos) => {
-                for info in infos {
-                    match info {
-                        LinkInfo::Kind(kind) => state.kind = Some(kind.to_string()),
-                        LinkInfo::PortKind(InfoPortKind::Other(kind)) => state.in_openvswitch = kind == "openvswitch",
-                        LinkInfo::Data(InfoData::Bridge(data)) => state.bridge = Some(bridge_state(data)),
-                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
-                            state.group_forwarding = port.iter().find_map(|it| match it {
-                                InfoBridgePort::GroupFwdMask(groups) => Some(*groups),
-                                _ => None,
-                            });
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            LinkAttribute::AfSpecUnspec(specs) => read_devconf(specs, &mut state.devconf),
-            _ => {}
-        }
-    }
-    state.name = name?;
-    Some(state)
+/// All links, those with an unusual name left out.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn links(netlink: &mut Netlink) -> Result<Vec<LinkState>, Error> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(without_statistics());
+    let message = RouteNetlinkMessage::GetLink(message);
+    let mut links = Vec::new();
+    netlink.each_answer(Request { operation: "RTM_GETLINK", message, flags: NLM_F_DUMP }, |_, payload| {
+        links.extend(LinkState::decode(payload));
+        true
+    })?;
+    Ok(links)
 }
 
-fn bridge_state(data: &[InfoBridge]) -> BridgeState {
-    let mut state = BridgeState { vlan_filtering: None, default_pvid: 0, vlan_protocol: 0 };
-    for attribute in data {
-        match attribute {
-            InfoBridge::VlanFiltering(it) => state.vlan_filtering = Some(*it),
-            InfoBridge::VlanDefaultPvid(it) => state.default_pvid = *it,
-            InfoBridge::VlanProtocol(it) => state.vlan_protocol = u16::from(*it),
-            _ => {}
-        }
-    }
-    state
-}
-
-fn read_devconf(specs: &[AfSpecUnspec], devconf: &mut [Option<u32>; DEVCONF.len()]) {
-    let mut set = |family: Family, key: &str, value: i32| {
-        if let Some(place) = DEVCONF.iter().position(|it| it.0 == family && it.1 == key) {
-            devconf[place] = u32::try_from(value).ok();
-        }
-    };
-    for spec in specs {
-        match spec {
-            AfSpecUnspec::Inet(attributes) => {
-                for attribute in attributes {
-                    if let AfSpecInet::DevConf(conf) = attribute {
-                        set(Family::V4, "forwarding", conf.forwarding);
-                        set(Family::V4, "proxy_arp", conf.proxy_arp);
-                        set(Family::V4, "accept_redirects", conf.accept_redirects);
-                        set(Family::V4, "rp_filter", conf.rp_filter);
-                    }
-                }
-            }
-            AfSpecUnspec::Inet6(attributes) => {
-                for attribute in attributes {
-                    match attribute {
-                        AfSpecInet6::DevConf(conf) => {
-                            set(Family::V6, "forwarding", conf.forwarding);
-                            set(Family::V6, "accept_ra", conf.accept_ra);
-                            set(Family::V6, "accept_redirects", conf.accept_redirects);
-                            set(Family::V6, "accept_dad", conf.accept_dad);
-                            set(Family::V6, "proxy_ndp", conf.proxy_ndp);
-                            set(Family::V6, "disable_ipv6", conf.disable_ipv6);
-                        }
-                        AfSpecInet6::AddrGenMode(mode) => {
-                            set(Family::V6, ADDR_GEN_MODE, i32::from(u8::from(mode)));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::Other(DefaultNla::new(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes().to_vec()))
 }

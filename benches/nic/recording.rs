@@ -1,0 +1,178 @@
+//! What a run of the program sends to the kernel, recorded under strace, for the floor to send again.
+
+use std::fs;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::net::if_::if_nametoindex;
+
+use super::runs::Contestant;
+
+/// A run as strace saw it.
+pub struct Recording {
+    /// System calls of the process that the caller waits for.
+    pub system_calls: usize,
+    /// Sends on netlink sockets, each of which the kernel answers.
+    pub round_trips: usize,
+    /// Where the floor's file is.
+    pub file: PathBuf,
+}
+
+/// strace, which writes `trace`, for the program to run under: every byte that is sent or written in hexadecimal, the detached
+/// process left out.
+pub fn strace(trace: &Path) -> Vec<String> {
+    ["strace", "-qq", "-e", "write=all", "-o"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([trace.display().to_string()])
+        .collect()
+}
+
+/// Runs the contestant under strace, and writes what it changed into a file of this name.
+///
+/// # Errors
+/// If strace is not there, the run fails, or its trace cannot be understood.
+pub fn record(contestant: &Contestant<'_>, folder: &Path, name: &str) -> Result<Recording> {
+    let trace = folder.join(format!("{name}.strace"));
+    contestant.run_under(&strace(&trace))?;
+    let text = fs::read_to_string(&trace)?;
+    let mut recording = Recorder::default();
+    contestant.within(|| {
+        let mut lines = text.lines().peekable();
+        while let Some(line) = lines.next() {
+            let mut bytes = Vec::new();
+            while let Some(dump) = lines.next_if(|it| it.starts_with(" | ")) {
+                bytes.extend(dumped(dump)?);
+            }
+            recording.call(line, &bytes).with_context(|| line.chars().take(200).collect::<String>())?;
+        }
+        Ok(())
+    })?;
+    let file = folder.join(format!("{name}.floor"));
+    fs::write(&file, &recording.out)?;
+    Ok(Recording { system_calls: recording.calls, round_trips: recording.round_trips, file })
+}
+
+/// The bytes of a line ` | 00010  34 00 00 00 ...  4... |`: sixteen at most, in columns of fixed width.
+fn dumped(line: &str) -> Result<Vec<u8>> {
+    let columns = line.get(10..58).context("a line of a dump")?;
+    columns.split_ascii_whitespace().map(|it| Ok(u8::from_str_radix(it, 16)?)).collect()
+}
+
+/// What a descriptor is.
+#[derive(Clone, Debug)]
+enum Open {
+    Route,
+    Netfilter,
+    Packet,
+    Icmp6 { index: u32, source: Ipv6Addr },
+    File(String),
+}
+
+#[derive(Default)]
+struct Recorder {
+    calls: usize,
+    round_trips: usize,
+    open: Vec<(u32, Open)>,
+    out: Vec<u8>,
+}
+
+impl Recorder {
+    fn call(&mut self, line: &str, bytes: &[u8]) -> Result<()> {
+        let Some((name, rest)) = line.split_once('(') else { return Ok(()) };
+        self.calls += 1;
+        let result = rest.rsplit_once(" = ").map_or("", |it| it.1).split(' ').next().unwrap_or_default();
+        let number: u32 = rest.split([',', ')']).next().unwrap_or_default().parse().unwrap_or(u32::MAX);
+        match name {
+            "socket" => {
+                let Ok(number) = result.parse() else { return Ok(()) };
+                let kind = match rest {
+                    _ if rest.contains("NETLINK_ROUTE") => Open::Route,
+                    _ if rest.contains("NETLINK_NETFILTER") => Open::Netfilter,
+                    _ if rest.starts_with("AF_PACKET") => Open::Packet,
+                    _ if rest.contains("IPPROTO_ICMPV6") => Open::Icmp6 { index: 0, source: Ipv6Addr::UNSPECIFIED },
+                    other => bail!("{other}: an unknown socket"),
+                };
+                self.open.push((number, kind));
+            }
+            "open" | "openat" if rest.contains("O_WRONLY") => {
+                if let (Ok(number), Some(path)) = (result.parse(), quoted(rest, 0)) {
+                    self.open.push((number, Open::File(path.to_owned())));
+                }
+            }
+            "bind" => {
+                if let Some((_, Open::Icmp6 { index, source })) = self.open.iter_mut().find(|it| it.0 == number) {
+                    *source = quoted(rest, 0).context("an address")?.parse()?;
+                    *index = index_in(rest).context("a scope")?;
+                }
+            }
+            "close" => self.open.retain(|it| it.0 != number),
+            "write" | "sendto" => {
+                let Some(open) = self.open.iter().find(|it| it.0 == number).map(|it| it.1.clone()) else {
+                    return Ok(());
+                };
+                match open {
+                    Open::Route | Open::Netfilter => self.netlink(matches!(open, Open::Route), bytes),
+                    Open::Packet => {
+                        self.out.push(b'P');
+                        self.out.extend(index_in(rest).context("a device")?.to_le_bytes());
+                        self.part(bytes);
+                    }
+                    Open::Icmp6 { index, source } => {
+                        self.out.push(b'A');
+                        self.out.extend(index.to_le_bytes());
+                        self.part(&source.octets());
+                        self.part(bytes);
+                    }
+                    Open::File(path) => self.named(b'F', &[path.as_bytes(), bytes]),
+                }
+            }
+            "rename" => {
+                let (from, to) = (quoted(rest, 0).context("a path")?, quoted(rest, 1).context("a path")?);
+                self.named(b'M', &[from.as_bytes(), to.as_bytes()]);
+            }
+            "unlink" if result == "0" => self.named(b'U', &[quoted(rest, 0).context("a path")?.as_bytes()]),
+            "fork" | "clone" | "clone3" | "vfork" => self.out.push(b'D'),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Of netlink, only what changes anything: an answer that nobody thinks about need not be asked for.
+    fn netlink(&mut self, route: bool, bytes: &[u8]) {
+        self.round_trips += 1;
+        if !is_question(route, bytes) {
+            self.out.push(if route { b'R' } else { b'N' });
+            self.part(bytes);
+        }
+    }
+
+    fn named(&mut self, kind: u8, parts: &[&[u8]]) {
+        self.out.push(kind);
+        parts.iter().for_each(|part| self.part(part));
+    }
+
+    fn part(&mut self, bytes: &[u8]) {
+        self.out.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.out.extend(bytes);
+    }
+}
+
+/// The text between the quotation marks number 2n and 2n+1.
+fn quoted(text: &str, n: usize) -> Option<&str> {
+    text.split('"').nth(2 * n + 1)
+}
+
+/// The number in `sll_ifindex=if_nametoindex("eth1")` and in `sin6_scope_id=if_nametoindex("eth1")`.
+fn index_in(text: &str) -> Option<u32> {
+    let name = text.split_once("if_nametoindex(\"")?.1.split('"').next()?;
+    if_nametoindex(name).ok()
+}
+
+/// Whether a datagram only asks: its first message is an RTM_GET* (linux/rtnetlink.h) or NFT_MSG_GET* (linux/netfilter/nf_tables.h).
+fn is_question(route: bool, bytes: &[u8]) -> bool {
+    let Some(kind) = bytes.get(4..6) else { return false };
+    let kind = u16::from_le_bytes([kind[0], kind[1]]);
+    if route { kind % 4 == 2 } else { kind >> 8 == 10 && (kind & 0xff) % 3 == 1 }
+}

@@ -1,0 +1,266 @@
+//! `reconcile`: puts right what status finds, for all NICs of the node at once.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Context, Error, Result, anyhow};
+
+use super::survey::{self, Condition, RecordedNic, RecordedUplink, Survey};
+use super::{DRIFT, Selection, announcer, conclude, gc};
+use crate::addr::{Family, IfName};
+use crate::kernel::inventory::Inventory;
+use crate::kernel::{Kernel, process};
+use crate::log::Log;
+use crate::plan::Plan;
+use crate::reconcile::{Mending, mend};
+use crate::settings::Settings;
+use crate::state::{self, State};
+use crate::verify::{self, Drift, mending};
+
+/// File descriptors that are not for locks.
+const OTHER_FILES: usize = 64;
+
+/// Runs `reconcile`.
+///
+/// # Errors
+/// What could not be put right, on which NIC; everything else was.
+pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
+    let selection = Selection::new("reconcile", arguments, true, &["dry-run"])?;
+    let (settings, warnings) = Settings::load().context("reconcile")?;
+    let mut kernel = Kernel::open().context("reconcile")?;
+    if selection.has("dry-run") {
+        let survey = Survey::of(&mut kernel, &settings, &selection.taps).context("reconcile")?;
+        super::print(&lines(&survey));
+        return match survey.failure() {
+            Some(failure) => Err(failure.context("reconcile")),
+            None if survey.is_right() => Ok(ExitCode::SUCCESS),
+            None => Ok(ExitCode::from(DRIFT)),
+        };
+    }
+    let mut log = Log::new(["", "reconcile", "", "-"]);
+    warnings.into_iter().for_each(|warning| log.line(format!("warning: {warning}")));
+    let done = all(&mut kernel, &settings, &selection.taps, &mut log);
+    announcer::detach(kernel.into_lingering(), None);
+    let done = done.and_then(|failures| gc::joined(&failures));
+    conclude(done, &mut log, &settings, "reconcile").map(|()| ExitCode::SUCCESS)
+}
+
+/// What would change, a line each.
+fn lines(survey: &Survey) -> String {
+    let mut lines = String::new();
+    for row in &survey.uplinks {
+        if let Ok((_, drift)) = &row.uplink {
+            drift.iter().for_each(|it| lines += &format!("{}: {it}\n", row.device));
+        }
+    }
+    for row in &survey.nics {
+        if let Ok((_, Condition::There(drift))) = &row.nic {
+            drift.iter().for_each(|it| lines += &format!("{}: {it}\n", row.interface));
+        }
+    }
+    lines + &gc::lines(survey)
+}
+
+/// Uplinks first, then NICs, then what vanished ones left. Returns what failed.
+fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log) -> Result<Vec<Error>> {
+    let interfaces = survey::interfaces(settings, taps)?;
+    // A lock is a file that is open.
+    let room = process::raise_open_files().saturating_sub(OTHER_FILES).max(1);
+    let mut found = Found::default();
+    let mut uplinks_lock = if taps.is_empty() { Some(state::lock_uplinks(&settings.state_dir)?) } else { None };
+    let mut busy = Vec::new();
+    let mut rest = interfaces.as_slice();
+    while uplinks_lock.is_some() || !rest.is_empty() {
+        let (now, later) = rest.split_at(rest.len().min(room));
+        rest = later;
+        let mut round = Round::default();
+        for interface in now {
+            match State::try_open(&settings.state_dir, interface) {
+                Ok(Some(state)) => round.take(interface, state),
+                Ok(None) => busy.push(interface),
+                Err(error) => found.failures.push(error.context(interface.to_string())),
+            }
+        }
+        if uplinks_lock.is_some() {
+            round.take_uplinks(settings)?;
+        }
+        found.add(round.run(kernel, settings, &interfaces, log)?);
+        uplinks_lock = None;
+    }
+    // A run was under way for each of these.
+    for interface in busy {
+        let mut round = Round::default();
+        round.take(interface, State::open(&settings.state_dir, interface)?);
+        found.add(round.run(kernel, settings, &interfaces, log)?);
+    }
+    let Found { mut failures, gone, strays } = found;
+    for interface in gone {
+        let cleared = gc::clear_interface(kernel, &interface, settings, log, |_| true);
+        failures.extend(cleared.err().map(|error| error.context(interface.to_string())));
+    }
+    if taps.is_empty() && strays {
+        failures.extend(gc::clear_strays(kernel, settings, log));
+    }
+    Ok(failures)
+}
+
+/// What rounds came upon.
+#[derive(Default)]
+struct Found {
+    /// What failed.
+    failures: Vec<Error>,
+    /// Interfaces of which another TAP is recorded than the one that has the name.
+    gone: Vec<IfName>,
+    /// Whether something may stand without a record.
+    strays: bool,
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.failures.extend(other.failures);
+        self.gone.extend(other.gone);
+        self.strays |= other.strays;
+    }
+}
+
+/// NICs and uplinks that are mended at once, all locked.
+#[derive(Default)]
+struct Round {
+    uplinks: Vec<RecordedUplink>,
+    nics: Vec<(RecordedNic, State)>,
+    failures: Vec<Error>,
+}
+
+impl Round {
+    fn take(&mut self, interface: &IfName, state: State) {
+        if let Some(complaint) = &state.complaint {
+            self.failures.push(anyhow!("{interface}: {complaint}"));
+            return;
+        }
+        match RecordedNic::new(interface.clone(), &state.records) {
+            // An ifdown came in between.
+            Ok(nic) if nic.records.is_empty() => {}
+            Ok(nic) => self.nics.push((nic, state)),
+            Err(error) => self.failures.push(error.context(interface.to_string())),
+        }
+    }
+
+    fn take_uplinks(&mut self, settings: &Settings) -> Result<()> {
+        for (device, family) in state::uplinks(&settings.state_dir)? {
+            match RecordedUplink::read(settings, &device, family) {
+                Ok(uplink) => self.uplinks.extend(uplink),
+                Err(error) => self.failures.push(error.context(device.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything once, mends what differs, and looks whether it stands then. `known` are all that are recorded.
+    fn run(mut self, kernel: &mut Kernel, settings: &Settings, known: &[IfName], log: &mut Log) -> Result<Found> {
+        let tables = survey::tables(kernel, settings)?;
+        let inventory = Inventory::read(kernel, self.plans(), tables)?;
+        let (gone, strays) = (self.gone(&inventory), self.strays(&inventory, known));
+        let before = self.drift(&inventory);
+        let plans: Vec<_> = self.wanted().collect();
+        let mut differ = Vec::new();
+        let mut mendings = Vec::new();
+        for (place, (drift, plan)) in before.iter().zip(plans).enumerate() {
+            if !drift.is_empty() {
+                let [make, gone] = mending(plan, drift);
+                differ.push(place);
+                mendings.push(Mending { make, gone });
+            }
+        }
+        if !mendings.is_empty() {
+            kernel.forget_links();
+            inventory.links.values().for_each(|link| kernel.know_link(link.clone()));
+            for place in &differ {
+                before[*place].iter().for_each(|it| log.line(format!("{}: {it}", self.name(*place))));
+            }
+            let failed = mend(kernel, &mendings);
+            let inventory = Inventory::read(kernel, self.plans(), Vec::new())?;
+            let after = self.drift(&inventory);
+            for (place, errors) in differ.into_iter().zip(failed) {
+                self.judge(place, errors, &after[place], &inventory);
+            }
+        }
+        self.settle();
+        Ok(Found { failures: self.failures, gone, strays })
+    }
+
+    fn gone(&self, inventory: &Inventory) -> Vec<IfName> {
+        let is_gone = |nic: &RecordedNic| {
+            let live = inventory.links.get(&nic.interface).map(|it| it.index);
+            nic.records.iter().any(|it| Some(it.record.facts.index) != live)
+        };
+        self.nics.iter().filter(|it| is_gone(&it.0)).map(|it| it.0.interface.clone()).collect()
+    }
+
+    /// Whether there may be any: proxy entries of NICs that are not in this round count, too.
+    fn strays(&self, inventory: &Inventory, known: &[IfName]) -> bool {
+        let known: HashSet<_> = known.iter().chain(self.uplinks.iter().map(|it| &it.uplink.device)).collect();
+        !verify::strays(inventory, |name| known.contains(name), self.plans()).is_empty()
+    }
+
+    /// All Plans, also those of records that wait to be cleared away.
+    fn plans(&self) -> impl Iterator<Item = &Plan> + Clone {
+        let of_nics = self.nics.iter().flat_map(|it| &it.0.records).map(|it| &it.plan);
+        self.uplinks.iter().map(|it| &it.plan).chain(of_nics)
+    }
+
+    /// The Plans in force, uplinks first.
+    fn wanted(&self) -> impl Iterator<Item = &Plan> {
+        let of_nics = self.nics.iter().filter_map(|it| it.0.records.last()).map(|it| &it.plan);
+        self.uplinks.iter().map(|it| &it.plan).chain(of_nics)
+    }
+
+    /// How each differs, in the same order; one whose TAP is gone does not.
+    fn drift(&self, inventory: &Inventory) -> Vec<Vec<Drift>> {
+        let of_nics = self.nics.iter().map(|it| it.0.drift(inventory).unwrap_or_default());
+        self.uplinks.iter().map(|it| it.drift(inventory)).chain(of_nics).collect()
+    }
+
+    fn name(&self, place: usize) -> String {
+        match place.checked_sub(self.uplinks.len()) {
+            Some(nic) => self.nics[nic].0.interface.to_string(),
+            None => {
+                let uplink = &self.uplinks[place].uplink;
+                format!("{} {}", uplink.device, if uplink.family == Family::V4 { "inet" } else { "inet6" })
+            }
+        }
+    }
+
+    /// What became of one that differed. A TAP that vanished meanwhile needs nothing any more.
+    fn judge(&mut self, place: usize, errors: Vec<Error>, after: &[Drift], inventory: &Inventory) {
+        let nic = place.checked_sub(self.uplinks.len());
+        if nic.is_some_and(|nic| self.nics[nic].0.live(inventory).is_none()) {
+            return;
+        }
+        let name = self.name(place);
+        // What was refused and stands all the same, somebody else made.
+        if after.is_empty() {
+            return;
+        }
+        if errors.is_empty() {
+            let drift: Vec<_> = after.iter().map(Drift::to_string).collect();
+            self.failures.push(anyhow!("{name}: still {}", drift.join("; ")));
+        }
+        self.failures.extend(errors.into_iter().map(|error| error.context(name.clone())));
+    }
+
+    /// Forgets the records that a crash left in front of those in force, once nothing of them stands.
+    fn settle(&mut self) {
+        if !self.failures.is_empty() {
+            return;
+        }
+        for (nic, state) in &mut self.nics {
+            let index = nic.records.last().map(|it| it.record.facts.index);
+            let of_this_tap = nic.records.iter().all(|it| Some(it.record.facts.index) == index);
+            if state.records.len() > 1 && of_this_tap {
+                let last = state.records.last().cloned().into_iter().collect();
+                self.failures.extend(state.write(last).err().map(|it| it.context(nic.interface.to_string())));
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! All NICs and uplinks of the node: what is recorded of them, and how what stands differs from it.
+
+use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::node;
+use super::transition::OneKnown;
+use crate::addr::{Family, IfName};
+use crate::kernel::Kernel;
+use crate::kernel::inventory::Inventory;
+use crate::plan::Plan;
+use crate::reconcile;
+use crate::record::Record;
+use crate::ruleset::{Table, TableFamily};
+use crate::settings::Settings;
+use crate::setup::uplink::Uplink;
+use crate::setup::{base, dropped, steering};
+use crate::state::{self, State, Variables};
+use crate::verify::{self, Drift, Owner, Thing};
+
+/// How often those that differ are looked at again: a run may have been under way.
+const LOOKS: usize = 2;
+
+/// What is recorded of a NIC's interface.
+pub struct RecordedNic {
+    /// The interface.
+    pub interface: IfName,
+    /// Oldest first; the last one is in force.
+    pub records: Vec<OneKnown>,
+}
+
+impl RecordedNic {
+    /// From the records in a state file.
+    ///
+    /// # Errors
+    /// If one is not what this program writes.
+    pub fn new(interface: IfName, records: &[Variables]) -> Result<Self> {
+        let one = |variables| {
+            let record = Record::from_variables(variables)?;
+            Ok(OneKnown { plan: record.plan()?, record })
+        };
+        let records = records.iter().map(one).collect::<Result<_>>().context("its record cannot be understood")?;
+        Ok(Self { interface, records })
+    }
+
+    /// The record in force, if its TAP is the one that has the name now.
+    pub fn live(&self, inventory: &Inventory) -> Option<&OneKnown> {
+        let index = inventory.links.get(&self.interface)?.index;
+        self.records.last().filter(|it| it.record.facts.index == index)
+    }
+
+    /// How what stands differs from the record in force; none if its TAP is gone. What earlier records of this TAP left is
+    /// foreign.
+    pub fn drift(&self, inventory: &Inventory) -> Option<Vec<Drift>> {
+        let OneKnown { plan, .. } = self.live(inventory)?;
+        let mut drift = verify::verify(&Owner::Nic(self.interface.clone()), plan, inventory);
+        for old in self.records.iter().rev().skip(1) {
+            for thing in verify::leftovers(&reconcile::difference(&old.plan, plan), inventory) {
+                let foreign = Drift::Foreign(thing);
+                if !drift.contains(&foreign) {
+                    drift.push(foreign);
+                }
+            }
+        }
+        Some(drift)
+    }
+
+    /// What stands of a NIC whose TAP is gone.
+    pub fn leftovers(&self, inventory: &Inventory) -> Vec<Thing> {
+        let mut things = verify::in_name_of(&Owner::Nic(self.interface.clone()), inventory);
+        for OneKnown { plan, .. } in &self.records {
+            for thing in verify::leftovers(plan, inventory) {
+                if !things.contains(&thing) {
+                    things.push(thing);
+                }
+            }
+        }
+        things
+    }
+}
+
+/// One family of an uplink that is recorded.
+pub struct RecordedUplink {
+    /// What is recorded.
+    pub uplink: Uplink,
+    /// What shall stand by it.
+    pub plan: Plan,
+}
+
+impl RecordedUplink {
+    /// What is recorded of this family of a device; none if that is nothing.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not what this program writes.
+    pub fn read(settings: &Settings, device: &IfName, family: Family) -> Result<Option<Self>> {
+        let records = State::peek_uplink(&settings.state_dir, device, family)?;
+        let Some(last) = records.last() else { return Ok(None) };
+        let (uplink, plan) = node::recorded_plan(last, family).context("its record cannot be understood")?;
+        Ok(Some(Self { uplink, plan }))
+    }
+
+    /// How what stands differs from it.
+    pub fn drift(&self, inventory: &Inventory) -> Vec<Drift> {
+        let owner = Owner::Uplink(self.uplink.device.clone(), self.uplink.family);
+        verify::verify(&owner, &self.plan, inventory)
+    }
+}
+
+/// How it is with a NIC.
+pub enum Condition {
+    /// Its TAP is there; where this is empty, all is as it should be.
+    There(Vec<Drift>),
+    /// Its TAP is gone, or another one has the name; this is left of it.
+    Gone(Vec<Thing>),
+}
+
+/// A NIC that is recorded.
+pub struct NicRow {
+    /// Its TAP.
+    pub interface: IfName,
+    /// When its record was written.
+    pub since: Option<SystemTime>,
+    /// Packets from it and to it that our rules dropped; none where nothing counts them.
+    pub dropped: Option<u64>,
+    /// What is known of it, or why nothing is.
+    pub nic: Result<(RecordedNic, Condition)>,
+}
+
+/// One family of an uplink.
+pub struct UplinkRow {
+    /// The device.
+    pub device: IfName,
+    /// The family.
+    pub family: Family,
+    /// When its record was written.
+    pub since: Option<SystemTime>,
+    /// What is known of it, or why nothing is.
+    pub uplink: Result<(RecordedUplink, Vec<Drift>)>,
+}
+
+/// The whole node.
+pub struct Survey {
+    /// By the interface's name.
+    pub nics: Vec<NicRow>,
+    /// By the device's name.
+    pub uplinks: Vec<UplinkRow>,
+    /// What stands with our numbers or in our sets though nothing is recorded of it, by interface where that is known.
+    pub strays: Vec<(Option<IfName>, Thing)>,
+}
+
+impl Survey {
+    /// Looks at these TAPs, or at everything if there are none. Whatever differs is looked at once more after the run that may
+    /// be under way for it.
+    ///
+    /// # Errors
+    /// What could not be read; a TAP of which nothing is recorded.
+    pub fn of(kernel: &mut Kernel, settings: &Settings, only: &[IfName]) -> Result<Self> {
+        let mut survey = Self::once(kernel, settings, only)?;
+        for _ in 1..LOOKS {
+            let differ: Vec<_> = survey.nics.iter().filter(|it| !it.is_right()).map(|it| &it.interface).collect();
+            let stray = survey.strays.iter().filter_map(|it| it.0.as_ref());
+            let differ: Vec<_> = differ.into_iter().chain(stray).collect();
+            if differ.is_empty() && survey.strays.is_empty() {
+                break;
+            }
+            differ.into_iter().for_each(|interface| state::wait_for_run(&settings.state_dir, interface));
+            survey = Self::once(kernel, settings, only)?;
+        }
+        Ok(survey)
+    }
+
+    fn once(kernel: &mut Kernel, settings: &Settings, only: &[IfName]) -> Result<Self> {
+        let folder = &settings.state_dir;
+        let interfaces = interfaces(settings, only)?;
+        let nics: Vec<_> = interfaces
+            .into_iter()
+            .map(|it| (State::peek(folder, &it).and_then(|records| RecordedNic::new(it.clone(), &records)), it))
+            // An ifdown came in between.
+            .filter(|(nic, _)| nic.as_ref().map_or(true, |nic| !nic.records.is_empty()))
+            .collect();
+        let uplinks = if only.is_empty() { state::uplinks(folder)? } else { Vec::new() };
+        let uplinks: Vec<_> = uplinks
+            .into_iter()
+            .map(|(device, family)| (RecordedUplink::read(settings, &device, family), device, family))
+            .filter_map(|(uplink, device, family)| Some((uplink.transpose()?, device, family)))
+            .collect();
+        let of_nics = nics.iter().filter_map(|it| it.0.as_ref().ok()).flat_map(|it| &it.records).map(|it| &it.plan);
+        let of_uplinks = uplinks.iter().filter_map(|it| it.0.as_ref().ok()).map(|it| &it.plan);
+        let plans = of_nics.chain(of_uplinks);
+        let tables = tables(kernel, settings)?;
+        let inventory = Inventory::read(kernel, plans.clone(), tables)?;
+        let mut dropped = dropped(kernel)?;
+        let known: HashSet<_> = nics.iter().map(|it| &it.1).chain(uplinks.iter().map(|it| &it.1)).collect();
+        let mut strays = Vec::new();
+        if only.is_empty() && !verify::strays(&inventory, |name| known.contains(name), plans).is_empty() {
+            strays = self::strays(settings, &inventory)?;
+        }
+        let nics = nics.into_iter().map(|(nic, interface)| NicRow {
+            since: state::written(folder, &interface),
+            dropped: dropped.remove(&interface),
+            nic: nic.map(|nic| {
+                let condition = match nic.drift(&inventory) {
+                    Some(drift) => Condition::There(drift),
+                    None => Condition::Gone(nic.leftovers(&inventory)),
+                };
+                (nic, condition)
+            }),
+            interface,
+        });
+        let nics = nics.collect();
+        let uplinks = uplinks.into_iter().map(|(uplink, device, family)| UplinkRow {
+            since: state::uplink_written(folder, &device, family),
+            uplink: uplink.map(|uplink| {
+                let drift = uplink.drift(&inventory);
+                (uplink, drift)
+            }),
+            device,
+            family,
+        });
+        Ok(Self { nics, uplinks: uplinks.collect(), strays })
+    }
+
+    /// Whether all is as it should be.
+    pub fn is_right(&self) -> bool {
+        let uplinks = self.uplinks.iter().all(|it| it.uplink.as_ref().is_ok_and(|it| it.1.is_empty()));
+        uplinks && self.nics.iter().all(NicRow::is_right) && self.strays.is_empty()
+    }
+
+    /// The first of what could not be read, with whose it is.
+    pub fn failure(&self) -> Option<anyhow::Error> {
+        let of_nics = self.nics.iter().filter_map(|it| Some((&it.interface, it.nic.as_ref().err()?)));
+        let of_uplinks = self.uplinks.iter().filter_map(|it| Some((&it.device, it.uplink.as_ref().err()?)));
+        of_nics.chain(of_uplinks).next().map(|(name, error)| anyhow!("{name}: {error:#}"))
+    }
+}
+
+impl NicRow {
+    fn is_right(&self) -> bool {
+        matches!(&self.nic, Ok((_, Condition::There(drift))) if drift.is_empty())
+    }
+}
+
+/// All tables with sets of NICs, those of the routing tables that mark included.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn tables(kernel: &mut Kernel, settings: &Settings) -> Result<Vec<Table>> {
+    let steered = match kernel.nftables() {
+        // A kernel without nf_tables has no sets.
+        Err(_) => Vec::new(),
+        Ok(nftables) => steering::steered_tables(&nftables.set_names(TableFamily::Inet)?),
+    };
+    Ok(base::tables(settings, &steered))
+}
+
+/// What was dropped, by interface.
+fn dropped(kernel: &mut Kernel) -> Result<HashMap<IfName, u64>> {
+    let mut packets = HashMap::new();
+    if let Ok(nftables) = kernel.nftables() {
+        for drops in nftables.drops(&dropped::sets())? {
+            *packets.entry(drops.interface).or_default() += drops.packets;
+        }
+    }
+    Ok(packets)
+}
+
+/// The TAPs that are asked for, or all that are recorded.
+///
+/// # Errors
+/// If STATE_DIR cannot be read, or nothing is recorded of one that is asked for.
+pub fn interfaces(settings: &Settings, only: &[IfName]) -> Result<Vec<IfName>> {
+    let mut interfaces = state::interfaces(&settings.state_dir)?;
+    if let Some(unknown) = only.iter().find(|it| !interfaces.contains(it)) {
+        return Err(anyhow!("{unknown}: nothing is recorded of it"));
+    }
+    interfaces.retain(|it| only.is_empty() || only.contains(it));
+    Ok(interfaces)
+}
+
+/// What stands though nothing is recorded of it. The records are read after what stands: whoever makes anything records it
+/// first.
+///
+/// # Errors
+/// If STATE_DIR cannot be read.
+pub fn strays(settings: &Settings, inventory: &Inventory) -> Result<Vec<(Option<IfName>, Thing)>> {
+    let plans = plans(settings)?;
+    let mut known: HashSet<_> = state::interfaces(&settings.state_dir)?.into_iter().collect();
+    known.extend(state::uplinks(&settings.state_dir)?.into_iter().map(|it| it.0));
+    Ok(verify::strays(inventory, |name| known.contains(name), plans.iter()))
+}
+
+/// The Plans of all records of NICs that can be understood.
+///
+/// # Errors
+/// If STATE_DIR cannot be read.
+pub fn plans(settings: &Settings) -> Result<Vec<Plan>> {
+    let folder = &settings.state_dir;
+    let interfaces = state::interfaces(folder)?.into_iter();
+    let records = interfaces.filter_map(|it| RecordedNic::new(it.clone(), &State::peek(folder, &it).ok()?).ok());
+    Ok(records.flat_map(|it| it.records).map(|it| it.plan).collect())
+}

@@ -1,0 +1,65 @@
+//! The dumps themselves, each begun again while other changes come between its parts.
+
+use anyhow::{Result, bail};
+use netlink_packet_core::{NLM_F_DUMP, Parseable};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourMessage};
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::rule::RuleMessage;
+
+use crate::addr::Family;
+use crate::kernel::error::Error;
+use crate::kernel::netlink::{Netlink, Request};
+use crate::kernel::rtnetlink::address_family;
+
+/// How often a dump is begun again.
+const DUMPS: usize = 32;
+
+/// The answer of a dump that nothing interrupted.
+pub fn whole<T>(netlink: &mut Netlink, mut dump: impl FnMut(&mut Netlink) -> Result<T, Error>) -> Result<T> {
+    for _ in 0..DUMPS {
+        let answer = dump(netlink)?;
+        if !netlink.was_interrupted() {
+            return Ok(answer);
+        }
+    }
+    bail!("rtnetlink: what was read changed meanwhile, {DUMPS} times")
+}
+
+/// All policy rules of a family.
+pub fn rules(netlink: &mut Netlink, family: Family) -> Result<Vec<RuleMessage>> {
+    let mut rule = RuleMessage::default();
+    rule.header.family = address_family(family);
+    messages(netlink, "RTM_GETRULE", &RouteNetlinkMessage::GetRule(rule))
+}
+
+/// All routes of a family, of all tables.
+pub fn routes(netlink: &mut Netlink, family: Family) -> Result<Vec<RouteMessage>> {
+    let mut route = RouteMessage::default();
+    route.header.address_family = address_family(family);
+    messages(netlink, "RTM_GETROUTE", &RouteNetlinkMessage::GetRoute(route))
+}
+
+/// All proxy entries of a family.
+pub fn proxies(netlink: &mut Netlink, family: Family) -> Result<Vec<NeighbourMessage>> {
+    let mut proxy = NeighbourMessage::default();
+    proxy.header.family = address_family(family);
+    proxy.header.flags = NeighbourFlags::Proxy;
+    messages(netlink, "RTM_GETNEIGH", &RouteNetlinkMessage::GetNeighbour(proxy))
+}
+
+fn messages<T: Parseable<[u8]>>(
+    netlink: &mut Netlink,
+    operation: &'static str,
+    message: &RouteNetlinkMessage,
+) -> Result<Vec<T>> {
+    whole(netlink, |netlink| {
+        let mut all = Vec::new();
+        let request = Request { operation, message: message.clone(), flags: NLM_F_DUMP };
+        netlink.each_answer(request, |_, payload| {
+            all.extend(T::parse(payload).ok());
+            true
+        })?;
+        Ok(all)
+    })
+}

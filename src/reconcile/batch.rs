@@ -1,0 +1,305 @@
+//! Objects as requests: gathered, sent in one piece, and their refusals explained.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Error, Result, anyhow};
+use nix::errno::Errno;
+
+use crate::addr::{Family, IfName};
+use crate::kernel::netlink::Request;
+use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
+use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
+use crate::plan::{Bridge, Folder, Hop, Object, PortVlans, Route, Sysctl, Towards, Verb, VlanDevice};
+use crate::{binding, ovsdb};
+
+/// How many requests go into one send, which must fit into the socket's buffer (208 KiB): one of ours has some 100 bytes.
+const BATCH: usize = 512;
+
+/// What EXFULL means when a port joins (BR_MAX_PORTS of net/bridge/br_private.h).
+const FULL_BRIDGE: &str = "the bridge is full: it has as many ports as a bridge can have (1023)";
+
+/// Requests on their way into one send, each with the object it is for.
+pub(super) struct Batch<'k> {
+    pub(super) kernel: &'k mut Kernel,
+    verb: Verb,
+    /// Whose the object is that is being added, among those that are mended at once.
+    pub(super) owner: usize,
+    described: Vec<(usize, String)>,
+    /// Whether a device is among them that is not there before they are sent.
+    makes: bool,
+    link: Option<(IfName, LinkChange, Vec<String>)>,
+    /// Routes that are replaced only if it is another one that stands, by their places among the requests.
+    contested: Vec<(usize, Route, Option<u32>)>,
+}
+
+impl<'k> Batch<'k> {
+    pub(super) fn new(kernel: &'k mut Kernel, verb: Verb) -> Self {
+        // What a batch before this one did not come to send must not go out with it.
+        kernel.netlink.forget_queued();
+        Self { kernel, verb, owner: 0, described: Vec::new(), makes: false, link: None, contested: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, object: &Object) -> Result<()> {
+        if object.command(self.verb).is_empty() {
+            return Ok(());
+        }
+        let makes = matches!(object, Object::VlanDevice(_) | Object::Bridge(_));
+        if self.described.len() >= BATCH || (self.makes && !makes) {
+            self.flush()?;
+            self.makes = false;
+        }
+        self.makes |= makes;
+        if matches!(object, Object::PortVlans(_)) {
+            // The port must be in its bridge, which gives it the default VLAN then.
+            self.flush()?;
+            self.kernel.forget_links();
+        }
+        self.add_unexplained(object).with_context(|| object.line(self.verb))
+    }
+
+    fn add_unexplained(&mut self, object: &Object) -> Result<()> {
+        let add = self.verb == Verb::Add;
+        if !matches!(object, Object::Sysctl(_) | Object::Link(_) | Object::Port(_)) {
+            self.queue_link()?;
+        }
+        match object {
+            Object::VlanDevice(it) if add => {
+                let Some(lower) = self.index(&it.lower)? else { return absent(add) };
+                self.queue(rtnetlink::new_vlan_device(it, lower), object);
+            }
+            Object::Bridge(it) if add => self.queue(rtnetlink::new_bridge(it), object),
+            Object::VlanDevice(VlanDevice { name, .. }) | Object::Bridge(Bridge { name }) => {
+                if let Some(index) = self.index(name)? {
+                    self.queue(rtnetlink::delete_link(index), object);
+                }
+            }
+            Object::Sysctl(it) => return self.sysctl(it),
+            Object::Link(it) => {
+                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
+                let mac = it.mac.and_then(|c| if add { Some(c.want) } else { c.before });
+                let mtu = it.mtu.and_then(|c| if add { Some(c.want) } else { c.before });
+                let change = self.link_change(&it.name, object)?;
+                change.mac = mac.filter(|it| Some(*it) != current.mac);
+                change.mtu = mtu.filter(|it| *it != current.mtu);
+            }
+            Object::Port(it) => {
+                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
+                let bridge = match &it.bridge {
+                    Some(bridge) if add => {
+                        let bridge = self.kernel.link(bridge)?.ok_or_else(|| anyhow!("there is no bridge {bridge}"))?;
+                        bridge.index
+                    }
+                    Some(bridge) => match self.kernel.link(bridge)? {
+                        // In another bridge by now: not ours to take out.
+                        Some(bridge) if bridge.index == current.controller => 0,
+                        _ => return Ok(()),
+                    },
+                    None if add => 0,
+                    None => return Ok(()),
+                };
+                if bridge != current.controller {
+                    self.link_change(&it.name, object)?.controller = Some(bridge);
+                }
+                if !add {
+                    // A message of its own: the kernel would change MAC and MTU first, and a bridge follows its ports'.
+                    self.queue_link()?;
+                }
+            }
+            Object::GroupForwarding(it) => {
+                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
+                // On its way out of the bridge it loses them anyway, and a port of none has them at zero.
+                let groups = if add { it.groups } else { 0 };
+                if current.group_forwarding.unwrap_or(0) != groups {
+                    self.queue(rtnetlink::set_group_forwarding(current.index, groups), object);
+                }
+            }
+            Object::PortVlans(it) => self.port_vlans(it, object)?,
+            Object::Up(it) => {
+                let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
+                if current.up != add {
+                    self.link_change(&it.name, object)?.up = Some(add);
+                    self.queue_link()?;
+                }
+            }
+            Object::OvsPort(it) => {
+                if add {
+                    ovsdb::port::ensure(it)?;
+                } else {
+                    ovsdb::port::remove(it)?;
+                }
+                self.kernel.forget_links();
+            }
+            Object::Rule(it) => self.queue(rtnetlink::rule(it, add), object),
+            Object::Route(it) => {
+                let device = match &it.hop {
+                    Hop::Device(device) | Hop::Gateway { device, .. } => match self.index(device)? {
+                        None => return absent(add),
+                        device => device,
+                    },
+                    Hop::Unreachable => None,
+                };
+                let request = rtnetlink::route(it, device, add);
+                if add && it.destination.addr().is_ipv6() {
+                    self.queue(request.exclusive(), object);
+                    self.contested.push((self.described.len() - 1, it.clone(), device));
+                } else {
+                    self.queue(request, object);
+                }
+            }
+            Object::Proxy(it) => {
+                let Some(device) = self.index(&it.device)? else { return absent(add) };
+                if !add {
+                    let behind = self.index(&it.behind)?;
+                    if routes::leads_elsewhere(&mut self.kernel.netlink, it, device, behind) {
+                        return Ok(());
+                    }
+                }
+                self.queue(rtnetlink::proxy(it, device, add), object);
+            }
+            Object::Binding(it) if add => return binding::write(it),
+            Object::Binding(it) => return binding::remove(it),
+        }
+        Ok(())
+    }
+
+    fn index(&mut self, name: &IfName) -> Result<Option<u32>> {
+        Ok(self.kernel.link(name)?.map(|it| it.index))
+    }
+
+    fn queue(&mut self, request: Request, object: &Object) {
+        self.kernel.netlink.queue(request);
+        self.described.push((self.owner, object.line(self.verb)));
+    }
+
+    fn port_vlans(&mut self, vlans: &PortVlans, object: &Object) -> Result<()> {
+        let add = self.verb == Verb::Add;
+        let outside = vlans.towards == Towards::Outside;
+        let index = match self.kernel.link(&vlans.port)? {
+            Some(port) if port.controller != 0 => port.index,
+            // An uplink that left the bridge meanwhile needs nothing.
+            _ if outside || !add => return Ok(()),
+            _ => return Err(anyhow!("{} is no port of a bridge", vlans.port)),
+        };
+        let present = rtnetlink::vlans(&mut self.kernel.netlink, index)?;
+        let [gone, new] = vlans.changes(&present, self.verb);
+        for (changed, add) in [(gone, false), (new, true)] {
+            if !changed.is_empty() {
+                self.queue(rtnetlink::change_vlans(index, &changed, add), object);
+            }
+        }
+        Ok(())
+    }
+
+    /// The change of a link that is being gathered; changes of one link go into one message.
+    fn link_change(&mut self, name: &IfName, object: &Object) -> Result<&mut LinkChange> {
+        if self.link.as_ref().is_some_and(|it| it.0 != *name) {
+            self.queue_link()?;
+        }
+        let link = self.link.get_or_insert_with(|| (name.clone(), LinkChange::default(), Vec::new()));
+        link.2.push(object.command(self.verb));
+        Ok(&mut link.1)
+    }
+
+    pub(super) fn queue_link(&mut self) -> Result<()> {
+        let Some((name, change, commands)) = self.link.take() else { return Ok(()) };
+        if change == LinkChange::default() {
+            return Ok(());
+        }
+        let Some(index) = self.index(&name)? else { return absent(self.verb == Verb::Add) };
+        self.kernel.netlink.queue(rtnetlink::set_link(index, &change));
+        self.described.push((self.owner, commands.join("; ")));
+        Ok(())
+    }
+
+    fn sysctl(&mut self, sysctl: &Sysctl) -> Result<()> {
+        let add = self.verb == Verb::Add;
+        let Some(value) = (if add { Some(sysctl.value.want) } else { sysctl.value.before }) else { return Ok(()) };
+        let object = Object::Sysctl(sysctl.clone());
+        let Some(name) = &sysctl.interface else {
+            let path = sysctl.path();
+            if read_sysctl(&path)? != Some(value) {
+                write_sysctl(&path, value)?;
+            }
+            return Ok(());
+        };
+        let Some(link) = self.kernel.link(name)?.cloned() else { return absent(add) };
+        let current = link.setting(sysctl.family, sysctl.key);
+        match (sysctl.folder, sysctl.family) {
+            (Folder::Neigh, family) => {
+                // The kernel's unit here is the millisecond, that of /proc is USER_HZ (10 ms).
+                self.queue_link()?;
+                self.queue(rtnetlink::set_proxy_delay(family, link.index, u64::from(value) * 10), &object);
+            }
+            _ if current == Some(value) => {}
+            // IPv6 is off here: there is nothing to restrain, and what needs it fails by name (rule, route).
+            (Folder::Conf, Family::V6) if current.is_none() => {}
+            (Folder::Conf, family) if family == Family::V4 || sysctl.key == ADDR_GEN_MODE => {
+                self.link_change(name, &object)?.settings.push((family, sysctl.key, value));
+            }
+            (Folder::Conf, _) => write_sysctl(&sysctl.path(), value)?,
+        }
+        Ok(())
+    }
+
+    /// Sends what is queued.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.flush_all().into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Sends what is queued; what was refused, each with its owner.
+    pub(super) fn flush_all(&mut self) -> Vec<(usize, Error)> {
+        let mut failures: Vec<_> = self.queue_link().err().map(|error| (self.owner, error)).into_iter().collect();
+        let described = std::mem::take(&mut self.described);
+        let refusals = match self.kernel.netlink.flush() {
+            Ok(refusals) => refusals,
+            Err(error) => {
+                // Nobody knows what became of any of them.
+                let owners: BTreeSet<_> = described.iter().map(|it| it.0).collect();
+                failures.extend(owners.into_iter().map(|owner| (owner, error.clone().into())));
+                return failures;
+            }
+        };
+        let contested = std::mem::take(&mut self.contested);
+        let mut replaced = false;
+        for (place, error) in refusals {
+            self.owner = described.get(place).map_or(self.owner, |it| it.0);
+            let exists = error.errno == Errno::EEXIST as i32;
+            let done = match self.verb {
+                Verb::Add if exists && error.operation == "RTM_NEWROUTE" => {
+                    match contested.iter().find(|it| it.0 == place) {
+                        Some((_, route, device)) => self.replace(route, *device).map(|it| replaced |= it),
+                        None => Err(error),
+                    }
+                }
+                // The very rule is there already (an explicit preference makes it comparable).
+                Verb::Add if exists && error.operation == "RTM_NEWRULE" => Ok(()),
+                Verb::Remove if is_absent(error.errno) => Ok(()),
+                _ => Err(error),
+            };
+            if let Err(error) = done {
+                let (owner, command) = described.get(place).cloned().unwrap_or_default();
+                let full = error.errno == Errno::EXFULL as i32;
+                let error = Error::new(error);
+                failures.push((owner, if full { error.context(FULL_BRIDGE) } else { error }.context(command)));
+            }
+        }
+        if replaced {
+            failures.extend(self.flush_all());
+        }
+        failures
+    }
+
+    /// Queues the replacement of whatever stands in a route's place, unless it is this very route.
+    fn replace(&mut self, route: &Route, device: Option<u32>) -> Result<bool, kernel::error::Error> {
+        if routes::stands(&mut self.kernel.netlink, route, device)? {
+            return Ok(false);
+        }
+        self.queue(rtnetlink::route(route, device, true), &Object::Route(route.clone()));
+        Ok(true)
+    }
+}
+
+/// What stands on a link that is not there: an error when it shall be made, nothing to do when it shall go.
+fn absent(add: bool) -> Result<()> {
+    if add { Err(Errno::ENODEV.into()) } else { Ok(()) }
+}

@@ -1,0 +1,262 @@
+//! The third walk over a Plan: what of it does not stand, and what stands in its name beside it. Pure: it compares a Plan with
+//! an [`Inventory`].
+
+mod compare;
+
+use std::collections::HashSet;
+use std::fmt;
+
+pub use self::compare::mending;
+use crate::addr::{Family, IfName};
+use crate::kernel::inventory::{FoundProxy, Inventory};
+use crate::plan::{Object, PROTOCOL_NIC, PROTOCOL_NODE, Plan, Proxy, Rule, Verb};
+use crate::ruleset::{Element, TABLE, Table, TableFamily};
+
+/// Something that stands, or should.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Thing {
+    /// Base objects of nf_tables.
+    Table(Table),
+    /// An element of a set.
+    Element(Element),
+    /// Anything else.
+    Object(Object),
+}
+
+/// A difference between a Plan and what stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Drift {
+    /// It does not stand.
+    Missing(Thing),
+    /// Something else stands in its place, or it stands in part.
+    Different {
+        /// What should stand.
+        wanted: Thing,
+        /// What does.
+        found: String,
+    },
+    /// It stands in the Plan's name, and is not in it.
+    Foreign(Thing),
+}
+
+impl Drift {
+    /// `missing`, `different` or `foreign`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "missing",
+            Self::Different { .. } => "different",
+            Self::Foreign(_) => "foreign",
+        }
+    }
+
+    /// What should stand, or should not.
+    pub fn thing(&self) -> &Thing {
+        match self {
+            Self::Missing(thing) | Self::Foreign(thing) | Self::Different { wanted: thing, .. } => thing,
+        }
+    }
+
+    /// What stands in its place.
+    pub fn found(&self) -> Option<&str> {
+        match self {
+            Self::Different { found, .. } => Some(found),
+            Self::Missing(_) | Self::Foreign(_) => None,
+        }
+    }
+}
+
+/// As an administrator says it: `missing: ip rule iif tap3 lookup 100 pref 20100 protocol 217`.
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind(), self.thing())?;
+        self.found().map_or(Ok(()), |found| write!(f, ", found: {found}"))
+    }
+}
+
+/// The words of [`Object::line`] without its verb, as what is named stands and is not made.
+impl fmt::Display for Thing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table(table) => {
+                write!(f, "nft table {} {TABLE}:", table.family)?;
+                table.chains.iter().try_for_each(|chain| write!(f, " {}", chain.name))
+            }
+            Self::Element(element) => write!(f, "nft {}", element.to_string().replacen("add element", "element", 1)),
+            Self::Object(Object::PortVlans(it)) => {
+                write!(f, "bridge vlan dev {}: {}", it.port, compare::vlan_list(&it.vlans))
+            }
+            Self::Object(Object::Rule(it)) => f.write_str(&standing(it.family, &Object::Rule(it.clone()))),
+            Self::Object(Object::Route(it)) => {
+                f.write_str(&standing(Family::of(it.destination.addr()), &Object::Route(it.clone())))
+            }
+            Self::Object(Object::Proxy(it)) => {
+                f.write_str(&standing(Family::of(it.address), &Object::Proxy(it.clone())))
+            }
+            Self::Object(object) => f.write_str(&object.line(Verb::Add)),
+        }
+    }
+}
+
+/// `ip rule iif tap0 ...`; of IPv6 `ip -6 rule iif tap0 ...`.
+fn standing(family: Family, object: &Object) -> String {
+    let line = object.line(Verb::Add);
+    let line = if family == Family::V4 { line.replacen("ip -4 ", "ip ", 1) } else { line };
+    line.replacen(" add ", " ", 1).replacen(" replace ", " ", 1)
+}
+
+/// Whose Plan it is: so far other things that stand in this name are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A NIC, by its TAP.
+    Nic(IfName),
+    /// One family of the node's uplink.
+    Uplink(IfName, Family),
+}
+
+impl Owner {
+    /// The interface.
+    pub fn interface(&self) -> &IfName {
+        match self {
+            Self::Nic(name) | Self::Uplink(name, _) => name,
+        }
+    }
+
+    fn protocol(&self) -> u8 {
+        match self {
+            Self::Nic(_) => PROTOCOL_NIC,
+            Self::Uplink(..) => PROTOCOL_NODE,
+        }
+    }
+
+    fn has(&self, family: Family) -> bool {
+        match self {
+            Self::Nic(_) => true,
+            Self::Uplink(_, own) => *own == family,
+        }
+    }
+}
+
+/// How the Plan of `owner` differs from what stands, in the Plan's order; what stands beside it comes last.
+pub fn verify(owner: &Owner, plan: &Plan, inventory: &Inventory) -> Vec<Drift> {
+    let mut drift = Vec::new();
+    for table in &plan.tables {
+        drift.extend(compare::table(table, inventory));
+    }
+    for element in &plan.elements {
+        drift.extend(compare::element(element, inventory));
+    }
+    for object in &plan.objects {
+        drift.extend(compare::object(object, inventory));
+    }
+    for thing in in_name_of(owner, inventory) {
+        // What stands in the place of something wanted has been named.
+        if !is_of(plan, &thing) {
+            drift.push(Drift::Foreign(thing));
+        }
+    }
+    drift
+}
+
+/// What stands in the name of an interface by its protocol number, or in our sets.
+pub fn in_name_of(owner: &Owner, inventory: &Inventory) -> Vec<Thing> {
+    let (name, protocol) = (owner.interface(), owner.protocol());
+    let elements = inventory.elements.get(name).into_iter().flatten();
+    let elements = elements.filter(|it| match owner {
+        Owner::Nic(_) => true,
+        // The only one of an uplink, and it is of IPv4.
+        Owner::Uplink(_, family) => *family == Family::V4 && it.family == TableFamily::Arp,
+    });
+    let mut things: Vec<_> = elements.cloned().map(Thing::Element).collect();
+    let rules = inventory.rules.get(name).into_iter().flatten();
+    let rules = rules.filter(|it| it.protocol == protocol && owner.has(it.family));
+    things.extend(rules.cloned().map(Object::Rule).map(Thing::Object));
+    let routes = inventory.routes_of(name, protocol).filter(|it| owner.has(Family::of(it.destination.addr())));
+    things.extend(routes.cloned().map(Object::Route).map(Thing::Object));
+    things
+}
+
+/// What of a Plan stands and would not go with its link: for one whose link is gone.
+pub fn leftovers(plan: &Plan, inventory: &Inventory) -> Vec<Thing> {
+    let mut things = Vec::new();
+    for element in &plan.elements {
+        // Whatever its data: the key is what would go.
+        if compare::stored(element, inventory).is_some() {
+            things.push(Thing::Element(element.clone()));
+        }
+    }
+    for object in &plan.objects {
+        let stands = match object {
+            // The rule by a mark is the table's, and stays.
+            Object::Rule(Rule { shared: true, .. }) => false,
+            Object::Rule(_) | Object::Route(_) | Object::Proxy(_) => compare::object(object, inventory).is_none(),
+            Object::Binding(it) => inventory.files.get(&it.path).is_some_and(Option::is_some),
+            Object::OvsPort(it) => {
+                let found = inventory.ovs_ports.get(&(it.socket.clone(), it.name.clone()));
+                matches!(found, Some(Ok(Some(found))) if found.is_of(it))
+            }
+            Object::Sysctl(_)
+            | Object::Link(_)
+            | Object::VlanDevice(_)
+            | Object::Bridge(_)
+            | Object::Port(_)
+            | Object::GroupForwarding(_)
+            | Object::PortVlans(_)
+            | Object::Up(_) => false,
+        };
+        if stands {
+            things.push(Thing::Object(object.clone()));
+        }
+    }
+    things
+}
+
+/// Whether the Plan has it, or something in its place.
+fn is_of(plan: &Plan, thing: &Thing) -> bool {
+    match thing {
+        Thing::Table(table) => plan.tables.contains(table),
+        Thing::Element(element) => plan.elements.iter().any(|it| compare::same_key(it, element)),
+        Thing::Object(Object::Route(found)) => {
+            plan.objects.iter().any(|it| matches!(it, Object::Route(wanted) if compare::same_place(wanted, found)))
+        }
+        Thing::Object(object) => plan.objects.contains(object),
+    }
+}
+
+/// The things of a NIC that stand though no Plan among `plans` knows them: by interface, those in the name of one that is not
+/// `known`; and the proxy entries, of which the kernel does not tell whose they are.
+pub fn strays<'a>(
+    inventory: &Inventory,
+    known: impl Fn(&IfName) -> bool,
+    plans: impl Iterator<Item = &'a Plan>,
+) -> Vec<(Option<IfName>, Thing)> {
+    let rules = inventory.rules.iter();
+    let by_rule = rules.filter(|(_, rules)| rules.iter().any(|it| it.protocol == PROTOCOL_NIC)).map(|it| it.0);
+    let routes = inventory.routes.values().flatten().filter(|it| it.protocol == PROTOCOL_NIC);
+    let by_route = routes.filter_map(|it| it.hop.device());
+    let mut names: Vec<_> = inventory.elements.keys().chain(by_rule).chain(by_route).filter(|it| !known(it)).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut strays = Vec::new();
+    for name in names {
+        let things = in_name_of(&Owner::Nic(name.clone()), inventory);
+        strays.extend(things.into_iter().map(|thing| (Some(name.clone()), thing)));
+    }
+    let wanted: HashSet<_> = plans
+        .flat_map(|plan| &plan.objects)
+        .filter_map(|it| if let Object::Proxy(it) = it { Some((it.address, &it.device)) } else { None })
+        .collect();
+    let mut proxies: Vec<_> = inventory.proxies.values().flatten().filter(|it| it.protocol == PROTOCOL_NIC).collect();
+    proxies.retain(|it| !wanted.contains(&(it.address, &it.device)));
+    proxies.sort_by(|a, b| (a.address, &a.device).cmp(&(b.address, &b.device)));
+    strays.extend(proxies.into_iter().map(|it| (None, Thing::Object(Object::Proxy(nobodys(it))))));
+    strays
+}
+
+/// A proxy entry of which nobody knows what is behind it: no interface has the device's own name behind it.
+fn nobodys(found: &FoundProxy) -> Proxy {
+    let FoundProxy { address, device, protocol } = found.clone();
+    Proxy { address, behind: device.clone(), device, protocol }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! Each kind of object against what stands.
+
+use super::{Drift, Thing};
+use crate::addr::{Family, IfName};
+use crate::kernel::inventory::Inventory;
+use crate::kernel::rtnetlink::LinkState;
+use crate::plan::{Folder, Object, OvsPort, Plan, Port, PortVlan, PortVlans, Proxy, Route, Sysctl, Towards, Verb};
+use crate::ruleset::{Element, Name, Table};
+
+/// Base objects of nf_tables.
+pub fn table(table: &Table, inventory: &Inventory) -> Option<Drift> {
+    let (_, lacking) = inventory.lacking.iter().find(|it| it.0 == *table)?;
+    let wanted = Thing::Table(table.clone());
+    if lacking.entirely {
+        return Some(Drift::Missing(wanted));
+    }
+    let list = |names: &[Name]| names.join(" ");
+    let parts = [
+        ("no set", &lacking.sets),
+        ("no chain", &lacking.chains),
+        ("other rules (of another version, or changed) in chain", &lacking.different),
+    ];
+    let parts = parts.into_iter().filter(|it| !it.1.is_empty()).map(|(what, names)| format!("{what} {}", list(names)));
+    Some(Drift::Different { wanted, found: parts.collect::<Vec<_>>().join("; ") })
+}
+
+/// Whether two elements are of one place.
+pub fn same_key(one: &Element, other: &Element) -> bool {
+    (one.family, &one.set, &one.key) == (other.family, &other.set, &other.key)
+}
+
+/// What stands under an element's key.
+pub fn stored<'i>(element: &Element, inventory: &'i Inventory) -> Option<&'i Element> {
+    let Some(crate::ruleset::Value::IfName(name)) = element.key.first() else { return None };
+    inventory.elements.get(name)?.iter().find(|it| same_key(it, element))
+}
+
+/// An element, with its data and comment.
+pub fn element(element: &Element, inventory: &Inventory) -> Option<Drift> {
+    let wanted = Thing::Element(element.clone());
+    match stored(element, inventory) {
+        None => Some(Drift::Missing(wanted)),
+        Some(found) if found == element => None,
+        Some(found) => Some(Drift::Different { wanted, found: Thing::Element(found.clone()).to_string() }),
+    }
+}
+
+/// What an object found in its place, if not itself.
+enum Seen {
+    Itself,
+    Nothing,
+    Other(String),
+}
+
+impl Seen {
+    fn of<T: PartialEq + ToString>(want: T, found: Option<T>) -> Self {
+        match found {
+            Some(found) if found == want => Self::Itself,
+            Some(found) => Self::Other(found.to_string()),
+            None => Self::Nothing,
+        }
+    }
+}
+
+/// An object of any other kind.
+pub fn object(object: &Object, inventory: &Inventory) -> Option<Drift> {
+    let link = |name: &IfName| inventory.links.get(name);
+    let seen = match object {
+        Object::Sysctl(it) => sysctl(it, inventory),
+        Object::Link(it) => match link(&it.name) {
+            None => Seen::Nothing,
+            Some(found) => {
+                let mac = it.mac.filter(|mac| Some(mac.want) != found.mac);
+                let mac = mac.map(|_| format!("address {}", found.mac.map_or("none".to_owned(), |it| it.to_string())));
+                let mtu = it.mtu.filter(|mtu| mtu.want != found.mtu).map(|_| format!("mtu {}", found.mtu));
+                let other: Vec<_> = [mac, mtu].into_iter().flatten().collect();
+                if other.is_empty() { Seen::Itself } else { Seen::Other(other.join(" ")) }
+            }
+        },
+        Object::Rule(it) => {
+            if inventory.has_rule(it) {
+                Seen::Itself
+            } else {
+                Seen::Nothing
+            }
+        }
+        Object::VlanDevice(it) => device(&it.name, inventory),
+        Object::Bridge(it) => device(&it.name, inventory),
+        Object::Port(it) => port(it, inventory),
+        Object::OvsPort(it) => ovs_port(it, inventory),
+        Object::GroupForwarding(it) => {
+            let found = link(&it.name).filter(|link| link.controller != 0).and_then(|link| link.group_forwarding);
+            match found {
+                Some(found) if found == it.groups => Seen::Itself,
+                Some(found) => Seen::Other(format!("{found:#x}")),
+                None => Seen::Nothing,
+            }
+        }
+        Object::PortVlans(it) => port_vlans(it, inventory),
+        Object::Up(it) => match link(&it.name) {
+            Some(link) if link.up => Seen::Itself,
+            Some(_) => Seen::Other("down".to_owned()),
+            None => Seen::Nothing,
+        },
+        Object::Route(it) => route(it, inventory),
+        Object::Proxy(it) => proxy(it, inventory),
+        Object::Binding(it) => match inventory.files.get(&it.path) {
+            Some(Some(text)) if text == it.text.as_bytes() => Seen::Itself,
+            Some(Some(_)) => Seen::Other("other content".to_owned()),
+            Some(None) | None => Seen::Nothing,
+        },
+    };
+    let wanted = || Thing::Object(object.clone());
+    match seen {
+        Seen::Itself => None,
+        Seen::Nothing => Some(Drift::Missing(wanted())),
+        Seen::Other(found) => Some(Drift::Different { wanted: wanted(), found }),
+    }
+}
+
+fn sysctl(sysctl: &Sysctl, inventory: &Inventory) -> Seen {
+    let want = sysctl.value.want;
+    let Some(name) = &sysctl.interface else {
+        return Seen::of(want, inventory.sysctls.get(&sysctl.path()).copied().flatten());
+    };
+    let Some(link) = inventory.links.get(name) else { return Seen::Nothing };
+    match sysctl.folder {
+        Folder::Neigh => Seen::of(want, inventory.proxy_delays[sysctl.family as usize].get(&link.index).copied()),
+        Folder::Conf => match (sysctl.family, link.setting(sysctl.family, sysctl.key)) {
+            // IPv6 is off here: there is nothing to restrain, and what needs it is missed by name (rule, route).
+            (Family::V6, None) => Seen::Itself,
+            (_, found) => Seen::of(want, found),
+        },
+    }
+}
+
+/// A device of the node: what it is like, its own command says.
+fn device(name: &IfName, inventory: &Inventory) -> Seen {
+    if inventory.links.contains_key(name) { Seen::Itself } else { Seen::Nothing }
+}
+
+fn ovs_port(port: &OvsPort, inventory: &Inventory) -> Seen {
+    match inventory.ovs_ports.get(&(port.socket.clone(), port.name.clone())) {
+        Some(Ok(Some(found))) if found.stands_as(port) => Seen::Itself,
+        Some(Ok(Some(found))) => Seen::Other(format!("a port of {} that differs", found.bridge)),
+        Some(Err(error)) => Seen::Other(error.clone()),
+        Some(Ok(None)) | None => Seen::Nothing,
+    }
+}
+
+fn port(port: &Port, inventory: &Inventory) -> Seen {
+    let Some(link) = inventory.links.get(&port.name) else { return Seen::Nothing };
+    let wanted = port.bridge.as_ref().map(|bridge| inventory.links.get(bridge).map_or(u32::MAX, |it| it.index));
+    match link.controller {
+        controller if controller == wanted.unwrap_or(0) => Seen::Itself,
+        0 => Seen::Nothing,
+        other => {
+            let name = inventory.name_of(other).map_or_else(|| format!("if{other}"), IfName::to_string);
+            Seen::Other(format!("master {name}"))
+        }
+    }
+}
+
+fn port_vlans(vlans: &PortVlans, inventory: &Inventory) -> Seen {
+    let is_port = |link: &&LinkState| link.controller != 0;
+    let Some(link) = inventory.links.get(&vlans.port).filter(is_port) else {
+        // An uplink that left the bridge needs nothing.
+        return if vlans.towards == Towards::Outside { Seen::Itself } else { Seen::Nothing };
+    };
+    let present = inventory.vlans.get(&link.index).map_or(&[][..], Vec::as_slice);
+    if vlans.changes(present, Verb::Add).iter().all(Vec::is_empty) {
+        Seen::Itself
+    } else if present.is_empty() {
+        Seen::Nothing
+    } else {
+        Seen::Other(vlan_list(present))
+    }
+}
+
+/// `10 pvid untagged, 20`.
+pub fn vlan_list(vlans: &[PortVlan]) -> String {
+    let words = |flag: bool, word: &'static str| if flag { word } else { "" };
+    let one = |it: &PortVlan| format!("{}{}{}", it.vid, words(it.pvid, " pvid"), words(it.untagged, " untagged"));
+    vlans.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether two routes exclude each other: one prefix of one table with one metric.
+pub fn same_place(one: &Route, other: &Route) -> bool {
+    (one.table, one.destination, one.metric) == (other.table, other.destination, other.metric)
+}
+
+fn route(route: &Route, inventory: &Inventory) -> Seen {
+    let found = inventory.routes.get(&(route.table, route.destination)).map_or(&[][..], Vec::as_slice);
+    let in_place: Vec<_> = found.iter().filter(|it| same_place(it, route)).collect();
+    match in_place.as_slice() {
+        [] => Seen::Nothing,
+        found if found.contains(&route) => Seen::Itself,
+        [found, ..] => Seen::Other(Thing::Object(Object::Route((*found).clone())).to_string()),
+    }
+}
+
+fn proxy(proxy: &Proxy, inventory: &Inventory) -> Seen {
+    let found = inventory.proxies.get(&proxy.address).map_or(&[][..], Vec::as_slice);
+    match found.iter().find(|it| it.device == proxy.device) {
+        None => Seen::Nothing,
+        Some(found) if found.protocol == proxy.protocol => Seen::Itself,
+        Some(found) => Seen::Other(format!("protocol {}", found.protocol)),
+    }
+}
+
+/// What mends the drift of a Plan: what to make of it, in its order, and what stands beside it and must go.
+pub fn mending(plan: &Plan, drift: &[Drift]) -> [Plan; 2] {
+    let (mut make, mut gone) = (Plan::default(), Plan::default());
+    for drift in drift {
+        let (part, thing) = match drift {
+            Drift::Missing(thing) | Drift::Different { wanted: thing, .. } => (&mut make, thing),
+            Drift::Foreign(thing) => (&mut gone, thing),
+        };
+        match thing.clone() {
+            Thing::Table(table) => part.tables.push(table),
+            Thing::Element(element) => part.elements.push(element),
+            Thing::Object(object) => part.objects.push(object),
+        }
+    }
+    // Whoever joins or leaves a bridge goes down for it, and loses what a port and a link that is up have.
+    if make.objects.iter().any(|it| matches!(it, Object::Port(_))) {
+        make.objects.clone_from(&plan.objects);
+    }
+    [make, gone]
+}
