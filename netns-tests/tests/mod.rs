@@ -134,7 +134,6 @@ const ON_EVERY_KERNEL: &[&str] = &[
     "routed::two_guests_of_a_node",
     "routed::a_real_stack_as_guest",
     "spoof::to_the_outside",
-    "attack::from_a_strict_filtered_port",
     "attack::to_a_protected_port",
     "attack::drops_are_counted_on_debians_kernel",
     "lifecycle::ifdown_leaves_the_state_as_it_was",

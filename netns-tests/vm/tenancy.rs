@@ -1,4 +1,4 @@
-//! A real guest on a TAP of a test's node: Debian's kernel in QEMU, which does what the test tells it, and can move to another node.
+//! A real guest on a TAP of a test's node: Debian's kernel in QEMU.
 
 use std::env;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ use crate::harness::port::Port;
 use crate::harness::{Skip, patience, until};
 
 const QEMU: &str = "qemu-system-x86_64";
-const TOOLS: &[&str] = &["ip", "ping", "stty"];
+const TOOLS: &[&str] = &["ip", "stty"];
 
 /// What a guest is booted from, and the folder of its sockets.
 pub struct Image {
@@ -48,14 +48,14 @@ impl Image {
 
     /// Boots it behind a TAP, whose descriptor it gets, as from Ganeti.
     pub fn boot(&self, netns: &Netns, tap: &Port) -> Result<Tenant<'_>> {
-        let mut tenant = self.start(netns, tap, "first", &[])?;
+        let mut tenant = self.start(netns, tap)?;
         tenant.hears(tenant::READY)?;
         Ok(tenant)
     }
 
-    fn start(&self, netns: &Netns, tap: &Port, name: &'static str, more: &[&str]) -> Result<Tenant<'_>> {
-        let place = |kind: &str| self.folder.join(format!("{name}.{kind}"));
-        let listener = |kind: &str| format!("unix:{},server=on,wait=off", place(kind).display());
+    fn start(&self, netns: &Netns, tap: &Port) -> Result<Tenant<'_>> {
+        let place = |kind: &str| self.folder.join(kind);
+        let serial = format!("unix:{},server=on,wait=off", place("serial").display());
         let mut command = Command::new(QEMU);
         command
             .args([
@@ -75,22 +75,20 @@ impl Image {
             .arg(&self.kernel.image)
             .arg("-initrd")
             .arg(self.folder.join("initramfs"))
-            .args(["-serial", &format!("file:{}", place("console").display()), "-serial", &listener("serial")])
-            .args(["-monitor", &listener("monitor"), "-netdev", "tap,id=nic,fd=0"])
+            .args(["-serial", &format!("file:{}", place("console").display()), "-serial", &serial])
+            .args(["-netdev", "tap,id=nic,fd=0"])
             .args(["-device", &format!("virtio-net-pci,netdev=nic,mac={},romfile=", self.mac)])
-            .args(more)
             .stdin(Stdio::from(tap.descriptor()?))
             .stdout(Stdio::null())
             .stderr(File::create(place("errors"))?);
         let mut child = netns.run(|| command.spawn()).context(QEMU)?;
         until("QEMU to listen", || {
             ensure!(child.try_wait()?.is_none(), "{QEMU}: {}", fs::read_to_string(place("errors"))?);
-            Ok(place("serial").exists() && place("monitor").exists())
+            Ok(place("serial").exists())
         })?;
         let serial = UnixStream::connect(place("serial")).context("the guest's serial port")?;
         serial.set_read_timeout(Some(patience() * 6))?;
-        let monitor = UnixStream::connect(place("monitor")).context("QEMU's monitor")?;
-        Ok(Tenant { image: self, name, child, serial: BufReader::new(serial), monitor })
+        Ok(Tenant { image: self, child, serial: BufReader::new(serial) })
     }
 }
 
@@ -104,29 +102,16 @@ impl Drop for Image {
 /// A running guest.
 pub struct Tenant<'a> {
     image: &'a Image,
-    name: &'static str,
     child: Child,
     serial: BufReader<UnixStream>,
-    monitor: UnixStream,
 }
 
-impl<'a> Tenant<'a> {
+impl Tenant<'_> {
     /// Lets it send a frame; says so if its kernel refused to.
     pub fn send(&mut self, frame: &[u8]) -> Result<String> {
         let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.does(&format!("send {hex}"))
-    }
-
-    /// Lets it do something, and waits for the answer.
-    pub fn does(&mut self, line: &str) -> Result<String> {
-        self.tell(line)?;
-        let answer = self.answer()?;
-        ensure!(!answer.starts_with("error: "), "the guest's {line}: {answer}");
-        Ok(answer)
-    }
-
-    fn tell(&mut self, line: &str) -> Result<()> {
-        self.serial.get_mut().write_all(format!("{line}\n").as_bytes()).context("the guest's serial port")
+        self.serial.get_mut().write_all(format!("{hex}\n").as_bytes()).context("the guest's serial port")?;
+        self.answer()
     }
 
     fn answer(&mut self) -> Result<String> {
@@ -134,7 +119,7 @@ impl<'a> Tenant<'a> {
         if self.serial.read_line(&mut line).is_ok_and(|length| length > 0) {
             return Ok(line.trim().to_owned());
         }
-        let console = fs::read(self.image.folder.join(format!("{}.console", self.name))).unwrap_or_default();
+        let console = fs::read(self.image.folder.join("console")).unwrap_or_default();
         bail!("the guest says nothing; its console: {}", String::from_utf8_lossy(&console));
     }
 
@@ -142,16 +127,6 @@ impl<'a> Tenant<'a> {
         let answer = self.answer()?;
         ensure!(answer == word, "the guest said {answer:?} instead of {word:?}");
         Ok(())
-    }
-
-    /// Moves its memory into another process, behind a TAP of another node, and ends this one.
-    pub fn move_to(mut self, netns: &Netns, tap: &Port) -> Result<Tenant<'a>> {
-        let way = format!("unix:{}", self.image.folder.join("memory").display());
-        let there = self.image.start(netns, tap, "second", &["-incoming", &way])?;
-        // The monitor takes the second command when the first has been carried out.
-        self.monitor.write_all(format!("migrate {way}\nquit\n").as_bytes()).context("QEMU's monitor")?;
-        until("the guest to have moved", || Ok(self.child.try_wait()?.is_some()))?;
-        Ok(there)
     }
 }
 
