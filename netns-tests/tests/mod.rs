@@ -139,7 +139,6 @@ const ON_EVERY_KERNEL: &[&str] = &[
     "lifecycle::ifdown_leaves_the_state_as_it_was",
     "takeover::out_of_a_filtered_bridge",
     "bridged::comes_and_goes_without_a_gap",
-    "plan::routed_by_the_real_tools",
     "vlan::every_notation_gives_exactly_its_vlans",
     "bridges::stand_and_go",
 ];

@@ -40,6 +40,7 @@ const MODULES: &[&str] = &[
     "nfnetlink_queue",
     "xt_NFQUEUE",
     "xt_tcpudp",
+    "ip6_tables",
     "br_netfilter",
     "vrf",
 ];
