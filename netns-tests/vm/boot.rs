@@ -51,7 +51,7 @@ const TOOLS: &[&str] = &[
     "unshare",
 ];
 /// What they read: Open vSwitch's tables, and what iptables and ebtables load of themselves.
-const FILES: &[&str] = &[ovs::SCHEMA, "/usr/lib/x86_64-linux-gnu/xtables", "/etc/iproute2"];
+const FILES: &[&str] = &[ovs::SCHEMA, "/usr/lib/x86_64-linux-gnu/xtables", "/etc/iproute2", "/etc/protocols"];
 
 /// Waits for a line on standard input: the names of the tests, by kernel. Without one there is nothing to do.
 pub fn when_asked() -> ExitCode {
