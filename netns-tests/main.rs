@@ -1,7 +1,7 @@
 //! End to end: the program, as Ganeti runs it, in network namespaces, judged by what passes on the wire and by what
 //! the real `ip` and `nft` say of the kernel.
 //!
-//! Some run on Debian's own kernel in a virtual machine (vm/mod.rs).
+//! Some run on Debian's own kernels in virtual machines, too, or only there (vm/mod.rs).
 //!
 //! Takes the arguments of any Rust test binary. Needs root or user namespaces, and ip, nft, iptables, strace. A test
 //! that cannot run says SKIP and why; with CI=true in the environment that is a failure.
@@ -19,14 +19,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use harness::{Skip, netns, package, setting};
+use harness::{Skip, netns, package};
 
 /// A test: its name and what it does.
 type Test = (&'static str, fn() -> Result<()>);
 
 fn main() -> ExitCode {
-    let in_vm: Vec<Test> = tests::in_virtual_machine().collect();
-    if let Some(code) = vm::other_process(&in_vm).or_else(package::other_process) {
+    if let Some(code) = vm::other_process().or_else(package::other_process) {
         return code;
     }
     let mut arguments = Arguments::from_args();
@@ -34,26 +33,33 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(4);
     // Ganeti's node daemon has this umask, and whoever has it must chmod what others read.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    let machine = Arc::new(vm::Machine::new());
+    let machines = Arc::new(vm::Machines::of(tests::on_kernels(), |name| is_wanted(&arguments, name)));
     let entered = if arguments.list { Ok(()) } else { package::start_outside().and_then(|()| netns::enter()) };
     let refused: Option<Arc<str>> = entered.err().map(|error| format!("{error:#}").into());
-    let everything = tests::all().map(|(name, test)| (name.to_owned(), None, test));
-    let again = tests::routed().map(|(name, test)| {
-        let line = tests::OTHER_ROUTING;
-        (format!("{name}[{line}]"), Some(line), test)
-    });
-    let trials = everything.chain(again).map(|(name, line, test)| {
+    let here = tests::here().map(|case| {
         let refused = refused.clone();
+        let name = case.name.clone();
         Trial::ignorable_test(name.clone(), move || match refused {
             Some(reason) => skipped(&name, &reason),
-            None => verdict(&name, setting::under(line, test)),
+            None => verdict(&name, case.run()),
         })
     });
-    let trials = trials.chain(in_vm.into_iter().map(|(name, _)| {
-        let machine = Arc::clone(&machine);
-        Trial::ignorable_test(name, move || verdict(name, machine.verdict(name)))
-    }));
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let there = machines.trials().map(|trial| {
+        let machines = Arc::clone(&machines);
+        Trial::ignorable_test(trial.name(), move || verdict(&trial.name(), machines.verdict(&trial)))
+    });
+    let code = libtest_mimic::run(&arguments, here.chain(there).collect()).exit_code();
+    if let Err(error) = machines.write_table() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    code
+}
+
+/// Will the test be run? As libtest-mimic decides it.
+fn is_wanted(arguments: &Arguments, name: &str) -> bool {
+    let matches = |pattern: &String| if arguments.exact { name == pattern } else { name.contains(pattern) };
+    !arguments.list && arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
 
 fn verdict(name: &str, result: Result<()>) -> Result<Completion, Failed> {

@@ -11,6 +11,7 @@ mod ground;
 mod ipv4;
 mod ipv6;
 mod link;
+pub mod real;
 mod scenes;
 mod steering;
 mod watch;

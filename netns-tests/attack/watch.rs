@@ -12,6 +12,7 @@ use super::ground::Ground;
 use crate::harness::frame::{self, ARP, IPV4, IPV6, Mac};
 use crate::harness::port::Port;
 use crate::harness::topology::{OUTSIDE, OUTSIDE6};
+use crate::harness::until;
 
 /// What became of a row's frames, a letter each, in this order:
 ///
@@ -93,9 +94,26 @@ impl Ground {
 
     /// Where all of the frames arrived since the last look.
     pub fn arrived(&self, frames: &[Vec<u8>]) -> Seen {
+        self.arrived_with(frames, Vec::new())
+    }
+
+    /// The same, once a later frame has reached the uplink.
+    pub fn arrived_before(&self, later: &[u8], frames: &[Vec<u8>]) -> Result<Seen> {
+        let mut there = Vec::new();
+        until("a frame that must pass", || {
+            there.extend(self.uplink.drain());
+            Ok(there.iter().any(|it| holds(it, later)))
+        })?;
+        Ok(self.arrived_with(frames, there))
+    }
+
+    fn arrived_with(&self, frames: &[Vec<u8>], mut at_uplink: Vec<Vec<u8>>) -> Seen {
         let mut seen = Seen::new();
         for (letter, port) in self.ports() {
-            let there = port.drain();
+            let mut there = port.drain();
+            if letter == 'U' {
+                there.append(&mut at_uplink);
+            }
             if frames.iter().all(|frame| there.iter().any(|it| holds(it, frame))) {
                 seen.push(letter);
             }

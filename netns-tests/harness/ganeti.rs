@@ -38,7 +38,7 @@ impl<'a> Ganeti<'a> {
     /// # Errors
     /// A `Skip` if this machine has no such package, or not what it needs.
     pub fn on(node: &'a Node) -> Result<Self> {
-        let package = package::fetch_outside("ganeti", "ganeti-3.", "")?;
+        let package = package::fetch_outside("", "ganeti", "ganeti-3.", "")?;
         let version = format!("3.{}", package.version);
         let modules = package.folder.join("usr/share/ganeti").join(&version);
         let scripts = package.folder.join("usr/lib/ganeti").join(&version).join("usr/lib/ganeti");

@@ -24,14 +24,25 @@ pub mod xenstore;
 pub mod xenstored;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// How many times slower than usual everything may be: 1, or more in an emulated machine.
+static SLOWER: AtomicU32 = AtomicU32::new(1);
+
+/// Lets tests be more patient.
+pub fn slower_by(factor: u32) {
+    SLOWER.store(factor, Ordering::Relaxed);
+}
+
 /// How long anything may take before a test gives up: long enough for a loaded machine, since a passing test never
 /// waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub fn patience() -> Duration {
+    Duration::from_secs(20) * SLOWER.load(Ordering::Relaxed)
+}
 
 /// Why a test cannot run on this machine.
 #[derive(Debug)]
@@ -48,12 +59,12 @@ impl std::error::Error for Skip {}
 /// Waits until `cond` holds.
 ///
 /// # Errors
-/// If it does not hold within `PATIENCE`, naming `what` was waited for; or what `cond` itself answers.
+/// If it does not hold within `patience`, naming `what` was waited for; or what `cond` itself answers.
 pub fn until(what: &str, mut cond: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !cond()? {
         if Instant::now() > deadline {
-            bail!("waited {} s in vain: {what}", PATIENCE.as_secs());
+            bail!("waited {} s in vain: {what}", patience().as_secs());
         }
         thread::sleep(Duration::from_millis(2));
     }

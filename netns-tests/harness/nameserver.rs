@@ -285,7 +285,7 @@ fn serve(mut stream: std::net::TcpStream, answer: Answer) -> std::io::Result<()>
         let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
         stream.read_exact(&mut message)?;
         match answer(&message) {
-            None => thread::sleep(super::PATIENCE),
+            None => thread::sleep(super::patience()),
             Some(bytes) => stream.write_all(&bytes)?,
         }
     }

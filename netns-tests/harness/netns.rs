@@ -30,11 +30,19 @@ pub fn enter() -> Result<()> {
             fs::write("/proc/self/gid_map", format!("0 {gid} 1")).context("/proc/self/gid_map")?;
         }
         // Root in a container may be refused a user namespace and still be allowed the others.
-        Err(_) if uid.is_root() => {
-            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).context("unshare mount and network")?;
-        }
+        Err(_) if uid.is_root() => return enter_as_root(),
         Err(errno) => return Err(errno).context("unshare user, mount and network"),
     }
+    keep_mounts_private()
+}
+
+/// Moves the process into mount and network namespaces of its own, where it is the root that it was before, as on a node.
+pub fn enter_as_root() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).context("unshare mount and network")?;
+    keep_mounts_private()
+}
+
+fn keep_mounts_private() -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make the mounts private")?;
     // iptables locks a file in /run, which an ordinary user cannot write.
@@ -57,6 +65,11 @@ impl Netns {
         let netns = Self { handle };
         netns.ip("link set lo up")?;
         Ok(netns)
+    }
+
+    /// The one that the calling thread is in.
+    pub fn of_this_thread() -> Result<Self> {
+        Ok(Self { handle: File::open("/proc/thread-self/ns/net").context("/proc/thread-self/ns/net")? })
     }
 
     /// Another handle of the same namespace.

@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 
-use super::PATIENCE;
 use super::frame::{self, IPV4, IPV6, Mac};
 use super::netns::Netns;
 use super::packet::Packet;
+use super::patience;
 
 /// NFNL_SUBSYS_QUEUE.
 const SUBSYSTEM: u8 = 3;
@@ -62,7 +62,7 @@ impl Queue {
     /// # Errors
     /// If none comes in time; the error lists what did.
     pub fn expect(&mut self, pattern: &str) -> Result<(u32, Packet)> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             if let Some(found) = self.seen.iter().find(|(_, packet)| packet.matches(pattern)) {
                 return Ok(found.clone());

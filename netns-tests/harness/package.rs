@@ -26,15 +26,56 @@ pub struct Package {
     pub version: String,
 }
 
-/// Fetches a package once; later runs take the unpacked one. Its name is `prefix`, a version and `suffix`, where the version is
+/// Where packages come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// What this machine has them from.
+    Own,
+    /// A suite of Debian, from the mirror that this machine has its own from, by a list of sources in a folder of ours.
+    Suite(PathBuf),
+}
+
+impl Source {
+    /// What the suite has now; the empty name means this machine's own sources.
+    fn of(all: &Path, suite: &str) -> Result<Self> {
+        if suite.is_empty() {
+            return Ok(Self::Own);
+        }
+        let kinds = ["Identifier: Packages", "Origin: Debian", "Label: Debian"];
+        let mirrors = output(all, "apt-get", &[&["indextargets", "--format", "$(REPO_URI)"], &kinds[..]].concat())?;
+        let mirror = mirrors.lines().next().with_context(|| Skip("apt knows no mirror of Debian".to_owned()))?;
+        let folder = all.join(format!("apt-{suite}"));
+        for inner in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(folder.join(inner))?;
+        }
+        fs::write(folder.join("sources.list"), format!("deb {mirror} {suite} main\n"))?;
+        let source = Self::Suite(folder);
+        source.output(all, "apt-get", &["-qq", "update"])?;
+        Ok(source)
+    }
+
+    /// One of apt's commands.
+    fn output(&self, folder: &Path, program: &str, arguments: &[&str]) -> Result<String> {
+        let Self::Suite(place) = self else { return output(folder, program, arguments) };
+        let mut options = vec!["-oDir::Etc::sourceparts=/dev/null".to_owned(), "-oAcquire::Languages=none".to_owned()];
+        for (option, name) in [("Etc::sourcelist", "sources.list"), ("State::lists", "lists"), ("Cache", "cache")] {
+            options.push(format!("-oDir::{option}={}", place.join(name).display()));
+        }
+        let words: Vec<_> = options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        output(folder, program, &words)
+    }
+}
+
+/// Fetches a package of a suite (empty: of this machine's own) once; later runs take the unpacked one. Its name is `prefix`, a version and `suffix`, where the version is
 /// the one of what `meta` depends on: `prefix` and the version. For those outside of our namespaces.
 ///
 /// # Errors
 /// A `Skip` if there is none to be had here.
-pub fn fetch(meta: &str, prefix: &str, suffix: &str) -> Result<Package> {
+pub fn fetch(suite: &str, meta: &str, prefix: &str, suffix: &str) -> Result<Package> {
     let all = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("packages");
     fs::create_dir_all(&all)?;
-    let depends = output(&all, "apt-cache", &["depends", meta])?;
+    let source = Source::of(&all, suite)?;
+    let depends = source.output(&all, "apt-cache", &["depends", meta])?;
     let version = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: ")?.strip_prefix(prefix));
     let version = version.with_context(|| Skip(format!("{meta} depends on no {prefix}...: {depends:?}")))?;
     let name = format!("{prefix}{version}{suffix}");
@@ -42,7 +83,7 @@ pub fn fetch(meta: &str, prefix: &str, suffix: &str) -> Result<Package> {
     if !package.folder.exists() {
         let making = all.join(format!("{name}.{}", process::id()));
         fs::create_dir_all(&making)?;
-        let made = unpack(&making, &name).and_then(|()| Ok(fs::rename(&making, &package.folder)?));
+        let made = unpack(&source, &making, &name).and_then(|()| Ok(fs::rename(&making, &package.folder)?));
         if made.is_err() {
             // The error counts.
             let _ = fs::remove_dir_all(&making);
@@ -53,8 +94,8 @@ pub fn fetch(meta: &str, prefix: &str, suffix: &str) -> Result<Package> {
     Ok(package)
 }
 
-fn unpack(folder: &Path, package: &str) -> Result<()> {
-    output(folder, "apt-get", &["-qq", "download", package])?;
+fn unpack(source: &Source, folder: &Path, package: &str) -> Result<()> {
+    source.output(folder, "apt-get", &["-qq", "download", package])?;
     let entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
     let file = entries.iter().map(|it| it.path()).find(|it| it.extension().is_some_and(|it| it == "deb"));
     let file = file.with_context(|| format!("apt-get download {package} left no file"))?;
@@ -74,16 +115,16 @@ fn output(folder: &Path, program: &str, arguments: &[&str]) -> Result<String> {
     Ok(run().with_context(|| format!("{program} {}", arguments.join(" "))).map_err(skip)?)
 }
 
-/// Answers each line of standard input, the three arguments of `fetch`, with where the package is or why it is not: if this
+/// Answers each line of standard input, the four arguments of `fetch`, with where the package is or why it is not: if this
 /// process was started to do so.
 pub fn other_process() -> Option<ExitCode> {
     if env::args().nth(1).as_deref() != Some(FETCH) {
         return None;
     }
     for line in io::stdin().lines().map_while(Result::ok) {
-        let wanted: [String; 3] = serde_json::from_str(&line).unwrap_or_default();
-        let [meta, prefix, suffix] = &wanted;
-        let answer = match fetch(meta, prefix, suffix) {
+        let wanted: [String; 4] = serde_json::from_str(&line).unwrap_or_default();
+        let [suite, meta, prefix, suffix] = &wanted;
+        let answer = match fetch(suite, meta, prefix, suffix) {
             Ok(package) => json!({ "folder": package.folder, "version": package.version }),
             Err(error) => match error.downcast_ref::<Skip>() {
                 Some(Skip(reason)) => json!({ "skip": reason }),
@@ -113,12 +154,12 @@ pub fn start_outside() -> Result<()> {
 ///
 /// # Errors
 /// A `Skip` if there is none to be had here.
-pub fn fetch_outside(meta: &str, prefix: &str, suffix: &str) -> Result<Package> {
+pub fn fetch_outside(suite: &str, meta: &str, prefix: &str, suffix: &str) -> Result<Package> {
     let mut outside = OUTSIDE.lock().unwrap_or_else(PoisonError::into_inner);
     let child = outside.as_mut().context("the process that fetches packages")?;
     let pipes = child.stdin.as_mut().zip(child.stdout.as_mut());
     let (requests, answers) = pipes.context("its pipes")?;
-    writeln!(requests, "{}", json!([meta, prefix, suffix]))?;
+    writeln!(requests, "{}", json!([suite, meta, prefix, suffix]))?;
     let mut line = String::new();
     // One line answers one, so nothing of the next is lost with this buffer.
     BufReader::new(answers).read_line(&mut line)?;

@@ -14,9 +14,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::PATIENCE;
 use super::netns::Netns;
 use super::packet::Packet;
+use super::patience;
 
 /// One end of a wire.
 pub struct Port {
@@ -49,6 +49,11 @@ impl Port {
     pub fn packet(netns: &Netns, interface: &str, outgoing: bool) -> Result<Self> {
         let socket = netns.run(|| packet_socket(interface, outgoing));
         Ok(Self { file: File::from(socket.with_context(|| format!("packet socket on {interface}"))?) })
+    }
+
+    /// The descriptor once more, for a process that is to have it.
+    pub fn descriptor(&self) -> Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned().context("another descriptor of a port")
     }
 
     /// Puts a frame on the wire.
@@ -178,7 +183,7 @@ impl Capture {
 
     /// As `expect`, for the first `count` frames.
     pub fn expect_count(&self, pattern: &str, count: usize) -> Result<Vec<Packet>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         let mut packets = self.log.packets.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let found: Vec<_> = packets.iter().filter(|packet| packet.matches(pattern)).take(count).cloned().collect();

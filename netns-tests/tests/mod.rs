@@ -30,6 +30,7 @@ mod plan;
 mod process;
 mod qemu;
 mod random;
+mod real_guest;
 mod reconcile;
 mod routed;
 mod selftest;
@@ -43,73 +44,146 @@ mod vlan;
 mod walk;
 mod xen;
 
-use super::Test;
+use anyhow::Result;
 
-/// Those that run in namespaces on this machine's kernel.
-pub fn all() -> impl Iterator<Item = Test> {
-    let themes = [
-        crate::attack::TESTS,
-        selftest::TESTS,
-        routed::TESTS,
-        spoof::TESTS,
-        steering::TESTS,
-        takeover::TESTS,
-        nfdhcpd::TESTS,
-        announce::TESTS,
-        lifecycle::TESTS,
-        ganeti::TESTS,
-        node::TESTS,
-        ifupdown::TESTS,
-        plan::TESTS,
-        random::TESTS,
-        input::TESTS,
-        failure::TESTS,
-        crash::TESTS,
-        faults::TESTS,
-        hostile::TESTS,
-        confinement::TESTS,
-        process::TESTS,
-        qemu::TESTS,
-        static_binary::TESTS,
-        storms::TESTS,
-        bridged::TESTS,
-        callers::TESTS,
-        dns::TESTS,
-        dns_failure::TESTS,
-        dns_hook::TESTS,
-        hook::TESTS,
-        status::TESTS,
-        drift::TESTS,
-        gc::TESTS,
-        reconcile::TESTS,
-        xen::TESTS,
-        network_scripts::TESTS,
-        package::TESTS,
-        pages::TESTS,
-        ovs::TESTS,
-        ovs_failure::TESTS,
-    ];
-    themes.into_iter().flatten().copied()
+use super::Test;
+use crate::harness::setting;
+
+/// Tests of one theme, and where they can run.
+struct Theme {
+    tests: &'static [Test],
+    /// What they need that the virtual machine has not.
+    needs: Option<&'static str>,
 }
+
+const fn anywhere(tests: &'static [Test]) -> Theme {
+    Theme { tests, needs: None }
+}
+
+const fn only_here(tests: &'static [Test], needs: &'static str) -> Theme {
+    Theme { tests, needs: Some(needs) }
+}
+
+const THEMES: &[Theme] = &[
+    anywhere(crate::attack::TESTS),
+    anywhere(selftest::TESTS),
+    anywhere(routed::TESTS),
+    anywhere(spoof::TESTS),
+    anywhere(steering::TESTS),
+    anywhere(takeover::TESTS),
+    anywhere(nfdhcpd::TESTS),
+    anywhere(announce::TESTS),
+    anywhere(lifecycle::TESTS),
+    only_here(ganeti::TESTS, "Python and Ganeti's package"),
+    anywhere(node::TESTS),
+    only_here(ifupdown::TESTS, "ifupdown and systemd"),
+    anywhere(status::TESTS),
+    anywhere(drift::TESTS),
+    anywhere(gc::TESTS),
+    anywhere(reconcile::TESTS),
+    anywhere(plan::TESTS),
+    anywhere(random::TESTS),
+    anywhere(input::TESTS),
+    anywhere(failure::TESTS),
+    anywhere(crash::TESTS),
+    anywhere(faults::TESTS),
+    anywhere(storms::TESTS),
+    anywhere(hostile::TESTS),
+    anywhere(confinement::TESTS),
+    anywhere(process::TESTS),
+    only_here(qemu::TESTS, "QEMU"),
+    only_here(real_guest::TESTS, "QEMU"),
+    only_here(static_binary::TESTS, "cargo"),
+    anywhere(bridged::TESTS),
+    only_here(callers::TESTS, "Python and Ganeti's package"),
+    only_here(dns::TESTS, "bind9 and knot"),
+    only_here(dns_failure::TESTS, "bind9 and knot"),
+    only_here(dns_hook::TESTS, "bind9 and knot"),
+    anywhere(hook::TESTS),
+    anywhere(xen::TESTS),
+    anywhere(network_scripts::TESTS),
+    only_here(package::TESTS, "cargo, dpkg and lintian"),
+    only_here(pages::TESTS, "cargo, shells, man and logrotate"),
+    anywhere(ovs::TESTS),
+    anywhere(ovs_failure::TESTS),
+];
 
 /// The way of routing that is not the default.
-pub const OTHER_ROUTING: &str = "ROUTING=rule";
+const OTHER_ROUTING: &str = "ROUTING=rule";
 
 /// Those that run under [`OTHER_ROUTING`] too: all in which a routed NIC has a part.
-pub fn routed() -> impl Iterator<Item = Test> {
-    let themes =
-        [routed::TESTS, spoof::TESTS, takeover::TESTS, lifecycle::TESTS, nfdhcpd::TESTS, node::TESTS, plan::TESTS];
-    themes.into_iter().flatten().copied().chain(crate::attack::routed())
+const ROUTED: &[&[Test]] =
+    &[routed::TESTS, spoof::TESTS, takeover::TESTS, lifecycle::TESTS, nfdhcpd::TESTS, node::TESTS, plan::TESTS];
+
+/// For what the kernel of the machine that runs the tests may lack.
+const ONLY_IN_VIRTUAL_MACHINE: &[&[Test]] = &[
+    bridges::TESTS,
+    vlan::TESTS,
+    drift::IN_VIRTUAL_MACHINE,
+    ovs::IN_VIRTUAL_MACHINE,
+    crate::attack::ON_DEBIANS_KERNEL,
+];
+
+/// The kernel on which every run tests what only runs in a virtual machine.
+const USUAL_KERNEL: &str = "6.1";
+
+/// What every run tests on every kernel: something of each setup, of its life and of its filters.
+const ON_EVERY_KERNEL: &[&str] = &[
+    "routed::two_guests_of_a_node",
+    "routed::a_real_stack_as_guest",
+    "spoof::to_the_outside",
+    "attack::to_a_protected_port",
+    "attack::drops_are_counted_on_debians_kernel",
+    "lifecycle::ifdown_leaves_the_state_as_it_was",
+    "takeover::out_of_a_filtered_bridge",
+    "bridged::comes_and_goes_without_a_gap",
+    "vlan::every_notation_gives_exactly_its_vlans",
+    "bridges::stand_and_go",
+];
+
+/// A test as it is run.
+#[derive(Clone)]
+pub struct Case {
+    /// Its name, with the line of settings under which it runs.
+    pub name: String,
+    line: Option<&'static str>,
+    test: fn() -> Result<()>,
+    /// What it needs that the virtual machine has not.
+    pub needs: Option<&'static str>,
+    /// Does it run in a virtual machine only?
+    only_there: bool,
 }
 
-/// Those that run on Debian's own kernel.
-pub fn in_virtual_machine() -> impl Iterator<Item = Test> {
-    let themes = [
-        bridges::TESTS,
-        vlan::TESTS,
-        drift::IN_VIRTUAL_MACHINE,
-        ovs::IN_VIRTUAL_MACHINE,
-        crate::attack::ON_DEBIANS_KERNEL,
-    ];
-    themes.into_iter().flatten().copied()
+impl Case {
+    fn of(&(name, test): &Test, needs: Option<&'static str>) -> Self {
+        Self { name: name.to_owned(), line: None, test, needs, only_there: false }
+    }
+
+    fn by_other_routing(&(name, test): &Test) -> Self {
+        let line = OTHER_ROUTING;
+        Self { name: format!("{name}[{line}]"), line: Some(line), test, needs: None, only_there: false }
+    }
+
+    /// Runs it.
+    pub fn run(&self) -> Result<()> {
+        setting::under(self.line, self.test)
+    }
+
+    /// Does every run test it on this kernel?
+    pub fn always_on(&self, kernel: &str) -> bool {
+        self.only_there && kernel == USUAL_KERNEL || ON_EVERY_KERNEL.contains(&self.name.as_str())
+    }
+}
+
+/// Those that run in namespaces on this machine's kernel.
+pub fn here() -> impl Iterator<Item = Case> {
+    let themes = THEMES.iter().flat_map(|theme| theme.tests.iter().map(|test| Case::of(test, theme.needs)));
+    let routed = ROUTED.iter().copied().flatten().copied().chain(crate::attack::routed());
+    themes.chain(routed.map(|test| Case::by_other_routing(&test)))
+}
+
+/// Those that a virtual machine is asked for, the ones that only run there first.
+pub fn on_kernels() -> impl Iterator<Item = Case> {
+    let only_there = ONLY_IN_VIRTUAL_MACHINE.iter().copied().flatten();
+    only_there.map(|test| Case { only_there: true, ..Case::of(test, None) }).chain(here())
 }

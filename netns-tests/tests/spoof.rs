@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::Test;
-use crate::harness::PATIENCE;
 use crate::harness::frame;
 use crate::harness::guest::{Guest, WEB1, WEB2};
+use crate::harness::patience;
 use crate::harness::topology::{GATEWAY, GATEWAY6, OUTSIDE, OUTSIDE6, Site, TAP_MAC};
 
 pub const TESTS: &[Test] = &[
@@ -92,7 +92,7 @@ fn to_the_node_itself() -> Result<()> {
             // Any port: a process that another test just starts may still hold the last one for a moment.
             let socket = site.node.netns.run(|| UdpSocket::bind((node, 0)))?;
             let port = socket.local_addr()?.port();
-            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_read_timeout(Some(patience()))?;
             one.send_packet(&frame::udp((source, 5000), (node, port), b"forged"))?;
             one.send_packet(&frame::udp((WEB1.address_like(source), 5000), (node, port), b"true"))?;
             let (_, first) = socket.recv_from(&mut [0; 64]).context("nothing reaches the node")?;

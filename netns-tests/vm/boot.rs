@@ -1,40 +1,86 @@
-//! The process that boots the machine when it is asked to, and passes on what the machine reports.
+//! The process that boots machines when it is asked to, and passes on what they report.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 
-use super::{Verdict, initramfs, kernel};
+use super::kernel::{SERIES, Series};
+use super::{Verdict, initramfs};
 use crate::harness::{Skip, ovs};
 
-/// How long the machine may take for all its tests, under emulation on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(600);
-/// What reads and changes bridges there, as the real tools do, and Open vSwitch.
-const TOOLS: [&str; 8] =
-    ["ip", "bridge", "nft", "ovs-appctl", "ovs-vsctl", "ovs-vswitchd", "ovsdb-server", "ovsdb-tool"];
+/// How long a machine may take for one test, under emulation on a loaded machine; and for all besides.
+const LIMIT_OF_TEST: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(300);
+/// How many machines run at a time.
+const AT_A_TIME: usize = 2;
+/// What reads and changes the network there, as the real tools do, and Open vSwitch; and what else the tests start.
+const TOOLS: &[&str] = &[
+    "ip",
+    "bridge",
+    "nft",
+    "iptables",
+    "ip6tables",
+    "ebtables-nft",
+    "ping",
+    "ovs-appctl",
+    "ovs-vsctl",
+    "ovs-vswitchd",
+    "ovsdb-server",
+    "ovsdb-tool",
+    "strace",
+    "sh",
+    "cat",
+    "chmod",
+    "chroot",
+    "dd",
+    "env",
+    "find",
+    "mount",
+    "sleep",
+    "true",
+    "unshare",
+];
+/// What they read: Open vSwitch's tables, and what iptables and ebtables load of themselves.
+const FILES: &[&str] = &[ovs::SCHEMA, "/usr/lib/x86_64-linux-gnu/xtables", "/etc/iproute2", "/etc/protocols"];
 
-/// Waits for a line on standard input; without one there is nothing to do.
+/// Waits for a line on standard input: the names of the tests, by kernel. Without one there is nothing to do.
 pub fn when_asked() -> ExitCode {
-    if io::stdin().read_line(&mut String::new()).unwrap_or(0) > 0
-        && let Err(error) = run()
-    {
-        let verdict = match error.downcast_ref::<Skip>() {
-            Some(Skip(reason)) => Verdict::Skipped(reason.clone()),
-            None => Verdict::Failed(format!("{error:#}")),
-        };
-        pass_on(&verdict.line(None));
+    let mut line = String::new();
+    if io::stdin().read_line(&mut line).is_err() {
+        return ExitCode::FAILURE;
     }
+    let wanted: BTreeMap<String, Vec<String>> = serde_json::from_str(&line).unwrap_or_default();
+    let queue = Mutex::new(SERIES.iter().filter_map(|series| Some((series, wanted.get(series.name)?))));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while let Some((series, tests)) = next() {
+                    if let Err(error) = run(series, tests) {
+                        let verdict = match error.downcast_ref::<Skip>() {
+                            Some(Skip(reason)) => Verdict::Skipped(reason.clone()),
+                            None => Verdict::Failed(format!("{error:#}")),
+                        };
+                        pass_on(series, &verdict.line(None));
+                    }
+                }
+            });
+        }
+    });
     ExitCode::SUCCESS
 }
 
-fn run() -> Result<()> {
+fn run(series: &Series, tests: &[String]) -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
         bail!(Skip("the kernel to be booted is one for x86-64".to_owned()));
     }
@@ -43,12 +89,14 @@ fn run() -> Result<()> {
     if Command::new("qemu-system-x86_64").arg("--version").stdout(Stdio::null()).status().is_err() {
         bail!(Skip("qemu-system-x86_64 cannot be run (Debian's package qemu-system-x86)".to_owned()));
     }
-    let kernel = kernel::fetch()?;
-    let image = folder.join(format!("initramfs-{}", std::process::id()));
-    let console = folder.join(format!("console-{}", std::process::id()));
-    let done = initramfs::write(&image, &kernel, &TOOLS, &[Path::new(ovs::SCHEMA)])
+    let kernel = series.fetch()?;
+    pass_on(series, &json!({ "version": kernel.version }).to_string());
+    let name = |kind: &str| folder.join(format!("{kind}-{}-{}", series.name, std::process::id()));
+    let (image, console) = (name("initramfs"), name("console"));
+    let limit = LIMIT + LIMIT_OF_TEST * u32::try_from(tests.len())?;
+    let done = initramfs::write(&image, &kernel, TOOLS, FILES, (super::guest::TESTS, &tests.join("\n")))
         .context("initramfs")
-        .and_then(|()| relay(&mut start(&kernel.image, &image, &console)?, &console));
+        .and_then(|()| relay(series, &mut start(&kernel.image, &image, &console)?, &console, limit));
     for file in [image, console] {
         // What stays in target/ harms nobody.
         let _ = fs::remove_file(file);
@@ -60,7 +108,8 @@ fn start(kernel: &Path, initramfs: &Path, console: &Path) -> Result<Child> {
     let serial = format!("file:{}", console.display());
     Command::new("qemu-system-x86_64")
         // Emulated: the same on every machine, whatever its KVM can do.
-        .args(["-accel", "tcg", "-cpu", "max", "-m", "1024"])
+        // But without cmpxchg16b, of which QEMU 7.2 leaves wrong flags: Linux 6.12 allocates memory by it, and crashes.
+        .args(["-accel", "tcg", "-cpu", "max,cx16=off", "-m", "1024"])
         .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", &serial, "-serial", "stdio"])
         // Without the mitigations of processor faults, which cost an emulator a multiple of what they cost a processor.
         .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
@@ -70,13 +119,13 @@ fn start(kernel: &Path, initramfs: &Path, console: &Path) -> Result<Child> {
         .arg(initramfs)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(File::create(console.with_extension("qemu"))?)
+        .stderr(File::create(with_suffix(console, ".qemu"))?)
         .spawn()
         .context("qemu-system-x86_64")
 }
 
 /// Passes on what comes out of the machine until it ends, or its time does.
-fn relay(machine: &mut Child, console: &Path) -> Result<()> {
+fn relay(series: &Series, machine: &mut Child, console: &Path, limit: Duration) -> Result<()> {
     let out = machine.stdout.take().context("the machine's serial port")?;
     let (send, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -86,12 +135,12 @@ fn relay(machine: &mut Child, console: &Path) -> Result<()> {
             }
         }
     });
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + limit;
     let mut ended = false;
     let why = loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) if line.trim() == super::guest::END => ended = true,
-            Ok(line) => pass_on(&line),
+            Ok(line) => pass_on(series, &line),
             Err(RecvTimeoutError::Disconnected) => break "ended before its tests did",
             Err(RecvTimeoutError::Timeout) => break "did not end in time",
         }
@@ -99,7 +148,7 @@ fn relay(machine: &mut Child, console: &Path) -> Result<()> {
     // It may have ended by itself.
     let _ = machine.kill();
     machine.wait()?;
-    let said = console.with_extension("qemu");
+    let said = with_suffix(console, ".qemu");
     let (errors, log) = (fs::read(&said).unwrap_or_default(), fs::read(console).unwrap_or_default());
     let _ = fs::remove_file(said);
     if env::var_os("SNF_NETWORK_TEST_CONSOLE").is_some() {
@@ -114,7 +163,17 @@ fn relay(machine: &mut Child, console: &Path) -> Result<()> {
     Ok(())
 }
 
-fn pass_on(line: &str) {
+/// The file beside a file: `Path::with_extension` would take away the end of a version.
+pub fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// Passes on a line of JSON, and of which kernel it is.
+fn pass_on(series: &Series, line: &str) {
+    let Ok(Value::Object(mut object)) = serde_json::from_str(line) else { return };
+    object.insert("kernel".to_owned(), series.name.into());
     // Whoever does not listen any more needs nothing.
-    let _ = writeln!(io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{}", Value::Object(object));
 }

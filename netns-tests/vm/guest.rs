@@ -4,28 +4,45 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::panic::{self, AssertUnwindSafe};
-use std::process::ExitCode;
-use std::time::Instant;
+use std::os::unix::process::CommandExt as _;
+use std::panic;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
-use super::Verdict;
-use crate::Test;
-use crate::harness::Skip;
+use super::{Verdict, tenant};
+use crate::harness::{Skip, netns, slower_by};
+use crate::tests;
 
 /// Where the modules are.
 pub const MODULES: &str = "/modules";
 /// The report's last line.
 pub const END: &str = "end of report";
 /// The second serial port.
-const REPORT: &str = "/dev/ttyS1";
+pub const REPORT: &str = "/dev/ttyS1";
+
+/// Where the names of the tests are, one a line.
+pub const TESTS: &str = "/tests";
+/// The argument that makes this binary run the one test that is named, in namespaces of its own.
+pub const TEST: &str = "--one-test";
+/// Where a test's verdict is.
+const VERDICT: &str = "/tmp/verdict";
+/// How long one may take.
+const LIMIT: Duration = Duration::from_secs(280);
+/// How many times slower everything is, about.
+const SLOWER: u32 = 6;
 
 /// Runs the tests and switches the machine off.
-pub fn init(tests: &[Test]) -> ExitCode {
-    if let Err(error) = run(tests) {
+pub fn init() -> ExitCode {
+    if let Err(error) = run() {
         // Goes to the console, whose last lines the other side shows.
         eprintln!("/init: {error:#}");
     }
@@ -35,7 +52,7 @@ pub fn init(tests: &[Test]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(tests: &[Test]) -> Result<()> {
+fn run() -> Result<()> {
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>).with_context(|| place)?;
     }
@@ -44,21 +61,13 @@ fn run(tests: &[Test]) -> Result<()> {
     for module in modules {
         load(&File::open(&module)?).with_context(|| module.display().to_string())?;
     }
+    if Path::new(tenant::SETUP).exists() {
+        return tenant::serve();
+    }
     let mut report = OpenOptions::new().write(true).open(REPORT).context(REPORT)?;
-    for (name, test) in tests {
+    for name in fs::read_to_string(TESTS)?.lines() {
         let start = Instant::now();
-        let verdict = match panic::catch_unwind(AssertUnwindSafe(test)) {
-            Ok(Ok(())) => Verdict::Passed,
-            Ok(Err(error)) => match error.downcast_ref::<Skip>() {
-                Some(Skip(reason)) => Verdict::Skipped(reason.clone()),
-                None => Verdict::Failed(format!("{error:#}")),
-            },
-            Err(panic) => {
-                let said = panic.downcast_ref::<String>().cloned();
-                let said = said.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()));
-                Verdict::Failed(format!("panicked: {}", said.unwrap_or_default()))
-            }
-        };
+        let verdict = attempt(name)?;
         eprintln!("{name}: {:.1} s", start.elapsed().as_secs_f32());
         writeln!(report, "{}", verdict.line(Some(name)))?;
     }
@@ -68,6 +77,55 @@ fn run(tests: &[Test]) -> Result<()> {
     let drained = unsafe { libc::tcdrain(report.as_raw_fd()) };
     ensure!(drained == 0, "tcdrain: {}", io::Error::last_os_error());
     Ok(())
+}
+
+/// Lets a process of its own run a test: what it leaves behind, or that it never ends, is no matter for the next one.
+fn attempt(name: &str) -> Result<Verdict> {
+    // The last test's.
+    let _ = fs::remove_file(VERDICT);
+    let child = Command::new("/init").args([TEST, name]).process_group(0).spawn().context("/init")?;
+    let process = Pid::from_raw(child.id().cast_signed());
+    let deadline = Instant::now() + LIMIT;
+    // Nobody else takes leave of the processes whose parents have ended.
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::Exited(ended, _) | WaitStatus::Signaled(ended, ..) if ended == process => break,
+            WaitStatus::StillAlive if Instant::now() > deadline => {
+                killpg(process, Signal::SIGKILL)?;
+                waitpid(process, None)?;
+                return Ok(Verdict::Failed(format!("did not end within {} s", LIMIT.as_secs())));
+            }
+            WaitStatus::StillAlive => thread::sleep(Duration::from_millis(5)),
+            _ => {}
+        }
+    }
+    let line = fs::read_to_string(VERDICT).unwrap_or_default();
+    Ok(Verdict::of_line(&line).map_or_else(|| Verdict::Failed("ended without a verdict".to_owned()), |it| it.1))
+}
+
+/// Runs the test that is named.
+pub fn test(name: &str) -> ExitCode {
+    slower_by(SLOWER);
+    let run = || -> Result<()> {
+        netns::enter_as_root()?;
+        let case = tests::on_kernels().find(|case| case.name == name).context("there is no such test")?;
+        case.run()
+    };
+    let verdict = match panic::catch_unwind(run) {
+        Ok(Ok(())) => Verdict::Passed,
+        Ok(Err(error)) => match error.downcast_ref::<Skip>() {
+            Some(Skip(reason)) => Verdict::Skipped(reason.clone()),
+            None => Verdict::Failed(format!("{error:#}")),
+        },
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()));
+            Verdict::Failed(format!("panicked: {}", said.unwrap_or_default()))
+        }
+    };
+    // Whoever waits notices if there is none.
+    let _ = fs::write(VERDICT, verdict.line(Some(name)));
+    ExitCode::SUCCESS
 }
 
 fn load(module: &File) -> Result<()> {

@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::kernel::{self, Kernel};
 use crate::harness::Skip;
@@ -16,6 +16,7 @@ use crate::harness::nic::PROGRAM;
 /// Type bits of a mode (stat(2)).
 const FOLDER: u32 = 0o040_755;
 const FILE: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// An archive in the making (format "newc").
@@ -64,43 +65,76 @@ impl<W: Write> Archive<W> {
         self.entry(path, FILE, (0, 0), content)
     }
 
+    fn link(&mut self, path: &Path, to: &str) -> Result<()> {
+        path.parent().map_or(Ok(()), |parent| self.folder(parent))?;
+        self.entry(path, LINK, (0, 0), to.as_bytes())
+    }
+
     fn end(mut self) -> Result<()> {
         self.entry(Path::new("TRAILER!!!"), 0, (0, 0), &[])?;
         Ok(self.out.flush()?)
     }
 }
 
-/// Writes it: /init, the program where the tests look for it, the tools, all their libraries, other files, and the modules in a folder where
-/// their names sort as they are to be loaded.
-pub fn write(to: &Path, kernel: &Kernel, tools: &[&str], files: &[&Path]) -> Result<()> {
+/// Writes it: /init, the program where the tests look for it, the tools, all their libraries, other files and folders, what
+/// /init is to read, and the modules in a folder where their names sort as they are to be loaded.
+pub fn write(to: &Path, kernel: &Kernel, tools: &[&str], files: &[&str], content: (&str, &str)) -> Result<()> {
     let out = BufWriter::new(File::create(to)?);
     let mut archive = Archive { out, folders: BTreeSet::new(), entries: 0 };
     for folder in ["proc", "sys", "dev", "tmp", "run", "root", env!("CARGO_TARGET_TMPDIR")] {
         archive.folder(&Path::new("/").join(folder))?;
     }
+    for link in ["/sbin", "/usr/bin", "/usr/sbin"] {
+        archive.link(Path::new(link), "/bin")?;
+    }
     // Before devtmpfs is mounted, /init itself needs a console.
     archive.entry(Path::new("/dev/console"), CHARACTER_DEVICE, (5, 1), &[])?;
-    let init = env::current_exe()?;
-    archive.file(Path::new("/init"), &fs::read(&init)?)?;
+    let (init, moment) = (env::current_exe()?, super::boot::with_suffix(to, ".stripped"));
+    archive.file(Path::new("/init"), &stripped(&init, &moment)?)?;
     let program = PathBuf::from(PROGRAM);
-    archive.file(&program, &fs::read(&program)?)?;
+    archive.file(&program, &stripped(&program, &moment)?)?;
     let mut others: BTreeSet<PathBuf> = [libraries(&init)?, libraries(&program)?].into_iter().flatten().collect();
     for tool in tools {
         let place = found(tool)?;
         others.extend(libraries(&place)?);
-        // Where a process without PATH looks, as /init is.
+        // Where a process without PATH looks, as /init is; the other folders are links to it.
         archive.file(&Path::new("/bin").join(tool), &fs::read(place)?)?;
     }
-    for file in others.iter().map(PathBuf::as_path).chain(files.iter().copied()) {
+    for file in files {
+        all_files(Path::new(file), &mut others)?;
+    }
+    for file in &others {
         // Symbolic links are followed: each name gets the content.
         archive.file(file, &fs::read(file).with_context(|| file.display().to_string())?)?;
     }
+    archive.file(Path::new(content.0), content.1.as_bytes())?;
     for (number, module) in kernel.modules.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{}/{number:03}-{name}", super::guest::MODULES);
         archive.file(Path::new(&name), &kernel::content(module)?)?;
     }
     archive.end()
+}
+
+/// A binary without what is only for debuggers, which is most of it; `at` is a file for the moment.
+fn stripped(binary: &Path, at: &Path) -> Result<Vec<u8>> {
+    let output = Command::new("strip").args(["--strip-debug", "-o"]).arg(at).arg(binary).output().context("strip")?;
+    ensure!(output.status.success(), "strip: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let content = fs::read(at)?;
+    fs::remove_file(at)?;
+    Ok(content)
+}
+
+/// The file, or those in the folder.
+fn all_files(path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
+    if !path.is_dir() {
+        files.insert(path.to_owned());
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).with_context(|| path.display().to_string())? {
+        all_files(&entry?.path(), files)?;
+    }
+    Ok(())
 }
 
 /// Where a tool is that the machine running the tests has.

@@ -1,4 +1,4 @@
-//! Debian's kernel.
+//! Debian's kernels.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,34 +11,100 @@ use crate::harness::package::{self, Package};
 
 /// What depends on the release's newest kernel for machines in clouds: small, with all we need.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
-/// What the tests need of it, besides what is built in.
-const MODULES: [&str; 9] =
-    ["tun", "veth", "dummy", "bonding", "bridge", "8021q", "nf_tables", "nft_meta_bridge", "openvswitch"];
+/// What the tests need of it, besides what is built in. A node has them loaded by the kernel itself, as they are first used.
+const MODULES: &[&str] = &[
+    // Interfaces of the tests and of Ganeti.
+    "tun",
+    "veth",
+    "dummy",
+    "bonding",
+    "bridge",
+    "8021q",
+    "openvswitch",
+    // What the program's chains are made of. Which of them are modules, and not part of another, differs.
+    "nf_tables",
+    "nft_counter",
+    "nft_ct",
+    "nft_limit",
+    "nft_meta_bridge",
+    "nft_reject_bridge",
+    "nft_reject_inet",
+    // What the tests' own chains are made of, and those of the tools.
+    "nft_compat",
+    "nft_chain_nat",
+    "nft_fib_inet",
+    "nft_log",
+    "nft_masq",
+    "nft_nat",
+    "nft_queue",
+    "nfnetlink_queue",
+    "xt_NFQUEUE",
+    "xt_tcpudp",
+    "ip6_tables",
+    "br_netfilter",
+    "vrf",
+];
+/// Of a guest of the tests: its card.
+pub const CARD: &[&str] = &["virtio_pci", "virtio_net", "af_packet"];
+
+/// A kernel that users run.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Series {
+    /// The beginning of its version.
+    pub name: &'static str,
+    /// The suite of Debian that has it.
+    suite: &'static str,
+}
+
+/// The oldest that is supported, and those of Debian's releases and backports since.
+pub const SERIES: [Series; 3] = [
+    Series { name: "5.10", suite: "bullseye" },
+    Series { name: "6.1", suite: "bookworm" },
+    Series { name: "6.12", suite: "bookworm-backports" },
+];
 
 /// An unpacked kernel.
 pub struct Kernel {
+    /// Its whole version.
+    pub version: String,
     /// Its bootable image.
     pub image: PathBuf,
     /// The modules it needs, in the order in which they can be loaded.
     pub modules: Vec<PathBuf>,
 }
 
-/// Its package.
-///
-/// # Errors
-/// A `Skip` if there is none to be had here.
-pub fn fetch() -> Result<Kernel> {
-    let Package { folder, version } = package::fetch(META_PACKAGE, "linux-image-", "-unsigned")?;
-    let modules = folder.join("lib/modules").join(&version);
-    Ok(Kernel { image: folder.join(format!("boot/vmlinuz-{version}")), modules: in_order(&modules)? })
+/// How one of the package's functions is asked for it.
+type Fetch = fn(&str, &str, &str, &str) -> Result<Package>;
+
+impl Series {
+    /// Its package, with the modules for tests in it.
+    ///
+    /// # Errors
+    /// A `Skip` if there is none to be had here.
+    pub fn fetch(&self) -> Result<Kernel> {
+        self.fetch_by(package::fetch, MODULES)
+    }
+
+    /// The same for a guest of a test, which is in our namespaces.
+    pub fn fetch_for_guest(&self) -> Result<Kernel> {
+        self.fetch_by(package::fetch_outside, CARD)
+    }
+
+    fn fetch_by(&self, fetch: Fetch, modules: &[&str]) -> Result<Kernel> {
+        let Package { folder, version } = fetch(self.suite, META_PACKAGE, "linux-image-", "-unsigned")?;
+        let is_it = version.strip_prefix(self.name).is_some_and(|rest| rest.starts_with('.'));
+        ensure!(is_it, "{} has Linux {version}, not {}", self.suite, self.name);
+        let modules = in_order(&folder.join("lib/modules").join(&version), modules)?;
+        Ok(Kernel { image: folder.join(format!("boot/vmlinuz-{version}")), modules, version })
+    }
 }
 
 /// The modules and what they depend on, dependencies first.
-fn in_order(folder: &Path) -> Result<Vec<PathBuf>> {
+fn in_order(folder: &Path, wanted: &[&str]) -> Result<Vec<PathBuf>> {
     let mut files = HashMap::new();
     find(&folder.join("kernel"), &mut files)?;
     let mut ordered = Vec::new();
-    for module in MODULES {
+    for module in wanted {
         add(module, &files, &mut ordered)?;
     }
     Ok(ordered)

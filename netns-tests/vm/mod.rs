@@ -1,50 +1,96 @@
-//! Tests on Debian's own kernel, in a virtual machine: for what the kernel of the machine that runs the tests may lack.
+//! Tests on Debian's own kernels, in virtual machines: for what the kernel of the machine that runs the tests may lack, and to see
+//! that the program does the same on all kernels that its users run.
 //!
-//! The machine's whole file system is an initramfs with this very test binary as /init, the program under test, a few tools and
+//! A machine's whole file system is an initramfs with this very test binary as /init, the program under test, a few tools and
 //! their libraries. /init runs the tests one after the other and reports a line of JSON for each on the second serial port.
 //!
-//! QEMU and the kernel's package need the network and the user of whoever runs the tests, so a process that stays outside
-//! our namespaces boots the machine when the first of these tests is due.
+//! QEMU and the kernels' packages need the network and the user of whoever runs the tests, so a process that stays outside
+//! our namespaces boots the machines when the first of these tests is due.
 
 mod boot;
 mod guest;
 mod initramfs;
 mod kernel;
+mod table;
+pub mod tenancy;
+mod tenant;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::env;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::Test;
 use crate::harness::Skip;
+use crate::tests::Case;
+use kernel::{SERIES, Series};
 
-/// The argument that makes this binary the process which boots the machine.
-const BOOT: &str = "--boot-virtual-machine";
+/// The argument that makes this binary the process which boots machines.
+const BOOT: &str = "--boot-virtual-machines";
+/// The variable of the environment that asks, by the value `all`, for all tests on all kernels, and for the table of their results.
+const KERNELS: &str = "SNF_NETWORK_TEST_KERNELS";
 
 /// What one of the other processes that this binary can be does, if it is one of them.
-pub fn other_process(tests: &[Test]) -> Option<ExitCode> {
+pub fn other_process() -> Option<ExitCode> {
     if std::process::id() == 1 {
-        return Some(guest::init(tests));
+        return Some(guest::init());
     }
-    (env::args().nth(1).as_deref() == Some(BOOT)).then(boot::when_asked)
+    match env::args().nth(1)?.as_str() {
+        BOOT => Some(boot::when_asked()),
+        guest::TEST => Some(guest::test(&env::args().nth(2)?)),
+        _ => None,
+    }
 }
 
-/// The machine, not booted before it is needed.
-pub struct Machine {
-    booter: Mutex<Result<Child, String>>,
-    report: OnceLock<Report>,
+/// A test on a kernel.
+#[derive(Clone)]
+pub struct Trial {
+    case: Case,
+    series: &'static Series,
 }
 
-/// What came of the run.
+impl Trial {
+    /// Its name as a test.
+    pub fn name(&self) -> String {
+        format!("{}[Linux {}]", self.case.name, self.series.name)
+    }
+}
+
+/// The machines, not booted before one is needed.
+pub struct Machines {
+    trials: Vec<Trial>,
+    /// Those that somebody will ask for: of each kernel.
+    wanted: BTreeMap<&'static str, Vec<String>>,
+    booter: Mutex<Booter>,
+    report: Arc<Report>,
+    whole: bool,
+}
+
+/// The process that boots them.
+enum Booter {
+    Waiting(Child),
+    Failed(String),
+    Started,
+}
+
+/// What came of the run so far.
+#[derive(Default)]
 struct Report {
-    /// Why there is none of some or all tests.
-    why_not: Option<Verdict>,
-    verdicts: HashMap<String, Verdict>,
+    results: Mutex<Results>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Results {
+    /// By kernel and test; no test where it is about the whole run.
+    verdicts: HashMap<(String, Option<String>), Verdict>,
+    /// The whole versions of the kernels.
+    versions: BTreeMap<String, String>,
+    ended: bool,
 }
 
 /// What came of a test.
@@ -86,54 +132,108 @@ impl Verdict {
     }
 }
 
-impl Machine {
-    /// Starts the process that can boot it. Call this before entering any namespace.
-    pub fn new() -> Self {
+impl Machines {
+    /// Starts the process that can boot them. Call this before entering any namespace.
+    pub fn of(cases: impl Iterator<Item = Case>, is_wanted: impl Fn(&str) -> bool) -> Self {
+        let whole = env::var(KERNELS).is_ok_and(|it| it == "all");
+        let mut trials = Vec::new();
+        let mut wanted = BTreeMap::<_, Vec<_>>::new();
+        for case in cases.filter(|case| case.needs.is_none()) {
+            for series in SERIES.iter().filter(|series| whole || case.always_on(series.name)) {
+                let trial = Trial { case: case.clone(), series };
+                if is_wanted(&trial.name()) {
+                    wanted.entry(series.name).or_default().push(case.name.clone());
+                }
+                trials.push(trial);
+            }
+        }
         let start = || -> Result<Child> {
             let mut command = Command::new(env::current_exe()?);
             command.arg(BOOT).stdin(Stdio::piped()).stdout(Stdio::piped());
-            command.spawn().context("the process that boots the virtual machine")
+            command.spawn().context("the process that boots virtual machines")
         };
-        Self { booter: Mutex::new(start().map_err(|error| format!("{error:#}"))), report: OnceLock::new() }
+        let booter = start().map_or_else(|error| Booter::Failed(format!("{error:#}")), Booter::Waiting);
+        Self { trials, wanted, booter: Mutex::new(booter), report: Arc::default(), whole }
+    }
+
+    /// All tests on all kernels, or those of every run.
+    pub fn trials(&self) -> impl Iterator<Item = Trial> {
+        self.trials.iter().cloned()
     }
 
     /// What came of a test there.
-    pub fn verdict(&self, test: &str) -> Result<()> {
-        let report = self.report.get_or_init(|| self.boot());
-        match (report.verdicts.get(test), &report.why_not) {
-            (Some(verdict), _) | (None, Some(verdict)) => verdict.clone().result(),
-            (None, None) => bail!("the virtual machine reported nothing of it"),
+    pub fn verdict(&self, trial: &Trial) -> Result<()> {
+        self.boot();
+        let name = trial.series.name.to_owned();
+        let [test, run] = [Some(trial.case.name.clone()), None].map(|test| (name.clone(), test));
+        let mut results = self.report.results();
+        loop {
+            match (results.verdicts.get(&test), results.verdicts.get(&run)) {
+                (Some(verdict), _) | (None, Some(verdict)) => return verdict.clone().result(),
+                (None, None) if results.ended => bail!("the virtual machine reported nothing of it"),
+                (None, None) => {}
+            }
+            results = self.report.more.wait(results).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn boot(&self) -> Report {
-        let mut report = Report { why_not: None, verdicts: HashMap::new() };
+    /// Boots them, if nobody has.
+    fn boot(&self) {
         let mut booter = self.booter.lock().unwrap_or_else(PoisonError::into_inner);
-        let child = match &mut *booter {
-            Ok(child) => child,
-            Err(error) => {
-                report.why_not = Some(Verdict::Failed(error.clone()));
-                return report;
+        match std::mem::replace(&mut *booter, Booter::Started) {
+            Booter::Started => {}
+            Booter::Failed(error) => {
+                let mut results = self.report.results();
+                results.ended = true;
+                let failed = |series: &Series| ((series.name.to_owned(), None), Verdict::Failed(error.clone()));
+                results.verdicts.extend(SERIES.iter().map(failed));
             }
-        };
-        // The line that it waits for; if it is not there any more, it will report nothing.
-        let _ = child.stdin.take().map(|mut stdin| std::io::Write::write_all(&mut stdin, b"boot\n"));
-        for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
-            match Verdict::of_line(&line) {
-                Some((Some(test), verdict)) => drop(report.verdicts.insert(test, verdict)),
-                Some((None, verdict)) => report.why_not = Some(verdict),
-                None => {}
+            Booter::Waiting(mut child) => {
+                // The line that it waits for; if it is not there any more, it will report nothing.
+                let line = format!("{}\n", json!(self.wanted));
+                let _ = child.stdin.take().map(|mut stdin| stdin.write_all(line.as_bytes()));
+                let report = Arc::clone(&self.report);
+                thread::spawn(move || report.follow(child));
             }
         }
-        let _ = child.wait();
-        report
+    }
+
+    /// Writes the table of all that there was to find out, if that was asked for.
+    pub fn write_table(&self) -> Result<()> {
+        let started = matches!(*self.booter.lock().unwrap_or_else(PoisonError::into_inner), Booter::Started);
+        if self.whole && started { table::write(&self.report.results()) } else { Ok(()) }
     }
 }
 
-impl Drop for Machine {
+impl Report {
+    fn results(&self) -> MutexGuard<'_, Results> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes down what the process says until it ends.
+    fn follow(&self, mut child: Child) {
+        for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
+            let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
+            let Some(kernel) = value["kernel"].as_str().map(str::to_owned) else { continue };
+            let mut results = self.results();
+            if let Some(version) = value["version"].as_str() {
+                results.versions.insert(kernel, version.to_owned());
+            } else if let Some((test, verdict)) = Verdict::of_line(&line) {
+                results.verdicts.insert((kernel, test), verdict);
+            }
+            self.more.notify_all();
+        }
+        // All that it had to say was read.
+        let _ = child.wait();
+        self.results().ended = true;
+        self.more.notify_all();
+    }
+}
+
+impl Drop for Machines {
     fn drop(&mut self) {
-        if let Ok(child) = self.booter.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            // Nobody asked for the machine: end of file makes the process leave.
+        if let Booter::Waiting(child) = self.booter.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            // Nobody asked for a machine: end of file makes the process leave.
             drop(child.stdin.take());
             let _ = child.wait();
         }

@@ -1,0 +1,139 @@
+//! A real guest on a TAP of a test's node: Debian's kernel in QEMU.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::kernel::{Kernel, SERIES};
+use super::{initramfs, tenant};
+use crate::harness::frame::Mac;
+use crate::harness::netns::Netns;
+use crate::harness::port::Port;
+use crate::harness::{Skip, patience, until};
+
+const QEMU: &str = "qemu-system-x86_64";
+const TOOLS: &[&str] = &["ip", "stty"];
+
+/// What a guest is booted from, and the folder of its sockets.
+pub struct Image {
+    kernel: Kernel,
+    folder: PathBuf,
+    mac: Mac,
+}
+
+impl Image {
+    /// Of a guest whose card has this MAC and is set up by these lines of `ip -batch`.
+    ///
+    /// # Errors
+    /// A `Skip` without QEMU or the kernel.
+    pub fn of(mac: Mac, setup: &str) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if Command::new(QEMU).arg("--version").stdout(Stdio::null()).status().is_err() {
+            bail!(Skip(format!("{QEMU} cannot be run (Debian's package qemu-system-x86)")));
+        }
+        // A socket's path has 107 bytes, so the folder cannot be below target/.
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("snf-network-guest-{}-{number}", process::id()));
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let image = Self { kernel: SERIES[1].fetch_for_guest()?, folder, mac };
+        initramfs::write(&image.folder.join("initramfs"), &image.kernel, TOOLS, &[], (tenant::SETUP, setup))?;
+        Ok(image)
+    }
+
+    /// Boots it behind a TAP, whose descriptor it gets, as from Ganeti.
+    pub fn boot(&self, netns: &Netns, tap: &Port) -> Result<Tenant<'_>> {
+        let mut tenant = self.start(netns, tap)?;
+        tenant.hears(tenant::READY)?;
+        Ok(tenant)
+    }
+
+    fn start(&self, netns: &Netns, tap: &Port) -> Result<Tenant<'_>> {
+        let place = |kind: &str| self.folder.join(kind);
+        let serial = format!("unix:{},server=on,wait=off", place("serial").display());
+        let mut command = Command::new(QEMU);
+        command
+            .args([
+                "-accel",
+                "tcg",
+                "-cpu",
+                "max,cx16=off",
+                "-m",
+                "256",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
+            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0"])
+            .arg("-kernel")
+            .arg(&self.kernel.image)
+            .arg("-initrd")
+            .arg(self.folder.join("initramfs"))
+            .args(["-serial", &format!("file:{}", place("console").display()), "-serial", &serial])
+            .args(["-netdev", "tap,id=nic,fd=0"])
+            .args(["-device", &format!("virtio-net-pci,netdev=nic,mac={},romfile=", self.mac)])
+            .stdin(Stdio::from(tap.descriptor()?))
+            .stdout(Stdio::null())
+            .stderr(File::create(place("errors"))?);
+        let mut child = netns.run(|| command.spawn()).context(QEMU)?;
+        until("QEMU to listen", || {
+            ensure!(child.try_wait()?.is_none(), "{QEMU}: {}", fs::read_to_string(place("errors"))?);
+            Ok(place("serial").exists())
+        })?;
+        let serial = UnixStream::connect(place("serial")).context("the guest's serial port")?;
+        serial.set_read_timeout(Some(patience() * 6))?;
+        Ok(Tenant { image: self, child, serial: BufReader::new(serial) })
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // A folder left behind in /tmp harms nobody.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A running guest.
+pub struct Tenant<'a> {
+    image: &'a Image,
+    child: Child,
+    serial: BufReader<UnixStream>,
+}
+
+impl Tenant<'_> {
+    /// Lets it send a frame; says so if its kernel refused to.
+    pub fn send(&mut self, frame: &[u8]) -> Result<String> {
+        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.serial.get_mut().write_all(format!("{hex}\n").as_bytes()).context("the guest's serial port")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.serial.read_line(&mut line).is_ok_and(|length| length > 0) {
+            return Ok(line.trim().to_owned());
+        }
+        let console = fs::read(self.image.folder.join("console")).unwrap_or_default();
+        bail!("the guest says nothing; its console: {}", String::from_utf8_lossy(&console));
+    }
+
+    fn hears(&mut self, word: &str) -> Result<()> {
+        let answer = self.answer()?;
+        ensure!(answer == word, "the guest said {answer:?} instead of {word:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Tenant<'_> {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
