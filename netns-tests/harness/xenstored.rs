@@ -28,7 +28,7 @@ impl Xenstored {
     /// # Errors
     /// A `Skip` if there is no package to be had.
     pub fn start() -> Result<Self> {
-        let package = package::fetch_outside("xen-system-amd64", "xen-utils-", "")?;
+        let package = package::fetch_outside("", "xen-system-amd64", "xen-utils-", "")?;
         let program = package.folder.join(format!("usr/lib/xen-{}/bin/xenstored", package.version));
         // A socket's path has 107 bytes, so it cannot be below target/.
         let folder = std::env::temp_dir().join(format!("snf-network-xenstored-{}", process::id()));

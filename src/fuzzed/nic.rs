@@ -92,7 +92,7 @@ pub(super) fn nic(bytes: &[u8]) {
 pub(super) fn environment(bytes: &[u8]) {
     let variables = variables(bytes);
     let value = |name: &str| variables.iter().find(|it| it.0 == name).map(|it| it.1.clone());
-    let unset = if bytes.len() % 2 == 0 { Unset::Empty } else { Unset::EmptyOrNone };
+    let unset = if bytes.len().is_multiple_of(2) { Unset::Empty } else { Unset::EmptyOrNone };
     let raw = RawNic::from_variables(unset, value).and_then(|mut raw| {
         raw.complete_interface(value("ARGUMENT").as_deref())?;
         Ok(raw)
@@ -177,7 +177,7 @@ pub(super) fn planned(raw: Result<RawNic>, settings: &Settings, facts: &Facts) {
 fn same_after_recording(record: &Record, plan: &Plan) {
     let variables = record.variables();
     let mut read = state::parse(&state::text(std::slice::from_ref(&variables))).expect("what we wrote");
-    assert_eq!(read, [variables.clone()]);
+    assert_eq!(read, std::slice::from_ref(&variables));
     let again = Record::from_variables(&read.remove(0)).expect("what we wrote");
     assert_eq!(again.variables(), variables);
     assert_eq!(again.facts, record.facts);

@@ -65,9 +65,9 @@ pub(super) fn hook(bytes: &[u8]) {
             }
         }
     }
-    match IfupdownUplink::from_variables(value).and_then(|raw| crate::commands::fuzzed::ifupdown(&raw)) {
-        Err(error) => check_error(&error),
-        Ok(()) => {}
+    let read = IfupdownUplink::from_variables(value).and_then(|raw| crate::commands::fuzzed::ifupdown(&raw));
+    if let Err(error) = read {
+        check_error(&error);
     }
     let hotplug = XenHotplug::from_variables(value);
     match hotplug.backend() {

@@ -60,10 +60,9 @@ fn read(datagram: &[u8]) {
     for answer in netlink::messages(datagram) {
         length += answer.payload().len();
         assert!(length <= datagram.len());
-        for error in [netlink::error_of("RTM_NEWLINK", &answer), netlink::done_of("RTM_GETLINK", &answer)] {
-            if let Some(error) = error {
-                assert!(error.errno != 0 && error.to_string().starts_with("RTM_"), "{error:?}");
-            }
+        let errors = [netlink::error_of("RTM_NEWLINK", &answer), netlink::done_of("RTM_GETLINK", &answer)];
+        for error in errors.into_iter().flatten() {
+            assert!(error.errno != 0 && error.to_string().starts_with("RTM_"), "{error:?}");
         }
         payload(answer.payload());
     }
