@@ -132,11 +132,8 @@ const ON_EVERY_KERNEL: &[&str] = &[
     "routed::two_guests_of_a_node",
     "routed::a_real_stack_as_guest",
     "spoof::to_the_outside",
-    "attack::to_a_protected_port",
     "attack::drops_are_counted_on_debians_kernel",
     "lifecycle::ifdown_leaves_the_state_as_it_was",
-    "takeover::out_of_a_filtered_bridge",
-    "bridged::comes_and_goes_without_a_gap",
     "vlan::every_notation_gives_exactly_its_vlans",
     "bridges::stand_and_go",
 ];
