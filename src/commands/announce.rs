@@ -104,7 +104,7 @@ impl<'a> Arguments<'a> {
                 }
             };
             for (at, letter) in letters.char_indices() {
-                ensure!(allowed.contains(letter), "unknown option -{letter} (usage: {usage})");
+                ensure!(allowed.contains(letter), "unknown option -{} (usage: {usage})", letter.escape_debug());
                 if letter == 'U' {
                     parsed.update = true;
                     continue;
