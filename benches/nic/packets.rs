@@ -19,6 +19,8 @@ use super::world::{GATEWAY, GATEWAY6, Number, ROUTER_MAC, Setup, UPLINK_MAC, Wor
 
 /// Packets sent before the other side reads them: what the queue of a TAP and of a packet socket holds.
 const BATCH: u32 = 128;
+/// Rows of rules in one go.
+const PIECE: usize = 200;
 /// A guest's router, whatever the node.
 const TAP_MAC: &str = "cc:47:52:4e:45:54";
 /// Beyond the router.
@@ -129,14 +131,23 @@ fn seed_world(setup: Setup, nics: u16, folder: &Path) -> Result<World> {
             [("-4", "iptables-restore", &iptables[0]), ("-6", "ip6tables-restore", &iptables[1])]
         {
             feed(&world.namespace, &["ip", family, "-batch", "-"], &rules)?;
-            feed(&world.namespace, &[restore, "-n"], rows)?;
+            feed_rows(&world, &[restore, "-n"], "*mangle", rows)?;
         }
     } else {
-        feed(&world.namespace, &["ebtables-restore"], &ebtables)?;
+        feed_rows(&world, &["ebtables-restore", "--noflush"], "*filter", &ebtables)?;
     }
     sh(&world, &scripts.base).run()?;
     sh(&world, &scripts.up).run()?;
     Ok(world)
+}
+
+/// Hands rows to a restoring tool in pieces that its socket takes in a user namespace.
+fn feed_rows(world: &World, words: &[&str], table: &str, rows: &str) -> Result<()> {
+    let rows: Vec<_> = rows.lines().collect();
+    for piece in rows.chunks(PIECE) {
+        feed(&world.namespace, words, &format!("{table}\n{}\nCOMMIT\n", piece.join("\n")))?;
+    }
+    Ok(())
 }
 
 impl<'a> Ground<'a> {

@@ -121,6 +121,9 @@ impl Report {
                     })
                 })
                 .collect();
+            if lines.is_empty() {
+                continue;
+            }
             let (name, title) = if routed { ("routed", "a routed packet") } else { ("filtered", "a filtered frame") };
             fs::write(plots.join(format!("packets-{name}.svg")), svg(&format!("The way of {title}"), "ns", &lines))?;
         }

@@ -76,6 +76,8 @@ pub fn commands(setup: Setup, nic: Number) -> Option<Scripts> {
                  ebtables -t filter -D OUTPUT -o {tap} -j TO{tap}\n\
                  ebtables -t filter -D FORWARD -i {tap} -j FROM{tap}\n\
                  ebtables -t filter -D FORWARD -o {tap} -j TO{tap}\n\
+                 ebtables -t filter -F FROM{tap}\n\
+                 ebtables -t filter -F TO{tap}\n\
                  ebtables -t filter -X FROM{tap}\n\
                  ebtables -t filter -X TO{tap}\n"
             ),
@@ -180,7 +182,7 @@ fn errexit(script: &str) -> String {
     format!("set -e\n{script}")
 }
 
-/// The seed's rules of NICs that are only rules, as input of `ip -batch`, `iptables-restore`, `ip6tables-restore` and
+/// The seed's rules of NICs that are only rules, as lines for `ip -batch`, `iptables-restore`, `ip6tables-restore` and
 /// `ebtables-restore`: their number is what a packet's way is measured against.
 pub struct Phantoms {
     /// Rules by interface.
@@ -196,13 +198,11 @@ pub fn phantoms(setup: Setup, nics: u16) -> Phantoms {
     let mut all = Phantoms { ip: String::new(), iptables: [String::new(), String::new()], ebtables: String::new() };
     let numbers = (1..=nics).map(Number);
     if setup == Setup::Routed {
-        all.iptables = ["*mangle\n".to_owned(), "*mangle\n".to_owned()];
         for nic in numbers {
             all.ip += &format!("rule add iif {} table 100\n", nic.tap());
             all.iptables[0] += &format!("-A PREROUTING -i {} ! -s {} -j DROP\n", nic.tap(), nic.address());
             all.iptables[1] += &format!("-A PREROUTING -i {} ! -s {} -j DROP\n", nic.tap(), nic.address6());
         }
-        all.iptables.iter_mut().for_each(|it| *it += "COMMIT\n");
     } else {
         let (mut chains, mut rules) = (String::new(), String::new());
         for nic in numbers {
@@ -214,7 +214,7 @@ pub fn phantoms(setup: Setup, nics: u16) -> Phantoms {
                 nic.mac()
             );
         }
-        all.ebtables = format!("*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n{chains}{rules}");
+        all.ebtables = chains + &rules;
     }
     all
 }

@@ -37,10 +37,20 @@ pub fn measure(setup: Setup, nics: u16, folder: &Path, binaries: &Binaries) -> R
         let world = World::without_nics(setup, 0, &folder.join(place.to_string()))?;
         world.command(&["/bin/sh", "-c", &own.base]).run()?;
         taps(&world, nics)?;
-        let script = |n| scripts(setup, Number(n)).map(|it| world.command(&["/bin/sh", "-c", &it.up]));
+        let lock = folder.join("lock").display().to_string();
+        let script = |n| scripts(setup, Number(n)).map(|it| world.command(&["/bin/sh", "-c", &locked(&it.up, &lock)]));
         times[place] = at_once((1..=nics).filter_map(script).collect())?;
     }
     Ok(Storm { setup, nics, times })
+}
+
+/// The tables' tools do not stand each other: as the scripts did, one at a time.
+fn locked(script: &str, lock: &str) -> String {
+    let tools = ["arptables", "ebtables", "iptables", "ip6tables"];
+    let is_tool = |line: &&str| tools.iter().any(|tool| line.starts_with(tool));
+    let lines =
+        script.lines().map(|line| if is_tool(&line) { format!("flock {lock} {line}\n") } else { format!("{line}\n") });
+    lines.collect()
 }
 
 fn taps(world: &World, nics: u16) -> Result<()> {
