@@ -49,12 +49,4 @@ int open(const char *path, int flags, ...)
 	va_end(rest);
 	return opened(path, flags, mode);
 }
-int open64(const char *path, int flags, ...)
-{
-	va_list rest;
-	mode_t mode;
-	va_start(rest, flags);
-	mode = va_arg(rest, mode_t);
-	va_end(rest);
-	return opened(path, flags, mode);
-}
+int open64(const char *path, int flags, ...) __attribute__((alias("open")));

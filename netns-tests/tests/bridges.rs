@@ -144,7 +144,7 @@ fn what_cannot_be_is_refused() -> Result<()> {
         ("--first 1 --last 1", "--parent is missing"),
         ("--parent eth0 --first 1 --last 1 --frobnicate", "--frobnicate"),
     ] {
-        run(&node, "up", options)?.fails(&["node", part])?;
+        run(&node, "up", options)?.fails(&["node bridges", part])?;
         before.equals(&Snapshot::of(netns)?).context(options)?;
     }
     run(&node, "sideways", THREE)?.fails(&["\"sideways\": expected up or down"])?;

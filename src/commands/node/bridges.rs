@@ -6,7 +6,6 @@ use std::fmt::Display;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use lexopt::prelude::*;
 
-use super::values::parsed;
 use super::{print, print_plan};
 use crate::addr::IfName;
 use crate::commands::conclude;
@@ -86,7 +85,7 @@ impl Asked {
             let value = words.value().with_context(|| format!("node bridges: {option}"))?;
             let value = value.to_string_lossy();
             match option.as_str() {
-                "--parent" => parent = Some(parsed(&option, &value)?),
+                "--parent" => parent = Some(device(&value)?),
                 "--first" => first = Some(number(&option, &value)?),
                 "--last" => last = Some(number(&option, &value)?),
                 _ => offset = number(&option, &value)?,
@@ -106,7 +105,7 @@ impl Asked {
         let words: Vec<_> = words.iter().map(|it| it.to_string_lossy()).collect();
         let [verb, parent, first, last, offset] = &words[..] else { bail!("expected up|down DEV FIRST LAST OFFSET") };
         let (first, last) = (number("FIRST", first)?, number("LAST", last)?);
-        Ok((self::verb(verb)?, Self::new(parsed("DEV", parent)?, first, last, number("OFFSET", offset)?, false)?))
+        Ok((self::verb(verb)?, Self::new(device(parent)?, first, last, number("OFFSET", offset)?, false)?))
     }
 
     pub(super) fn plan(&self) -> Plan {
@@ -120,6 +119,11 @@ fn verb(word: &str) -> Result<Verb> {
         "down" => Ok(Verb::Remove),
         _ => bail!("node bridges: {}: expected up or down", quoted(word)),
     }
+}
+
+/// The device that the VLANs are of.
+fn device(name: &str) -> Result<IfName> {
+    name.parse().with_context(|| format!("node bridges: --parent {}", quoted(name)))
 }
 
 fn number<T: std::str::FromStr>(what: &str, text: &str) -> Result<T> {
