@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::Test;
 use crate::harness::card::{Card, who_has};
-use crate::harness::guest::WEB1;
+use crate::harness::guest::{WEB1, WEB2};
 use crate::harness::links::{LinkEvent, Links, no_gap};
 use crate::harness::nic::Nic;
 use crate::harness::snapshot::Snapshot;
@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("bridged::leaves_the_kernel_as_it_was", leaves_the_kernel_as_it_was),
     ("bridged::the_bridge_follows_no_guest", the_bridge_follows_no_guest),
     ("bridged::moves_to_another_bridge", moves_to_another_bridge),
+    ("bridged::has_its_own_mtu_back_where_it_is_routed", has_its_own_mtu_back_where_it_is_routed),
     ("bridged::tags_of_plain_networks_change_nothing", tags_of_plain_networks_change_nothing),
     ("bridged::what_is_no_bridge_is_refused", what_is_no_bridge_is_refused),
     ("bridged::a_full_bridge_says_so", a_full_bridge_says_so),
@@ -162,6 +163,22 @@ fn moves_to_another_bridge() -> Result<()> {
     ensure!(link.contains("master br1 ") && link.contains(",UP"), "{link}");
     site.nic("br1").ifdown()?.succeeds()?;
     ensure!(!netns.ip("-o link show dev tap0")?.contains("master"), "still in a bridge");
+    Ok(())
+}
+
+fn has_its_own_mtu_back_where_it_is_routed() -> Result<()> {
+    let site = Site::new()?;
+    let netns = &site.node.netns;
+    let _guest = Card::plug(netns, "tap0")?;
+    netns.ip("link set p0 mtu 1400")?;
+    for (second, owner) in [(WEB1, "the same instance"), (WEB2, "another one")] {
+        site.nic("br0").ifup()?.succeeds()?;
+        ensure!(netns.ip("-o link show dev tap0")?.contains("mtu 1400 "));
+        site.node.nic("tap0", second).without_network().ifup()?.succeeds()?;
+        let link = netns.ip("-o link show dev tap0")?;
+        ensure!(link.contains("mtu 1500 ") && !link.contains("master") && link.contains(",UP"), "{owner}: {link}");
+        site.node.nic("tap0", second).without_network().ifdown()?.succeeds()?;
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What one Plan has and another has not. Pure.
 
-use crate::plan::{Object, Plan};
+use crate::plan::{Link, Object, Plan};
 use crate::ruleset::Element;
 
 /// The objects and elements of `old` that `new` has not. VLANs of a port that moves are none: they go when it leaves.
@@ -17,12 +17,7 @@ pub fn difference(old: &Plan, new: &Plan) -> Plan {
     Plan {
         tables: Vec::new(),
         elements: old.elements.iter().filter(|it| !new.elements.contains(it)).cloned().collect(),
-        objects: old
-            .objects
-            .iter()
-            .filter(|it| !new.objects.iter().any(|other| same_place(it, other)) && !goes_with_port(it, &moves))
-            .cloned()
-            .collect(),
+        objects: old.objects.iter().filter(|it| !goes_with_port(it, &moves)).filter_map(|it| less(it, new)).collect(),
         announcements: Vec::new(),
     }
 }
@@ -34,6 +29,18 @@ pub fn leftover(old: &Plan, other: &Plan) -> Plan {
     let same_key = |a: &Element, b: &Element| (a.family, &a.set, &a.key) == (b.family, &b.set, &b.key);
     leftover.elements.retain(|it| !other.elements.iter().any(|stays| same_key(it, stays)));
     leftover
+}
+
+/// What of an object another Plan does not replace.
+fn less(object: &Object, new: &Plan) -> Option<Object> {
+    match (object, new.objects.iter().find(|other| same_place(object, other))) {
+        (object, None) => Some(object.clone()),
+        // A bridge's MTU is none of the business of a NIC that leaves it, and whose new place has no MTU of its own.
+        (Object::Link(Link { name, mtu: Some(mtu), .. }), Some(Object::Link(Link { mtu: None, .. }))) => {
+            Some(Object::Link(Link { name: name.clone(), mac: None, mtu: Some(*mtu) }))
+        }
+        _ => None,
+    }
 }
 
 /// Whether two objects are one place in the kernel that holds one value: making the one replaces the other.
