@@ -150,6 +150,10 @@ fn strip(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|key, _| !is_volatile(key));
+            if let Some(Value::Object(port)) = fields.get_mut("info_slave_data") {
+                // A port's number is the lowest that is free when it comes.
+                port.retain(|key, _| !["no", "id", "designated_port"].contains(&key.as_str()));
+            }
             fields.values_mut().for_each(strip);
         }
         Value::Array(items) => {

@@ -24,6 +24,7 @@ pub const TESTS: &[Test] = &[
     ("lifecycle::ifdown_of_a_vanished_tap", ifdown_of_a_vanished_tap),
     ("lifecycle::ifup_twice_changes_nothing", ifup_twice_changes_nothing),
     ("lifecycle::ifup_again_with_another_address", ifup_again_with_another_address),
+    ("lifecycle::ifup_again_with_another_mac", ifup_again_with_another_mac),
     ("lifecycle::a_tap_name_used_again", a_tap_name_used_again),
     ("lifecycle::a_late_ifdown_of_another_nic", a_late_ifdown_of_another_nic),
     ("lifecycle::what_ifup_repairs", what_ifup_repairs),
@@ -118,6 +119,23 @@ fn ifup_again_with_another_address() -> Result<()> {
     site.node.nic("tap0", moved).only_v4().ifup()?.succeeds()?;
     until("IPv6 to be gone", || Ok(Snapshot::of(netns)?.naming(&WEB1.ip6.to_string()).is_empty()))?;
     guest.ping(OUTSIDE)?;
+    Ok(())
+}
+
+fn ifup_again_with_another_mac() -> Result<()> {
+    let site = Site::new()?;
+    let netns = &site.node.netns;
+    let guest = site.node.plug("tap0", WEB1)?;
+    let addresses = || netns.ip("-o addr show dev tap0");
+    // Without a tag it has its own MAC, with it that of all routed TAPs; and its link-local address is made of it.
+    site.node.nic("tap0", WEB1).set("NETWORK_TAGS", "").ifup()?.succeeds()?;
+    settled(&site.node, "tap0")?;
+    ensure!(!addresses()?.contains("fe80::ce47:52ff:fe4e:4554"), "{}", addresses()?);
+    site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
+    settled(&site.node, "tap0")?;
+    ensure!(addresses()?.contains("fe80::ce47:52ff:fe4e:4554"), "{}", addresses()?);
+    guest.ping(OUTSIDE)?;
+    guest.ping(OUTSIDE6)?;
     Ok(())
 }
 

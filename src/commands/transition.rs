@@ -218,14 +218,16 @@ impl Transition<'_> {
     }
 }
 
-/// Whether a port goes elsewhere: to another bridge or out of one, or, where filters go with it, into other VLANs.
+/// Whether a port goes elsewhere: to another bridge or out of one, or, where filters go with it, into other VLANs. A link that
+/// gets another MAC does, too: only on its way up it makes itself an address of it (addrconf_dev_config of net/ipv6/addrconf.c).
 fn moves(old: &Plan, new: &Plan, unfiltered: bool) -> bool {
     let there = |one: &Object, other: &Object| match (one, other) {
         (Object::OvsPort(a), Object::OvsPort(b)) => (&a.socket, &a.bridge) == (&b.socket, &b.bridge),
+        (Object::Link(a), Object::Link(b)) => a.mac.map(|it| it.want) == b.mac.map(|it| it.want),
         (a, b) => a == b,
     };
     let place = |it: &&Object| match it {
-        Object::Port(_) | Object::OvsPort(_) => true,
+        Object::Port(_) | Object::OvsPort(_) | Object::Link(_) => true,
         Object::PortVlans(_) => unfiltered,
         _ => false,
     };
