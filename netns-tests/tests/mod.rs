@@ -40,6 +40,7 @@ mod status;
 mod steering;
 mod storms;
 mod takeover;
+mod unit;
 mod vlan;
 mod walk;
 mod xen;
@@ -102,6 +103,7 @@ const THEMES: &[Theme] = &[
     anywhere(hook::TESTS),
     anywhere(xen::TESTS),
     anywhere(network_scripts::TESTS),
+    only_here(unit::TESTS, "systemd and Python"),
     only_here(package::TESTS, "cargo, dpkg and lintian"),
     only_here(pages::TESTS, "cargo, shells, man and logrotate"),
     anywhere(ovs::TESTS),
