@@ -18,6 +18,7 @@ mod hook;
 mod hostile;
 mod ifupdown;
 mod input;
+mod interrupted;
 mod lifecycle;
 mod network_scripts;
 mod nfdhcpd;
@@ -88,6 +89,7 @@ const THEMES: &[Theme] = &[
     anywhere(failure::TESTS),
     anywhere(crash::TESTS),
     anywhere(faults::TESTS),
+    anywhere(interrupted::TESTS),
     anywhere(storms::TESTS),
     anywhere(hostile::TESTS),
     anywhere(confinement::TESTS),
