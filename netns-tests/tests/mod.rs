@@ -44,6 +44,7 @@ mod takeover;
 mod unit;
 mod vlan;
 mod walk;
+mod ways;
 mod xen;
 
 use anyhow::Result;
@@ -80,6 +81,7 @@ const THEMES: &[Theme] = &[
     anywhere(node::TESTS),
     only_here(ifupdown::TESTS, "ifupdown and systemd"),
     anywhere(status::TESTS),
+    anywhere(ways::TESTS),
     anywhere(drift::TESTS),
     anywhere(gc::TESTS),
     anywhere(reconcile::TESTS),
