@@ -316,28 +316,30 @@ pub fn interfaces(settings: &Settings, only: &[IfName]) -> Result<Vec<IfName>> {
 /// # Errors
 /// If STATE_DIR cannot be read.
 pub fn strays(settings: &Settings, inventory: &Inventory) -> Result<Vec<(Option<IfName>, Thing)>> {
-    let plans = plans(settings)?;
+    let (plans, all) = plans(settings)?;
     let mut known: HashSet<_> = state::interfaces(&settings.state_dir)?.into_iter().collect();
     known.extend(state::uplinks(&settings.state_dir)?.into_iter().map(|it| it.0));
-    Ok(verify::strays(inventory, |name| known.contains(name), plans.iter()))
+    let mut strays = verify::strays(inventory, |name| known.contains(name), plans.iter());
+    // A proxy entry does not tell whose it is: it may be of the NIC whose record is not understood.
+    strays.retain(|it| all || it.0.is_some());
+    Ok(strays)
 }
 
-/// The Plans of all records of NICs that can be understood.
+/// The Plans of all records of NICs that can be understood, and whether those are all.
 ///
 /// # Errors
 /// If STATE_DIR cannot be read, or a record that may be good.
-pub fn plans(settings: &Settings) -> Result<Vec<Plan>> {
+pub fn plans(settings: &Settings) -> Result<(Vec<Plan>, bool)> {
     let folder = &settings.state_dir;
-    let mut plans = Vec::new();
+    let (mut plans, mut all) = (Vec::new(), true);
     for interface in state::interfaces(folder)? {
-        let records = match State::peek(folder, &interface) {
+        let nic = match State::peek(folder, &interface) {
             // What it names would count as nobody's.
             Err(error) if state::is_unread(&error) => return Err(error),
-            Err(_) => continue,
-            Ok(records) => records,
+            records => records.and_then(|records| RecordedNic::new(interface, &records)),
         };
-        let nic = RecordedNic::new(interface, &records).ok();
+        all &= nic.is_ok();
         plans.extend(nic.into_iter().flat_map(|it| it.records).map(|it| it.plan));
     }
-    Ok(plans)
+    Ok((plans, all))
 }
