@@ -72,6 +72,8 @@ pub fn settled(node: &Node) -> Result<Snapshot> {
             node.settled(link)?;
         }
     }
+    // That of a port, too.
+    until("no address to be tentative", || Ok(node.netns.ip("-6 addr show tentative")?.is_empty()))?;
     Snapshot::of(&node.netns)
 }
 

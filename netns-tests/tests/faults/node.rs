@@ -32,7 +32,7 @@ fn uplinks(verb: &str, judge: &dyn Fn(&Site, &Case, &Ends, &str) -> Result<()>) 
         run(node, verb, options)?;
         let ends = Ends { begin, end: settled(node)? };
         let back = || run(node, inverse, options);
-        in_part(node, Part::OWN, &|| program(node, &["node", verb], options), &back, &|case| {
+        in_part(node, Part::BY_TURNS, &|| program(node, &["node", verb], options), &back, &|case| {
             judge(&site, case, &ends, options)
         })?;
         run(node, verb, options)?;

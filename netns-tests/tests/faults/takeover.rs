@@ -15,7 +15,7 @@ fn takeover(node: &Node, old: &Nic, new: &Nic) -> Result<()> {
     let record = || std::fs::read_to_string(node.files.state().join("tap0")).unwrap_or_default();
     fine(old.ifup()?)?;
     let (before, of_old) = (settled(node)?, record());
-    in_part(node, Part::OWN, &|| new.command("ifup"), &|| fine(old.ifup()?), &|case| {
+    in_part(node, Part::BY_TURNS, &|| new.command("ifup"), &|| fine(old.ifup()?), &|case| {
         if !case.succeeded()? {
             if is_left(node) {
                 let left = record();
