@@ -210,9 +210,15 @@ pub fn wait_for_run(folder: &Path, interface: &IfName) {
     }
 }
 
-/// A value as it is recorded: a line break could forge a variable of its own, so control characters become spaces.
+/// A value as it is recorded: a line break could forge a variable of its own. What parts words becomes a space; other control
+/// characters do not, as one word would be two then, each of which may mean something.
 pub fn one_line(value: &str) -> String {
-    value.replace(|c: char| c.is_control(), " ")
+    let shown = |c: char| match c {
+        c if c.is_ascii_whitespace() => ' ',
+        c if c.is_control() => '?',
+        c => c,
+    };
+    value.chars().map(shown).collect()
 }
 
 fn read(folder: &Folder, file: &Path) -> Result<(String, Vec<Variables>)> {
