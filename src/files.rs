@@ -1,6 +1,7 @@
 //! Files where others may have laid their hands on them: whatever stands under a name, opening it never waits, reading it
 //! has an end, and no link leads elsewhere.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -11,6 +12,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat, renameat};
 use nix::libc;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+
+use crate::kernel::folder;
 
 /// The device number of /dev/null, by which an administrator masks a settings file (Documentation/admin-guide/devices.txt).
 const NULL: u64 = libc::makedev(1, 3);
@@ -85,6 +88,12 @@ fn target(link: &Path) -> io::Result<PathBuf> {
     }
     let target = readlinkat(&file, "")?;
     Ok(link.parent().unwrap_or(Path::new("/")).join(target))
+}
+
+/// Whether reading failed for a reason that says nothing of what stands under the name: it may be there, and good.
+pub fn is_unread(error: &io::Error) -> bool {
+    let of_the_file = [libc::ELOOP, libc::EXDEV, libc::ENOTDIR, libc::EISDIR, libc::ENXIO];
+    error.raw_os_error().is_some_and(|errno| !of_the_file.contains(&errno))
 }
 
 fn is_trusted(user: u32) -> bool {
@@ -249,6 +258,15 @@ impl Folder {
             }
             file => file,
         }
+    }
+
+    /// The names in here, in no order.
+    ///
+    /// # Errors
+    /// Those of open(2) and getdents64(2).
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        // Opened again, as it remembers how far it was read.
+        folder::names(&self.file(".".as_ref(), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?)
     }
 
     /// Moves a file from here to there, in place of what has the name there.

@@ -1,12 +1,11 @@
 //! Routing tables by number and by iproute2's names (its etc/iproute2/rt_tables).
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::files;
+use crate::files::{self, Folder};
 
 /// The table that is used where none is named (RT_TABLE_MAIN of linux/rtnetlink.h).
 pub const MAIN: u32 = 254;
@@ -82,11 +81,11 @@ fn find(name: &str, folders: &[&Path]) -> Result<u32> {
 
 /// The files `*.conf` of a folder, sorted.
 fn fragments(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
+    let names = match Folder::open(folder).and_then(|folder| folder.names()) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
-        entries => entries.with_context(|| folder.display().to_string())?,
+        names => names.with_context(|| folder.display().to_string())?,
     };
-    let files = entries.flatten().map(|entry| entry.path());
+    let files = names.iter().map(|name| folder.join(name));
     let mut files: Vec<_> =
         files.filter(|file| file.extension().is_some_and(|e| e == "conf")).take(MAX_FILES).collect();
     files.sort();
@@ -109,6 +108,7 @@ pub(crate) fn table_of(name: &[u8], text: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const RANGE: &str = "expected a routing table of 1 to 4294967295 other than local (255)";
 

@@ -30,7 +30,15 @@ impl Timed {
         let stream = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // For connect too: it waits while the listener's queue is full (unix(7), SO_SNDTIMEO).
         stream.set_write_timeout(Some(patience))?;
-        stream.connect(&SockAddr::unix(socket)?).map_err(|error| timed_out(error, patience))?;
+        let address = SockAddr::unix(socket)?;
+        let connected = loop {
+            match stream.connect(&address) {
+                // While it waited; it is not connected then, unlike by TCP.
+                Err(error) if error.kind() == ErrorKind::Interrupted && Instant::now() < deadline => {}
+                connected => break connected,
+            }
+        };
+        connected.map_err(|error| timed_out(error, patience))?;
         Ok(Self { stream: stream.into(), patience, deadline })
     }
 

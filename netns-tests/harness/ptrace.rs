@@ -6,7 +6,9 @@
 #![expect(unsafe_code, reason = "pre_exec has no safe form")]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
@@ -43,6 +45,8 @@ pub enum Act {
     Fail(Errno),
     /// It is made, and said to have returned half of the bytes that it did.
     Halve,
+    /// It is made, and what it received of a netlink dump is said to have changed meanwhile (NLM_F_DUMP_INTR).
+    Interrupt,
 }
 
 /// Runs a command in a namespace to its end; `decide` is asked before each of its system calls.
@@ -71,6 +75,27 @@ fn traced(command: &mut Command, mut decide: impl FnMut(Call) -> Result<Act>) ->
     child.stdout.take().context("stdout")?.read_to_string(&mut stdout)?;
     child.stderr.take().context("stderr")?.read_to_string(&mut stderr)?;
     Ok(Outcome { command: words(command), code, stdout, stderr })
+}
+
+/// NLM_F_MULTI and NLM_F_DUMP_INTR of linux/netlink.h, and where the flags are in struct nlmsghdr.
+const MULTI: u16 = 0x2;
+const DUMP_INTR: u16 = 0x10;
+const FLAGS: usize = 6;
+
+/// Marks the parts of a dump in what a process received.
+fn interrupt(pid: Pid, address: u64, length: u64) -> Result<()> {
+    let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+    let mut bytes = vec![0; usize::try_from(length)?];
+    memory.read_exact_at(&mut bytes, address)?;
+    let mut place = 0;
+    while let Some(header) = bytes.get_mut(place..place + 16) {
+        let (length, flags) = (header[..4].try_into()?, u16::from_ne_bytes(header[FLAGS..FLAGS + 2].try_into()?));
+        if flags & MULTI != 0 {
+            header[FLAGS..FLAGS + 2].copy_from_slice(&(flags | DUMP_INTR).to_ne_bytes());
+        }
+        place += usize::try_from(u32::from_ne_bytes(length))?.next_multiple_of(4).max(16);
+    }
+    memory.write_all_at(&bytes, address).context("its memory")
 }
 
 /// Follows it to its end; returns its exit code, none after a signal.
@@ -105,7 +130,7 @@ fn follow(pid: Pid, decide: &mut impl FnMut(Call) -> Result<Act>) -> Result<Opti
                             registers.orig_rax = libc::SYS_getpid.cast_unsigned();
                             ptrace::setregs(pid, registers)?;
                         }
-                        Act::Make | Act::Halve => {}
+                        Act::Make | Act::Halve | Act::Interrupt => {}
                     }
                     under_way = Some((call, act, registers.rdi));
                     continue;
@@ -114,6 +139,10 @@ fn follow(pid: Pid, decide: &mut impl FnMut(Call) -> Result<Act>) -> Result<Opti
                 match act {
                     Act::Fail(errno) => registers.rax = (-i64::from(errno as i32)).cast_unsigned(),
                     Act::Halve if returned > 0 => registers.rax = (returned / 2).cast_unsigned(),
+                    Act::Interrupt if returned > 0 => {
+                        interrupt(pid, registers.rsi, returned.cast_unsigned())?;
+                        continue;
+                    }
                     _ if call.number == libc::SYS_socket && returned >= 0 => {
                         families.insert(returned.cast_unsigned(), family);
                         continue;

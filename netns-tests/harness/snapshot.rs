@@ -65,11 +65,48 @@ impl Snapshot {
         self
     }
 
+    /// With a line for each element of each set and map of nf_tables, in place of one for all of them.
+    pub fn by_element(mut self) -> Result<Self> {
+        let (whole, mut lines) = self
+            .lines
+            .into_iter()
+            .partition::<BTreeSet<_>, _>(|line| line.starts_with("nft ") && line.contains(r#""elem":"#));
+        for line in whole {
+            let mut object: Value = serde_json::from_str(line.trim_start_matches("nft "))?;
+            let kind = if object["set"].is_object() { "set" } else { "map" };
+            let elements = object[kind]["elem"].take();
+            for element in elements.as_array().into_iter().flatten() {
+                lines.insert(format!("nft element {} {} {element}", object[kind]["family"], object[kind]["name"]));
+            }
+            if let Some(fields) = object[kind].as_object_mut() {
+                fields.remove("elem");
+            }
+            lines.insert(format!("nft {object}"));
+        }
+        self.lines = lines;
+        Ok(self)
+    }
+
     /// The lines that name `word`, such as an interface.
     pub fn naming(&self, word: &str) -> Vec<&str> {
         let quoted = format!("\"{word}\"");
         let folder = format!("/{word}/");
         self.lines.iter().filter(|l| l.contains(&quoted) || l.contains(&folder)).map(String::as_str).collect()
+    }
+
+    /// The lines that none of these has.
+    pub fn beyond(&self, others: &[&Self]) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter(|it| !others.iter().any(|other| other.lines.contains(*it))).map(String::as_str)
+    }
+
+    /// The lines that another one has, too.
+    pub fn common<'s>(&'s self, other: &'s Self) -> impl Iterator<Item = &'s str> {
+        self.lines.intersection(&other.lines).map(String::as_str)
+    }
+
+    /// Whether it has this line.
+    pub fn has(&self, line: &str) -> bool {
+        self.lines.contains(line)
     }
 
     /// That `netns` comes to this state, and what differs if it does not. `view` leaves out what may differ.

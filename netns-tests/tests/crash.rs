@@ -72,6 +72,8 @@ pub fn settled(node: &Node) -> Result<Snapshot> {
             node.settled(link)?;
         }
     }
+    // That of a port, too.
+    until("no address to be tentative", || Ok(node.netns.ip("-6 addr show tentative")?.is_empty()))?;
     Snapshot::of(&node.netns)
 }
 
@@ -141,7 +143,7 @@ pub fn old_routed(node: &Node) -> Nic<'_> {
     node.nic("tap0", WEB1).set("NETWORK_TAGS", "ip-less-routed nfdhcpd")
 }
 
-fn other_routed(node: &Node) -> Nic<'_> {
+pub fn other_routed(node: &Node) -> Nic<'_> {
     node.nic("tap0", WEB2).set("NETWORK_TAGS", "ip-less-routed nfdhcpd")
 }
 
@@ -177,11 +179,11 @@ pub fn old_bridged(node: &Node) -> Nic<'_> {
     nic.set("NETWORK_MAC_PREFIX", "aa:00:00").set("TAGS", "protected")
 }
 
-fn other_bridged(node: &Node) -> Nic<'_> {
+pub fn other_bridged(node: &Node) -> Nic<'_> {
     node.nic("tap0", WEB2).without_network().bridged("br1").set("NETWORK_TAGS", "private-filtered")
 }
 
-fn tool(node: &Node, verb: &str) -> Result<()> {
+pub fn tool(node: &Node, verb: &str) -> Result<()> {
     fine(node.files.run(&node.netns, &[verb], "")?)
 }
 
@@ -268,13 +270,13 @@ fn ifdown_bridged() -> Result<()> {
     nics(&node, Some(&nic), "ifdown", &nic, &other_bridged(&node))
 }
 
-fn program(node: &Node, words: &[&str], options: &str) -> Command {
+pub fn program(node: &Node, words: &[&str], options: &str) -> Command {
     let mut command = Command::new(PROGRAM);
     node.files.environment(command.args(words).args(options.split_whitespace()));
     command
 }
 
-fn uplink(node: &Node, verb: &str) -> Result<()> {
+pub fn uplink(node: &Node, verb: &str) -> Result<()> {
     for options in [Node::UPLINK, Node::UPLINK6] {
         fine(node.files.run(&node.netns, &["node", verb], options)?)?;
     }
@@ -311,7 +313,7 @@ fn node_down() -> Result<()> {
 }
 
 /// Takes a part of what a NIC and the uplink have away, as `nft flush` and `ip` do.
-fn damage(site: &Site) -> Result<()> {
+pub fn damage(site: &Site) -> Result<()> {
     let netns = &site.node.netns;
     netns.output(Command::new("nft").args(["flush", "ruleset"]))?;
     netns.delete_rules(&["tap0", "eth1"])?;

@@ -1,20 +1,25 @@
 //! Name servers that are down, silent, garbled or false, and input that means harm.
 
 use std::net::UdpSocket;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use nix::libc;
 use nix::sys::signal::Signal;
 
+use super::interrupted::by_signals;
 use crate::Test;
 use crate::harness::nameserver::{
     Answer, CLASSLESS, FORWARD, Lab, REVERSE, REVERSE6, answer_with, clock_shift, framed, own_resolver,
 };
+use crate::harness::nic::PROGRAM;
 
 pub const TESTS: &[Test] = &[
     ("dns_failure::a_server_that_is_down", a_server_that_is_down),
     ("dns_failure::a_server_that_says_nothing", a_server_that_says_nothing),
     ("dns_failure::a_resolver_that_says_nothing", a_resolver_that_says_nothing),
+    ("dns_failure::signals_in_every_exchange", signals_in_every_exchange),
     ("dns_failure::a_server_with_another_time", a_server_with_another_time),
     ("dns_failure::answers_that_are_none", answers_that_are_none),
     ("dns_failure::answers_that_are_false", answers_that_are_false),
@@ -71,6 +76,24 @@ fn a_resolver_that_says_nothing() -> Result<()> {
     lab.signal(Signal::SIGCONT)?;
     outcome?.fails(&["ns:53: address of ns: name server 127.0.0.1:53: no answer within"])?;
     ensure!(taken.as_secs() < 6, "{taken:?}");
+    Ok(())
+}
+
+/// With a resolver over UDP, and the server over TCP.
+fn signals_in_every_exchange() -> Result<()> {
+    own_resolver()?;
+    let lab = Lab::new()?;
+    lab.files.set("SERVER=ns")?;
+    let program = || {
+        lab.run(&["dns", "remove"], VM)?.succeeds()?;
+        let mut command = Command::new(PROGRAM);
+        lab.files.environment(command.args(["dns", "sync"]).args(VM.split_whitespace()));
+        Ok(command)
+    };
+    let numbers = by_signals(&lab.netns, &[libc::AF_INET], &program)?;
+    let connects = numbers.iter().filter(|it| **it == libc::SYS_connect).count();
+    ensure!(connects >= 2 && numbers.len() > 8, "{numbers:?}");
+    ensure!(lab.dig("vm1.example.org A")? == "192.0.2.5", "it is not there");
     Ok(())
 }
 

@@ -4,6 +4,12 @@
 //! Calls about the process's own memory are not made to fail: without memory a Rust program aborts, which is to be killed
 //! (crash.rs). Nor are those that cannot fail, such as getpid.
 
+mod many;
+mod node;
+mod takeover;
+
+use std::process::Command;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno::{
     self, EACCES, EAGAIN, EBUSY, ECONNREFUSED, EINTR, EIO, EMFILE, ENOBUFS, ENODEV, ENOLCK, ENOMEM, ENOSPC, EPERM,
@@ -26,16 +32,26 @@ pub const TESTS: &[Test] = &[
     ("faults::changing_ifup_routed", changing_ifup_routed),
     ("faults::ifdown_routed", ifdown_routed),
     ("faults::ifdown_bridged", ifdown_bridged),
+    ("faults::takeover_routed", takeover::of_a_routed_tap),
+    ("faults::takeover_bridged", takeover::of_a_bridged_tap),
+    ("faults::node_up", node::up),
+    ("faults::node_down", node::down),
+    ("faults::reconcile_routed_1_of_2", || many::reconcile_routed(Part { nth: 0, of: 2, ..Part::BY_TURNS })),
+    ("faults::reconcile_routed_2_of_2", || many::reconcile_routed(Part { nth: 1, of: 2, ..Part::BY_TURNS })),
+    ("faults::reconcile_bridged", || many::reconcile_bridged(Part::BY_TURNS)),
+    ("faults::gc_1_of_2", || many::gc(Part { nth: 0, of: 2, ..Part::BY_TURNS })),
+    ("faults::gc_2_of_2", || many::gc(Part { nth: 1, of: 2, ..Part::BY_TURNS })),
 ];
 
 /// How a call can fail (the ERRORS of its manual page, and what a filter of seccomp or a hook of the kernel's security
 /// modules may say).
-fn errors(number: i64) -> &'static [Errno] {
-    match number {
+fn errors(call: ptrace::Call) -> &'static [Errno] {
+    match call.number {
         libc::SYS_socket => &[EMFILE, ENOBUFS, EPERM],
         libc::SYS_bind | libc::SYS_setsockopt | libc::SYS_getsockopt | libc::SYS_getsockname => &[ENOBUFS, EPERM],
         // To the kernel itself, which does not wait.
-        libc::SYS_connect => &[ECONNREFUSED, EPERM],
+        libc::SYS_connect if is_netlink(call) => &[ECONNREFUSED, EPERM],
+        libc::SYS_connect => &[ECONNREFUSED, EPERM, EINTR],
         libc::SYS_sendto | libc::SYS_sendmsg => &[ENOBUFS, EPERM, EINTR],
         libc::SYS_recvfrom | libc::SYS_recvmsg => &[ENOBUFS, ENOMEM, EINTR],
         libc::SYS_open | libc::SYS_openat => &[EMFILE, EACCES, ENOSPC, EINTR],
@@ -60,11 +76,20 @@ fn errors(number: i64) -> &'static [Errno] {
     }
 }
 
+fn is_netlink(call: ptrace::Call) -> bool {
+    call.family == Some(libc::AF_NETLINK.cast_unsigned().into())
+}
+
 /// All acts that a call has to be tried with.
-fn acts(call: ptrace::Call) -> Vec<Act> {
-    let mut acts: Vec<_> = errors(call.number).iter().map(|errno| Act::Fail(*errno)).collect();
-    let netlink = call.family == Some(libc::AF_NETLINK.cast_unsigned().into());
-    if netlink && [libc::SYS_recvfrom, libc::SYS_recvmsg].contains(&call.number) {
+fn acts(call: ptrace::Call, part: Part) -> Vec<Act> {
+    let mut errors = errors(call).to_vec();
+    if part.by_turns {
+        errors.retain(|errno| *errno != EINTR);
+        let turn = call.n / part.of % errors.len().max(1);
+        errors = errors.into_iter().skip(turn).take(1).collect();
+    }
+    let mut acts: Vec<_> = errors.into_iter().map(Act::Fail).collect();
+    if is_netlink(call) && [libc::SYS_recvfrom, libc::SYS_recvmsg].contains(&call.number) {
         acts.push(Act::Halve);
     }
     acts
@@ -77,31 +102,90 @@ struct Case {
     retried: bool,
 }
 
-/// Lets each call of a verb fail, from the state that `begin` makes, and has each end judged.
+/// Lets each call of a command fail, from the state that `begin` makes, and has each end judged.
 fn everywhere(
     node: &Node,
-    nic: &Nic,
-    verb: &str,
+    command: &dyn Fn() -> Command,
+    begin: &dyn Fn() -> Result<()>,
+    judge: &dyn Fn(&Case) -> Result<()>,
+) -> Result<()> {
+    in_part(node, Part::WHOLE, command, begin, judge)
+}
+
+/// Which of the calls a test lets fail.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Every `of`-th, so that several tests share a long run.
+    nth: usize,
+    of: usize,
+    /// Whether those that start any program are left out, as other tests have them: the loader's.
+    own: bool,
+    /// Whether each has one of its errors, in turn, where many calls are alike and a run takes long; and a signal comes in all of
+    /// them in one run.
+    by_turns: bool,
+}
+
+impl Part {
+    const WHOLE: Self = Self { nth: 0, of: 1, own: false, by_turns: false };
+    const BY_TURNS: Self = Self { own: true, by_turns: true, ..Self::WHOLE };
+}
+
+/// The place of the first call of the program's own: it begins with giving up what it does not need.
+fn first_own(node: &Node, command: &dyn Fn() -> Command) -> Result<usize> {
+    let mut first = None;
+    ptrace::run(&node.netns, &mut command(), |call| {
+        if [libc::SYS_capget, libc::SYS_capset, libc::SYS_prctl].contains(&call.number) {
+            first.get_or_insert(call.n);
+        }
+        Ok(if first.is_some() { Act::Kill } else { Act::Make })
+    })?;
+    first.context("it gives up nothing")
+}
+
+/// Interrupts every call from the first on that a signal can interrupt, and lets it be made when it is tried again.
+fn interrupted_once(first: usize) -> impl FnMut(ptrace::Call) -> Result<Act> + Send {
+    let mut last = None;
+    move |call| {
+        let again = last.take() == Some((call.number, call.family));
+        if call.n < first || again || !errors(call).contains(&EINTR) {
+            return Ok(Act::Make);
+        }
+        last = Some((call.number, call.family));
+        Ok(Act::Fail(EINTR))
+    }
+}
+
+fn in_part(
+    node: &Node,
+    part: Part,
+    command: &dyn Fn() -> Command,
     begin: &dyn Fn() -> Result<()>,
     judge: &dyn Fn(&Case) -> Result<()>,
 ) -> Result<()> {
     let (mut failed, mut complaints) = (0, Vec::new());
-    for n in 1.. {
+    let first = if part.own { first_own(node, command)? } else { 1 };
+    if part.by_turns {
+        begin()?;
+        let outcome = ptrace::run(&node.netns, &mut command(), interrupted_once(first))?;
+        let text = format!("a signal in every call: {outcome:?}");
+        judge(&Case { outcome, text: text.clone(), retried: true }).context(text)?;
+    }
+    for n in (first..).filter(|n| n % part.of == part.nth) {
         let mut place = 0;
         loop {
             begin()?;
             let mut seen = None;
-            let outcome = ptrace::run(&node.netns, &mut nic.command(verb), |call| {
+            let outcome = ptrace::run(&node.netns, &mut command(), |call| {
                 if call.n != n {
                     return Ok(Act::Make);
                 }
-                let acts = acts(call);
+                let acts = acts(call, part);
                 let act = acts.get(place).copied();
                 seen = Some((call, act, acts.len()));
                 Ok(act.unwrap_or(Act::Make))
             })?;
             let Some((call, act, count)) = seen else {
-                ensure!(n > 50 && failed > 20, "only {failed} of {n} system calls were essential");
+                ensure!(n > 50 && failed > 20 / part.of, "only {failed} of {n} system calls were essential");
                 ensure!(complaints.is_empty(), "{} cases: {}", complaints.len(), complaints.join("\n"));
                 return Ok(());
             };
@@ -157,7 +241,7 @@ fn first_ifup(node: &Node, nic: &Nic) -> Result<()> {
         ensure!(!is_left(node), "something is left");
         Ok(())
     };
-    everywhere(node, nic, "ifup", &begin, &|case| {
+    everywhere(node, &|| nic.command("ifup"), &begin, &|case| {
         if case.succeeded()? {
             // Not essential: the log, an announcement, a hint.
             return up.returns_in(&node.netns, |state| state);
@@ -185,7 +269,7 @@ fn changing_ifup_routed() -> Result<()> {
     let after = settled(node)?;
     fine(old.ifup()?)?;
     let before = settled(node)?;
-    everywhere(node, &new, "ifup", &|| fine(old.ifup()?), &|case| {
+    everywhere(node, &|| new.command("ifup"), &|| fine(old.ifup()?), &|case| {
         if !case.succeeded()? {
             return before.returns_in(&node.netns, |state| state);
         }
@@ -198,7 +282,7 @@ fn changing_ifup_routed() -> Result<()> {
 /// What could not be removed is gone with the next run.
 fn ifdown(node: &Node, nic: &Nic) -> Result<()> {
     let before = Snapshot::of(&node.netns)?;
-    everywhere(node, nic, "ifdown", &|| fine(nic.ifup()?), &|case| {
+    everywhere(node, &|| nic.command("ifdown"), &|| fine(nic.ifup()?), &|case| {
         if !case.succeeded()? {
             fine(nic.ifdown()?).context("then ifdown")?;
         }

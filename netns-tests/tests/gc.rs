@@ -18,9 +18,24 @@ pub const TESTS: &[Test] = &[
     ("gc::a_name_used_again", a_name_used_again),
     ("gc::what_is_up_without_a_record_stays", what_is_up_without_a_record_stays),
     ("gc::what_is_there_stays", what_is_there_stays),
+    ("gc::what_a_damaged_record_may_name_stays", what_a_damaged_record_may_name_stays),
     ("gc::reconcile_does_it_too", reconcile_does_it_too),
     ("gc::ifups_meanwhile_are_not_disturbed", ifups_meanwhile_are_not_disturbed),
 ];
+
+fn what_a_damaged_record_may_name_stays() -> Result<()> {
+    let site = Site::new()?;
+    let node = &site.node;
+    let guest = node.guest("tap0", WEB1)?;
+    fs::write(node.files.state().join("tap0"), "of another form\n")?;
+    node.netns.settle()?;
+    let before = Snapshot::of(&node.netns)?;
+    for tool in ["gc", "reconcile"] {
+        node.files.run(&node.netns, &[tool], "")?.fails(&[tool, "tap0"])?;
+        before.returns_in(&node.netns, |state| state)?;
+    }
+    guest.ping(OUTSIDE6).map(drop)
+}
 
 fn gc(node: &Node, options: &str) -> Result<Outcome> {
     node.files.run(&node.netns, &["gc"], options)

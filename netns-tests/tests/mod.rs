@@ -18,6 +18,7 @@ mod hook;
 mod hostile;
 mod ifupdown;
 mod input;
+mod interrupted;
 mod lifecycle;
 mod network_scripts;
 mod nfdhcpd;
@@ -40,8 +41,10 @@ mod status;
 mod steering;
 mod storms;
 mod takeover;
+mod unit;
 mod vlan;
 mod walk;
+mod ways;
 mod xen;
 
 use anyhow::Result;
@@ -78,6 +81,7 @@ const THEMES: &[Theme] = &[
     anywhere(node::TESTS),
     only_here(ifupdown::TESTS, "ifupdown and systemd"),
     anywhere(status::TESTS),
+    anywhere(ways::TESTS),
     anywhere(drift::TESTS),
     anywhere(gc::TESTS),
     anywhere(reconcile::TESTS),
@@ -87,6 +91,7 @@ const THEMES: &[Theme] = &[
     anywhere(failure::TESTS),
     anywhere(crash::TESTS),
     anywhere(faults::TESTS),
+    anywhere(interrupted::TESTS),
     anywhere(storms::TESTS),
     anywhere(hostile::TESTS),
     anywhere(confinement::TESTS),
@@ -102,6 +107,7 @@ const THEMES: &[Theme] = &[
     anywhere(hook::TESTS),
     anywhere(xen::TESTS),
     anywhere(network_scripts::TESTS),
+    only_here(unit::TESTS, "systemd and Python"),
     only_here(package::TESTS, "cargo, dpkg and lintian"),
     only_here(pages::TESTS, "cargo, shells, man and logrotate"),
     anywhere(ovs::TESTS),

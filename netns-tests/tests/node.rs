@@ -5,12 +5,14 @@ use std::net::UdpSocket;
 use anyhow::{Result, ensure};
 
 use crate::Test;
+use crate::harness::guest::WEB1;
 use crate::harness::monitor::Monitor;
 use crate::harness::snapshot::Snapshot;
-use crate::harness::topology::{ARP_IP, GATEWAY, GATEWAY_MAC, Node, Site, Wanted};
+use crate::harness::topology::{ARP_IP, GATEWAY, GATEWAY_MAC, Node, OUTSIDE, OUTSIDE6, Site, Wanted};
 
 pub const TESTS: &[Test] = &[
     ("node::down_leaves_the_state_as_it_was", down_leaves_the_state_as_it_was),
+    ("node::one_family_goes_and_the_other_stays", one_family_goes_and_the_other_stays),
     ("node::up_twice_is_up_once", up_twice_is_up_once),
     ("node::ifupdowns_variables_say_the_same", ifupdowns_variables_say_the_same),
     ("node::what_stands", what_stands),
@@ -63,6 +65,30 @@ fn down_leaves_the_state_as_it_was() -> Result<()> {
     site.node.uplink_up()?;
     down(&site.node)?;
     before.returns_in(netns, |state| state)
+}
+
+/// The link is of both, whichever came first.
+fn one_family_goes_and_the_other_stays() -> Result<()> {
+    let site = Site::with(BARE)?;
+    let (node, netns) = (&site.node, &site.node.netns);
+    let before = Snapshot::of(netns)?;
+    let guest = node.plug("tap0", WEB1)?;
+    let run = |verb, options| node.files.run(netns, &["node", verb], options)?.succeeds().map(drop);
+    let both = [(Node::UPLINK, OUTSIDE), (Node::UPLINK6, OUTSIDE6)];
+    for (order, place) in [(both, 0), (both, 1), ([both[1], both[0]], 0), ([both[1], both[0]], 1)] {
+        order.iter().try_for_each(|(options, _)| run("up", options))?;
+        node.settled("eth1")?;
+        node.nic("tap0", WEB1).ifup()?.succeeds()?;
+        let (goes, stays) = (order[place], order[1 - place]);
+        run("down", goes.0)?;
+        guest.ping(stays.1)?;
+        node.nic("tap0", WEB1).ifdown()?.succeeds()?;
+        run("down", stays.0)?;
+        let link = netns.ip("link show dev eth1")?;
+        ensure!(!link.contains(",UP") && !link.contains("<UP"), "{link}");
+    }
+    node.unplug(guest, "tap0")?;
+    before.returns_in(netns, Snapshot::without_base_tables)
 }
 
 fn up_twice_is_up_once() -> Result<()> {

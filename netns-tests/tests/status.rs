@@ -179,7 +179,7 @@ fn nothing_recorded_is_in_order() -> Result<()> {
 }
 
 /// A line of `status -v`, its words one space apart: the first one that begins so, after the heading.
-fn step(text: &str, heading: &str, parts: &[&str]) -> Result<String> {
+pub fn step(text: &str, heading: &str, parts: &[&str]) -> Result<String> {
     let way = text.split_once(&format!("{heading}\n")).with_context(|| format!("no {heading:?} in {text}"))?.1;
     let way = way.split("\n\n").next().unwrap_or_default();
     let mut lines = way.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -204,7 +204,7 @@ fn the_way_of_a_routed_nic() -> Result<()> {
         &["in place rule ip rule fwmark 0x6400000/0xfff00000 lookup 100 pref 20050"],
         &["in place rule ip rule iif tap0 lookup 100 pref 20100"],
         &["in place inet forward -155 chain clear_100"],
-        &["- eth1 out"],
+        &["in place eth1 ip route default via 10.0.0.1 dev eth1 table 100"],
     ] {
         step(&text, from, parts)?;
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use crate::Test;
 use crate::harness::frame::Mac;
 use crate::harness::guest::Identity;
-use crate::harness::nic::{Nic, Outcome};
+use crate::harness::nic::Nic;
 use crate::harness::port::Port;
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{Node, Site};
@@ -43,9 +43,32 @@ fn chosen(n: usize, bound: usize) -> usize {
     usize::try_from(random(n) % bound as u64).unwrap_or(0)
 }
 
+/// A TAP as the test makes and destroys it.
+#[derive(Default)]
+struct Tap {
+    port: Mutex<Option<Port>>,
+    /// Whether it is whole: made, and not about to go.
+    there: AtomicBool,
+    /// How often it began to go.
+    gone: AtomicUsize,
+}
+
+impl Tap {
+    /// What tells later whether it was there all the time since.
+    fn watched(&self) -> (bool, usize) {
+        let gone = self.gone.load(SeqCst);
+        (self.there.load(SeqCst), gone)
+    }
+
+    /// Whether it was not there at some time since then.
+    fn vanished_since(&self, (there, gone): (bool, usize)) -> bool {
+        !there || self.gone.load(SeqCst) != gone
+    }
+}
+
 struct Storm<'a> {
     node: &'a Node,
-    taps: Vec<Mutex<Option<Port>>>,
+    taps: Vec<Tap>,
 }
 
 impl Storm<'_> {
@@ -72,20 +95,59 @@ impl Storm<'_> {
     }
 
     fn plug(&self, place: usize) -> Result<()> {
-        let mut tap = self.taps[place].lock().unwrap_or_else(PoisonError::into_inner);
-        if tap.is_none() {
-            *tap = Some(Port::tap(&self.node.netns, &Self::name(place))?);
+        let tap = &self.taps[place];
+        let mut port = tap.port.lock().unwrap_or_else(PoisonError::into_inner);
+        if port.is_none() {
+            *port = Some(Port::tap(&self.node.netns, &Self::name(place))?);
+            tap.there.store(true, SeqCst);
         }
         Ok(())
     }
 
     fn unplug(&self, place: usize) -> Result<()> {
-        let mut tap = self.taps[place].lock().unwrap_or_else(PoisonError::into_inner);
-        drop(tap.take());
+        let tap = &self.taps[place];
+        let mut port = tap.port.lock().unwrap_or_else(PoisonError::into_inner);
+        tap.there.store(false, SeqCst);
+        tap.gone.fetch_add(1, SeqCst);
+        drop(port.take());
         // A program that is just being started has it too, for a moment.
         let name = Self::name(place);
         let there = || nix::net::if_::if_nametoindex(name.as_str()).is_ok();
         until(&format!("{name} to be gone"), || Ok(!self.node.netns.run(there)))
+    }
+
+    /// Runs a verb for a NIC: it does what it should, or says in one line that the TAP vanished meanwhile, if it did.
+    fn run(&self, place: usize, verb: &str) -> Result<()> {
+        let before = self.taps[place].watched();
+        let outcome = self.nic(place).run(verb)?;
+        if outcome.code == Some(0) {
+            return Ok(());
+        }
+        ensure!(self.taps[place].vanished_since(before), "its TAP was there all the time: {outcome:?}");
+        // ENOENT is RTM_SETNEIGHTBL's word for a device that is gone.
+        let gone = ["there is no such interface", "it is not there", "(os error 2)", "(os error 19)", "ENODEV"];
+        ensure!(gone.iter().any(|part| outcome.stderr.contains(part)), "{outcome:?}");
+        outcome.fails(&[&format!("{verb} {}: ", Self::name(place))]).map(|_| ())
+    }
+
+    /// Runs reconcile or gc: it does what it should, or names nothing but TAPs that vanished meanwhile.
+    fn tool(&self, verb: &str) -> Result<()> {
+        let before: Vec<_> = self.taps.iter().map(Tap::watched).collect();
+        let outcome = self.node.files.run(&self.node.netns, &[verb], "")?;
+        if outcome.code == Some(0) {
+            return Ok(());
+        }
+        let named: BTreeSet<_> = outcome
+            .stderr
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .filter_map(|word| word.strip_prefix("tap")?.parse::<usize>().ok())
+            .collect();
+        ensure!(!named.is_empty(), "it failed, and at no TAP: {outcome:?}");
+        for place in named {
+            let tap = self.taps.get(place).with_context(|| format!("tap{place}: {outcome:?}"))?;
+            ensure!(tap.vanished_since(before[place]), "tap{place} was there all the time: {outcome:?}");
+        }
+        outcome.fails(&[]).map(|_| ())
     }
 
     /// Does all of these, `AT_ONCE` at once; the first error of any counts.
@@ -112,17 +174,6 @@ impl Storm<'_> {
     }
 }
 
-/// That it did what it should, or said in one line that the TAP vanished meanwhile.
-fn judged(outcome: Outcome) -> Result<()> {
-    if outcome.code == Some(0) {
-        return Ok(());
-    }
-    // ENOENT is RTM_SETNEIGHTBL's word for a device that is gone.
-    let gone = ["there is no such interface", "it is not there", "(os error 2)", "(os error 19)"];
-    ensure!(gone.iter().any(|part| outcome.stderr.contains(part)), "{outcome:?}");
-    outcome.fails(&[]).map(|_| ())
-}
-
 /// Runs something again and again until told to stop; says how often.
 fn repeated(stop: &AtomicBool, mut act: impl FnMut(usize) -> Result<()>) -> Result<usize> {
     for n in 0.. {
@@ -138,7 +189,7 @@ fn five_hundred_nics() -> Result<()> {
     let site = Site::new()?;
     let (node, netns) = (&site.node, &site.node.netns);
     let fresh = Snapshot::of(netns)?;
-    let storm = Storm { node, taps: (0..NICS).map(|_| Mutex::new(None)).collect() };
+    let storm = Storm { node, taps: (0..NICS).map(|_| Tap::default()).collect() };
     (0..NICS).try_for_each(|place| storm.plug(place))?;
     let tool = |verb: &str| node.files.run(netns, &[verb], "");
     let stop = AtomicBool::new(false);
@@ -161,19 +212,13 @@ fn five_hundred_nics() -> Result<()> {
                 )
             })
         });
-        let tools = scope.spawn(|| {
-            repeated(&stop, |n| {
-                let outcome = tool(if n % 2 == 0 { "reconcile" } else { "gc" })?;
-                ensure!(matches!(outcome.code, Some(0 | 1)) && outcome.stderr.lines().count() <= 1, "{outcome:?}");
-                Ok(())
-            })
-        });
+        let tools = scope.spawn(|| repeated(&stop, |n| storm.tool(if n % 2 == 0 { "reconcile" } else { "gc" })));
         let stormed = storm.at_once(RUNS, |n| {
             // A third of them share a few TAPs.
             let place = if n % 3 == 0 { chosen(n, 8) } else { chosen(n, NICS) };
             match chosen(RUNS + n, 8) {
-                0..4 => judged(storm.nic(place).ifup()?),
-                4..6 => judged(storm.nic(place).ifdown()?),
+                0..4 => storm.run(place, "ifup"),
+                4..6 => storm.run(place, "ifdown"),
                 6 => storm.unplug(place),
                 _ => storm.plug(place),
             }

@@ -201,7 +201,7 @@ fn clear_proxy(kernel: &mut Kernel, settings: &Settings, proxy: &Proxy, log: &mu
     {
         return Err(Error::new(error).context(line));
     }
-    let wanted = survey::plans(settings)?.iter().any(|plan| {
+    let wanted = survey::plans(settings)?.0.iter().any(|plan| {
         let same =
             |it: &Object| matches!(it, Object::Proxy(it) if (it.address, &it.device) == (proxy.address, &proxy.device));
         plan.objects.iter().any(same)

@@ -91,6 +91,7 @@ fn clear(departed: &Departed, settings: &Settings, log: &mut Log) -> Result<()> 
     for interface in state::interfaces(&settings.state_dir)? {
         match State::peek(&settings.state_dir, &interface) {
             Ok(records) => recorded.push((interface, records)),
+            Err(error) if state::is_unread(&error) => return Err(error),
             Err(error) => log.line(format!("warning: {error:#}: ignored")),
         }
     }

@@ -42,7 +42,7 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
     if selection.has("watch") {
         return watch(&settings, &selection.taps, form).context("status").map(|()| ExitCode::SUCCESS);
     }
-    let survey = look(&settings, &selection.taps).context("status")?;
+    let survey = look(&settings, &selection.taps, form).context("status")?;
     super::print(&report(&survey, form));
     match survey.failure() {
         Some(failure) => Err(failure.context("status")),
@@ -51,8 +51,11 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
     }
 }
 
-fn look(settings: &Settings, taps: &[IfName]) -> Result<Survey> {
-    Survey::of(&mut Kernel::open()?, settings, taps)
+fn look(settings: &Settings, taps: &[IfName], form: Form) -> Result<Survey> {
+    let mut kernel = Kernel::open()?;
+    // A way leads through the uplinks.
+    let look = if form == Form::Ways { Survey::with_uplinks } else { Survey::of };
+    look(&mut kernel, settings, taps)
 }
 
 /// What is printed.
@@ -67,7 +70,7 @@ enum Form {
 fn report(survey: &Survey, form: Form) -> String {
     match form {
         Form::Table => report::table(survey),
-        Form::Ways => report::table(survey) + &way::text(&survey.nics),
+        Form::Ways => report::table(survey) + &way::text(survey),
         Form::Json => format!("{}\n", report::json(survey)),
     }
 }
@@ -78,7 +81,7 @@ fn watch(settings: &Settings, taps: &[IfName], form: Form) -> Result<()> {
     let clear = if std::io::stdout().is_terminal() && form != Form::Json { CLEAR } else { "" };
     let mut shown = String::new();
     loop {
-        let text = report(&look(settings, taps)?, form);
+        let text = report(&look(settings, taps, form)?, form);
         if text != shown {
             let mut out = std::io::stdout().lock();
             if write!(out, "{clear}{text}").and_then(|()| out.flush()).is_err() {

@@ -10,7 +10,7 @@ use super::transition::OneKnown;
 use crate::addr::{Family, IfName};
 use crate::kernel::Kernel;
 use crate::kernel::inventory::Inventory;
-use crate::kernel::nftables::Drops;
+use crate::kernel::nftables::{Drops, is_missing};
 use crate::plan::Plan;
 use crate::reconcile;
 use crate::record::Record;
@@ -151,6 +151,14 @@ pub struct Survey {
     pub strays: Vec<(Option<IfName>, Thing)>,
 }
 
+/// What is looked at.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    /// The TAPs; everything if there are none.
+    only: &'a [IfName],
+    with_uplinks: bool,
+}
+
 impl Survey {
     /// Looks at these TAPs, or at everything if there are none. Whatever differs is looked at once more after the run that may
     /// be under way for it.
@@ -158,7 +166,19 @@ impl Survey {
     /// # Errors
     /// What could not be read; a TAP of which nothing is recorded.
     pub fn of(kernel: &mut Kernel, settings: &Settings, only: &[IfName]) -> Result<Self> {
-        let mut survey = Self::once(kernel, settings, only)?;
+        Self::looked(kernel, settings, Scope { only, with_uplinks: only.is_empty() })
+    }
+
+    /// The same, and with these TAPs at the uplinks that their packets pass.
+    ///
+    /// # Errors
+    /// As [`Survey::of`].
+    pub fn with_uplinks(kernel: &mut Kernel, settings: &Settings, only: &[IfName]) -> Result<Self> {
+        Self::looked(kernel, settings, Scope { only, with_uplinks: true })
+    }
+
+    fn looked(kernel: &mut Kernel, settings: &Settings, scope: Scope<'_>) -> Result<Self> {
+        let mut survey = Self::once(kernel, settings, scope)?;
         for _ in 1..LOOKS {
             let differ: Vec<_> = survey.nics.iter().filter(|it| !it.is_right()).map(|it| &it.interface).collect();
             let stray = survey.strays.iter().filter_map(|it| it.0.as_ref());
@@ -167,12 +187,12 @@ impl Survey {
                 break;
             }
             differ.into_iter().for_each(|interface| state::wait_for_run(&settings.state_dir, interface));
-            survey = Self::once(kernel, settings, only)?;
+            survey = Self::once(kernel, settings, scope)?;
         }
         Ok(survey)
     }
 
-    fn once(kernel: &mut Kernel, settings: &Settings, only: &[IfName]) -> Result<Self> {
+    fn once(kernel: &mut Kernel, settings: &Settings, Scope { only, with_uplinks }: Scope<'_>) -> Result<Self> {
         let folder = &settings.state_dir;
         let interfaces = interfaces(settings, only)?;
         let nics: Vec<_> = interfaces
@@ -181,9 +201,14 @@ impl Survey {
             // An ifdown came in between.
             .filter(|(nic, _)| nic.as_ref().map_or(true, |nic| !nic.records.is_empty()))
             .collect();
-        let uplinks = if only.is_empty() { state::uplinks(folder)? } else { Vec::new() };
+        let passed = |device: &IfName, family: Family| {
+            let records = nics.iter().filter_map(|it| it.0.as_ref().ok()?.records.last());
+            only.is_empty() || records.into_iter().any(|it| it.record.facts.uplinks[family as usize].contains(device))
+        };
+        let uplinks = if with_uplinks { state::uplinks(folder)? } else { Vec::new() };
         let uplinks: Vec<_> = uplinks
             .into_iter()
+            .filter(|(device, family)| passed(device, *family))
             .map(|(device, family)| (RecordedUplink::read(settings, &device, family), device, family))
             .filter_map(|(uplink, device, family)| Some((uplink.transpose()?, device, family)))
             .collect();
@@ -253,10 +278,10 @@ impl NicRow {
 /// # Errors
 /// What the kernel refused.
 pub fn tables(kernel: &mut Kernel, settings: &Settings) -> Result<Vec<Table>> {
-    let steered = match kernel.nftables() {
+    let steered = match kernel.nftables().and_then(|nftables| nftables.set_names(TableFamily::Inet)) {
         // A kernel without nf_tables has no sets.
-        Err(_) => Vec::new(),
-        Ok(nftables) => steering::steered_tables(&nftables.set_names(TableFamily::Inet)?),
+        Err(error) if is_missing(&error) => Vec::new(),
+        names => steering::steered_tables(&names?),
     };
     Ok(base::tables(settings, &steered))
 }
@@ -291,19 +316,30 @@ pub fn interfaces(settings: &Settings, only: &[IfName]) -> Result<Vec<IfName>> {
 /// # Errors
 /// If STATE_DIR cannot be read.
 pub fn strays(settings: &Settings, inventory: &Inventory) -> Result<Vec<(Option<IfName>, Thing)>> {
-    let plans = plans(settings)?;
+    let (plans, all) = plans(settings)?;
     let mut known: HashSet<_> = state::interfaces(&settings.state_dir)?.into_iter().collect();
     known.extend(state::uplinks(&settings.state_dir)?.into_iter().map(|it| it.0));
-    Ok(verify::strays(inventory, |name| known.contains(name), plans.iter()))
+    let mut strays = verify::strays(inventory, |name| known.contains(name), plans.iter());
+    // A proxy entry does not tell whose it is: it may be of the NIC whose record is not understood.
+    strays.retain(|it| all || it.0.is_some());
+    Ok(strays)
 }
 
-/// The Plans of all records of NICs that can be understood.
+/// The Plans of all records of NICs that can be understood, and whether those are all.
 ///
 /// # Errors
-/// If STATE_DIR cannot be read.
-pub fn plans(settings: &Settings) -> Result<Vec<Plan>> {
+/// If STATE_DIR cannot be read, or a record that may be good.
+pub fn plans(settings: &Settings) -> Result<(Vec<Plan>, bool)> {
     let folder = &settings.state_dir;
-    let interfaces = state::interfaces(folder)?.into_iter();
-    let records = interfaces.filter_map(|it| RecordedNic::new(it.clone(), &State::peek(folder, &it).ok()?).ok());
-    Ok(records.flat_map(|it| it.records).map(|it| it.plan).collect())
+    let (mut plans, mut all) = (Vec::new(), true);
+    for interface in state::interfaces(folder)? {
+        let nic = match State::peek(folder, &interface) {
+            // What it names would count as nobody's.
+            Err(error) if state::is_unread(&error) => return Err(error),
+            records => records.and_then(|records| RecordedNic::new(interface, &records)),
+        };
+        all &= nic.is_ok();
+        plans.extend(nic.into_iter().flat_map(|it| it.records).map(|it| it.plan));
+    }
+    Ok((plans, all))
 }

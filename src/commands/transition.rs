@@ -5,7 +5,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use super::nic::log_plan;
 use crate::deadline;
 use crate::kernel::Kernel;
-use crate::kernel::nftables::Presence;
+use crate::kernel::nftables::{Presence, is_missing};
 use crate::kernel::rtnetlink::LinkState;
 use crate::log::Log;
 use crate::nic::Nic;
@@ -200,7 +200,7 @@ impl Transition<'_> {
         let settings = &self.record.settings;
         let nftables = match kernel.nftables() {
             // A kernel without nf_tables has no elements; a Plan that needs it fails by itself.
-            Err(_) if self.plan.tables.is_empty() => return Ok(Vec::new()),
+            Err(error) if self.plan.tables.is_empty() && is_missing(&error) => return Ok(Vec::new()),
             nftables => nftables?,
         };
         let steered = steering::steered_tables(&nftables.set_names(TableFamily::Inet)?);

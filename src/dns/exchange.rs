@@ -243,8 +243,14 @@ fn clocks(server: Time48, ours: Time48) -> String {
 }
 
 pub(super) fn connect(address: SocketAddr, deadline: Deadline) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, deadline.remaining()?).map_err(|error| in_time(error, deadline));
-    let stream = stream.context("connect")?;
+    let connected = loop {
+        match TcpStream::connect_timeout(&address, deadline.remaining()?) {
+            // Its socket is closed, so there is nothing to go on with.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            connected => break connected,
+        }
+    };
+    let stream = connected.map_err(|error| in_time(error, deadline)).context("connect")?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

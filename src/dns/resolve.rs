@@ -1,6 +1,7 @@
 //! The addresses of a name server's name: /etc/hosts, then the name servers of /etc/resolv.conf, within a deadline.
 //! The C library's resolver has none.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -165,14 +166,17 @@ fn by_udp(server: SocketAddr, request: &super::message::Request, deadline: Deadl
         if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).context("UDP socket")?;
     socket.connect(server).context("UDP socket")?;
-    socket.send(request.as_slice()).context("send")?;
+    while let Err(error) = socket.send(request.as_slice()) {
+        if error.kind() != ErrorKind::Interrupted {
+            return Err(error).context("send");
+        }
+        deadline.remaining()?;
+    }
     let mut buffer = vec![0; 65535];
     loop {
         socket.set_read_timeout(Some(deadline.remaining()?))?;
         let received = match socket.recv(&mut buffer) {
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {
-                continue;
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
             received => received.context("receive")?,
         };
         if let Ok(answer) = Message::from_octets(buffer[..received].to_vec())

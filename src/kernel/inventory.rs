@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 
 pub use self::lines::{lines, neighbour};
-use super::nftables::{Lacking, Nftables};
+use super::nftables::{Lacking, Nftables, is_missing};
 use super::rtnetlink::{self, LinkState};
 use super::{Kernel, read_sysctl};
 use crate::addr::{Family, IfName};
@@ -173,9 +173,11 @@ impl Inventory {
                 tables.push(table.clone());
             }
         }
-        let read = kernel.nftables().and_then(|nftables| self.read_tables(nftables, tables));
-        // A kernel without nf_tables holds no elements.
-        if needed { read } else { Ok(()) }
+        match kernel.nftables().and_then(|nftables| self.read_tables(nftables, tables)) {
+            // A kernel without nf_tables holds no elements.
+            Err(error) if !needed && is_missing(&error) => Ok(()),
+            read => read,
+        }
     }
 
     fn read_tables(&mut self, nftables: &mut Nftables, tables: Vec<Table>) -> Result<()> {

@@ -4,6 +4,7 @@ pub mod address;
 pub mod changes;
 pub mod confine;
 pub mod error;
+pub mod folder;
 pub mod guest_port;
 pub mod inventory;
 pub mod namespace;

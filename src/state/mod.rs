@@ -7,6 +7,7 @@
 mod lock;
 mod uplinks;
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -20,7 +21,7 @@ pub use self::uplinks::{
     forget_table, lock_uplinks, other_uplinks, record_table, uplink_of_table, uplink_written, uplinks,
 };
 use crate::addr::IfName;
-use crate::files::Folder;
+use crate::files::{self, Folder};
 use crate::plan::shell_quoted;
 
 /// Format of the files; others are not read.
@@ -62,7 +63,7 @@ impl State {
     /// with a complaint.
     ///
     /// # Errors
-    /// If the folder cannot be made or the lock not be taken.
+    /// If the folder cannot be made, the lock not be taken, or a file that may be good not be read.
     pub fn open(folder: &Path, interface: &IfName) -> Result<Self> {
         Self::at(folder, interface.as_str().into(), interface.as_str(), None)
     }
@@ -76,7 +77,7 @@ impl State {
         let explain = || format!("STATE_DIR: {}/{LOCKS}/{interface}", path.display());
         let lock = folder.lock_file(LOCKS, interface.as_str()).with_context(explain)?;
         let taken = lock::try_take(&lock).with_context(explain)?;
-        Ok(taken.then(|| Self::locked(folder, path, interface.as_str().into(), lock)))
+        taken.then(|| Self::locked(folder, path, interface.as_str().into(), lock)).transpose()
     }
 
     /// `within`: a folder of its own for the file.
@@ -88,15 +89,19 @@ impl State {
         }
         let locked = folder.lock_file(LOCKS, lock_name).map_err(Into::into).and_then(lock::take);
         let lock = locked.with_context(|| explain(&format!("{LOCKS}/{lock_name}")))?;
-        Ok(Self::locked(folder, path, file, lock))
+        Self::locked(folder, path, file, lock)
     }
 
-    fn locked(folder: Folder, path: &Path, file: PathBuf, lock: File) -> Self {
+    fn locked(folder: Folder, path: &Path, file: PathBuf, lock: File) -> Result<Self> {
         let (text, records, complaint) = match read(&folder, &file) {
             Ok((text, records)) => (text, records, None),
+            // What it names may stand, and would be lost.
+            Err(error) if is_unread(&error) => {
+                return Err(error.context(format!("STATE_DIR: {}", path.join(&file).display())));
+            }
             Err(error) => (String::new(), Vec::new(), Some(format!("{}: {error:#}", path.join(&file).display()))),
         };
-        Self { folder, path: (path.to_owned(), file), text, records, complaint, _lock: lock }
+        Ok(Self { folder, path: (path.to_owned(), file), text, records, complaint, _lock: lock })
     }
 
     /// Reads without waiting for a run that is under way.
@@ -153,15 +158,23 @@ impl State {
 /// # Errors
 /// If the folder is there and cannot be read.
 pub fn interfaces(folder: &Path) -> Result<Vec<IfName>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("STATE_DIR: {}", folder.display()))?,
-    };
     // The folders of our own and files in the making have longer names than any interface.
-    let mut names: Vec<_> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<IfName>().ok()).collect();
+    let mut names: Vec<_> = names_in(folder)?.iter().filter_map(|name| name.to_str()?.parse::<IfName>().ok()).collect();
     names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     Ok(names)
+}
+
+/// The names in STATE_DIR or a folder in it, none where it is not there.
+fn names_in(folder: &Path) -> Result<Vec<OsString>> {
+    match Folder::open(folder).and_then(|folder| folder.names()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.with_context(|| format!("STATE_DIR: {}", folder.display())),
+    }
+}
+
+/// Whether a record could not be read for a reason that says nothing of it.
+pub fn is_unread(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(files::is_unread)
 }
 
 /// Opens one more lock file of an interface, `name`, without taking any lock.
@@ -197,9 +210,15 @@ pub fn wait_for_run(folder: &Path, interface: &IfName) {
     }
 }
 
-/// A value as it is recorded: a line break could forge a variable of its own, so control characters become spaces.
+/// A value as it is recorded: a line break could forge a variable of its own. What parts words becomes a space; other control
+/// characters do not, as one word would be two then, each of which may mean something.
 pub fn one_line(value: &str) -> String {
-    value.replace(|c: char| c.is_control(), " ")
+    let shown = |c: char| match c {
+        c if c.is_ascii_whitespace() => ' ',
+        c if c.is_control() => '?',
+        c => c,
+    };
+    value.chars().map(shown).collect()
 }
 
 fn read(folder: &Folder, file: &Path) -> Result<(String, Vec<Variables>)> {

@@ -44,6 +44,12 @@ fn no_value_forges_a_line() {
 }
 
 #[test]
+fn no_word_becomes_two() {
+    assert_eq!(one_line("a\tb\nc"), "a b c");
+    assert_eq!(one_line("no\u{1b}private-filtered \u{85}dns"), "no?private-filtered ?dns");
+}
+
+#[test]
 fn what_is_not_ours_counts_as_none_with_a_complaint() {
     let folder = folder("foreign");
     for text in ["IP=10.0.0.1\n", "# snf-network record\n", "# snf-network record\nSNF_NETWORK_STATE='9'\n", "\0"] {

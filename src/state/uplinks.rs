@@ -1,13 +1,13 @@
 //! What is recorded of the node's uplinks: a file per device and family, and which of them a routing table leads through.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
-use super::{LOCKS, MAKING, State, Variables, lock, lock_file};
+use super::{LOCKS, MAKING, State, Variables, lock, lock_file, names_in};
 use crate::addr::{Family, IfName};
 use crate::files::Folder;
 
@@ -55,17 +55,13 @@ pub fn lock_uplinks(folder: &Path) -> Result<UplinksLock> {
 /// # Errors
 /// If the folder is there and cannot be read.
 pub fn uplinks(folder: &Path) -> Result<Vec<(IfName, Family)>> {
-    let folder = folder.join(UPLINKS);
-    let entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("STATE_DIR: {}", folder.display()))?,
-    };
     let uplink_of = |name: &str| {
         let (device, family) = name.rsplit_once('.')?;
         let family = Family::BOTH.into_iter().find(|it| it.sysctl() == family)?;
         Some((device.parse().ok()?, family))
     };
-    let mut uplinks: Vec<_> = entries.filter_map(|entry| uplink_of(entry.ok()?.file_name().to_str()?)).collect();
+    let names = names_in(&folder.join(UPLINKS))?;
+    let mut uplinks: Vec<_> = names.iter().filter_map(|name| uplink_of(name.to_str()?)).collect();
     uplinks.sort_unstable();
     Ok(uplinks)
 }
@@ -85,9 +81,8 @@ fn uplink_file(device: &IfName, family: Family) -> String {
 /// If the folder cannot be read.
 pub fn other_uplinks(folder: &Path, device: &IfName, family: Family) -> Result<bool> {
     let (own, kin) = (uplink_file(device, family), format!(".{}", family.sysctl()));
-    let entries = fs::read_dir(folder.join(UPLINKS)).context("STATE_DIR")?;
-    let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    Ok(names.any(|name| name.ends_with(&kin) && name != own))
+    let names = names_in(&folder.join(UPLINKS))?;
+    Ok(names.iter().filter_map(|name| name.to_str()).any(|name| name.ends_with(&kin) && name != own))
 }
 
 /// Records through which device a table's default route leads: a hint, which saves the next ifup a dump of the table.

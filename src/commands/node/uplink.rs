@@ -1,6 +1,6 @@
 //! One family of the node's uplink comes or goes: what is recorded of it, what stood before, and the walks over its Plan.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::values::{parsed, prefixes};
 use crate::addr::{Family, IfName};
@@ -87,13 +87,35 @@ fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before
 }
 
 /// What is recorded of one family of an uplink, and what stood there before the first of it.
-fn known(kernel: &mut Kernel, state: &State, uplink: &Uplink) -> Result<(Vec<(Uplink, Before)>, Before)> {
+fn known(
+    kernel: &mut Kernel,
+    state: &State,
+    uplink: &Uplink,
+    settings: &Settings,
+) -> Result<(Vec<(Uplink, Before)>, Before)> {
     let old = state.records.iter().map(|it| recorded(it, uplink.family)).collect::<Result<Vec<_>>>()?;
-    let before = match old.last() {
-        Some((_, before)) => before.clone(),
-        None => before(kernel, &uplink.device, uplink.family)?,
-    };
+    if let Some((_, before)) = old.last() {
+        let before = before.clone();
+        return Ok((old, before));
+    }
+    let mut before = before(kernel, &uplink.device, uplink.family)?;
+    if let Some((_, first)) = of_other_family(&uplink.device, uplink.family, settings)? {
+        // The link is of both, and goes back to what it was with the last of them.
+        before.up = first.up;
+    }
     Ok((old, before))
+}
+
+/// What is recorded of the other family of the same device.
+fn of_other_family(device: &IfName, family: Family, settings: &Settings) -> Result<Option<(Uplink, Before)>> {
+    let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
+    let records = State::peek_uplink(&settings.state_dir, device, other)?;
+    records.last().map(|it| recorded(it, other)).transpose()
+}
+
+/// The link stays up: the routes of the other family would go with it.
+fn leave_link(plan: &mut Plan) {
+    plan.objects.retain(|it| !matches!(it, Object::Up(_)));
 }
 
 /// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since.
@@ -108,7 +130,7 @@ fn marked(uplink: Uplink, settings: &Settings) -> Uplink {
 /// As [`up`], before it touches the kernel.
 pub(crate) fn plan(uplink: &Uplink, settings: &Settings) -> Result<Plan> {
     let state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
-    let (_, before) = known(&mut Kernel::open()?, &state, uplink)?;
+    let (_, before) = known(&mut Kernel::open()?, &state, uplink, settings)?;
     Ok(uplink::plan(uplink, &before))
 }
 
@@ -119,7 +141,11 @@ pub(crate) fn plan(uplink: &Uplink, settings: &Settings) -> Result<Plan> {
 pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<()> {
     let mut kernel = Kernel::open()?;
     let mut state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
-    let (old, before) = known(&mut kernel, &state, uplink)?;
+    if let Some(complaint) = &state.complaint {
+        log.line(format!("warning: {complaint}: ignored"));
+    }
+    let (old, before) = known(&mut kernel, &state, uplink, settings)?;
+    let shares_link = of_other_family(&uplink.device, uplink.family, settings)?.is_some();
     let plan = uplink::plan(uplink, &before);
     let variables = variables(uplink, &before);
     let records = state.records.clone();
@@ -133,8 +159,14 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
     let elements = std::mem::take(&mut leftover.elements);
     if let Err(error) = reconcile::apply(&mut kernel, &plan, &elements) {
         deadline::grace();
-        if old.is_empty() && reconcile::remove(&mut kernel, &plan, true).is_empty() {
-            state.write(Vec::new())?;
+        if old.is_empty() {
+            let mut made = plan;
+            if shares_link {
+                leave_link(&mut made);
+            }
+            if reconcile::remove(&mut kernel, &made, true).is_empty() {
+                state.write(Vec::new())?;
+            }
         }
         return Err(error);
     }
@@ -161,8 +193,12 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
 /// What could not be removed.
 pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &mut Log) -> Result<()> {
     let mut state = State::of_uplink(&settings.state_dir, device, family)?;
+    if let Some(complaint) = &state.complaint {
+        bail!("{complaint}");
+    }
     let mut kernel = Kernel::open()?;
     let live = kernel.link(device)?.is_some();
+    let shares_link = of_other_family(device, family, settings)?.is_some();
     for variables in state.records.clone().iter().rev() {
         let (uplink, before) = recorded(variables, family)?;
         let uplink = marked(uplink, settings);
@@ -170,6 +206,9 @@ pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &m
         if state::other_uplinks(&settings.state_dir, device, family)? {
             // Another uplink needs what is set for all.
             plan.objects.retain(|it| !matches!(it, Object::Sysctl(it) if it.interface.is_none()));
+        }
+        if shares_link {
+            leave_link(&mut plan);
         }
         let failures = reconcile::remove(&mut kernel, &plan, live);
         if let Some(failure) = failures.into_iter().next() {

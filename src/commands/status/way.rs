@@ -2,7 +2,7 @@
 //! whether that stands.
 
 use crate::addr::IfName;
-use crate::commands::survey::{Condition, NicRow};
+use crate::commands::survey::{Condition, NicRow, Survey, UplinkRow};
 use crate::commands::transition::OneKnown;
 use crate::kernel::nftables::Drops;
 use crate::plan::{Object, Plan, RuleSelector, Sysctl, Verb};
@@ -27,26 +27,30 @@ struct Step {
     things: Vec<Thing>,
 }
 
-/// The ways from and to the guests of these NICs.
-pub fn text(rows: &[NicRow]) -> String {
-    let known = rows.iter().filter_map(|row| Some((row, row.nic.as_ref().ok()?)));
+/// The ways from and to the guests of all NICs.
+pub fn text(survey: &Survey) -> String {
+    let known = survey.nics.iter().filter_map(|row| Some((row, row.nic.as_ref().ok()?)));
     let there = known.filter_map(|(row, (recorded, condition))| match condition {
-        Condition::There(drift) => Some(of_nic(row, recorded.records.last()?, drift)),
+        Condition::There(drift) => Some(of_nic(row, recorded.records.last()?, drift, &survey.uplinks)),
         // Nothing comes from a TAP that is gone.
         Condition::Gone(_) => None,
     });
     there.collect()
 }
 
-fn of_nic(row: &NicRow, known: &OneKnown, drift: &[Drift]) -> String {
+fn of_nic(row: &NicRow, known: &OneKnown, drift: &[Drift], uplinks: &[UplinkRow]) -> String {
     let mut text = String::new();
+    let passed = |it: &&UplinkRow| known.record.facts.uplinks[it.family as usize].contains(&it.device);
+    let uplinks: Vec<_> = uplinks.iter().filter(passed).filter_map(|it| it.uplink.as_ref().ok()).collect();
+    let drift: Vec<_> = drift.iter().chain(uplinks.iter().flat_map(|it| &it.1)).cloned().collect();
+    let through: Vec<_> = uplinks.iter().map(|it| &it.0.plan).collect();
     for (direction, title) in [(Direction::From, "from the guest"), (Direction::To, "to the guest")] {
         text += &format!("\n{}: {title}\n", row.interface);
-        let steps = steps(row, known, direction);
+        let steps = steps(row, known, direction, &through);
         let width = steps.iter().map(|it| it.place.chars().count()).max().unwrap_or(0);
         for step in &steps {
-            text += &format!("  {:<9}  {:<width$}  {}\n", step.state(drift), step.place, step.what);
-            for it in step.drift(drift) {
+            text += &format!("  {:<9}  {:<width$}  {}\n", step.state(&drift), step.place, step.what);
+            for it in step.drift(&drift) {
                 text += &format!("{:15}{it}\n", "");
             }
         }
@@ -75,11 +79,16 @@ impl Step {
     }
 }
 
-fn steps(row: &NicRow, known: &OneKnown, direction: Direction) -> Vec<Step> {
+/// `through`: the Plans of the uplinks that the packets pass.
+fn steps(row: &NicRow, known: &OneKnown, direction: Direction, through: &[&Plan]) -> Vec<Step> {
     let OneKnown { record, plan } = known;
     let mut uplinks: Vec<_> = record.facts.uplinks.iter().flatten().collect();
     uplinks.sort_unstable();
     uplinks.dedup();
+    let of_uplinks = |place: &IfName, of_it: &dyn Fn(&Object) -> bool, of_others: &str| {
+        let step = objects(through, place.as_str(), of_it);
+        step.unwrap_or_else(|| others(place.as_str(), of_others))
+    };
     let mut steps = Vec::new();
     let filters = |steps: &mut Vec<Step>, at: &[(TableFamily, HookPoint)]| {
         at.iter().for_each(|at| steps.extend(filters(row, plan, direction, *at)));
@@ -91,24 +100,39 @@ fn steps(row: &NicRow, known: &OneKnown, direction: Direction) -> Vec<Step> {
         Direction::From => {
             steps.push(tap);
             filters(&mut steps, &[(Bridge, Prerouting), (Arp, Input), (Inet, Prerouting)]);
-            steps.extend(objects(plan, "nfdhcpd", |it| matches!(it, Object::Binding(_))));
+            steps.extend(objects(&[plan], "nfdhcpd", |it| matches!(it, Object::Binding(_))));
             steps.extend(rules(plan));
             steps.extend(switch(plan));
             filters(&mut steps, &[(Inet, Forward)]);
-            steps.extend(
-                uplinks.into_iter().map(|it| others(it, "out by the table's default route (its line shows it)")),
-            );
+            if uplinks.is_empty() && plan.objects.iter().any(|it| matches!(it, Object::Route(_))) {
+                steps.push(others("route", "out by what the table says, whose routes are of others"));
+            }
+            for uplink in uplinks {
+                let default = |it: &Object| match it {
+                    Object::Route(it) => it.destination.prefix_len() == 0 && it.hop.device() == Some(uplink),
+                    _ => false,
+                };
+                steps.push(of_uplinks(
+                    uplink,
+                    &default,
+                    "out by the table's default route, which node up did not make",
+                ));
+            }
         }
         Direction::To => {
             for uplink in uplinks {
-                let entry = objects(plan, uplink.as_str(), |it| match it {
+                steps.extend(objects(&[plan], uplink.as_str(), |it| match it {
                     Object::Sysctl(Sysctl { interface, .. }) => interface.as_ref() == Some(uplink),
                     Object::Proxy(it) => it.device == *uplink,
                     _ => false,
-                });
-                steps.extend(entry.or_else(|| Some(others(uplink, "in by the rule of node up (its line shows it)"))));
+                }));
+                let rule = |it: &Object| match it {
+                    Object::Rule(it) => it.selector == RuleSelector::Iif(uplink.clone()),
+                    _ => false,
+                };
+                steps.push(of_uplinks(uplink, &rule, "in to the table, by no rule of node up"));
             }
-            steps.extend(objects(plan, "route", |it| matches!(it, Object::Route(_))));
+            steps.extend(objects(&[plan], "route", |it| matches!(it, Object::Route(_))));
             steps.extend(switch(plan));
             filters(&mut steps, &[(Bridge, Forward), (Bridge, Output), (Inet, Forward), (Arp, Output)]);
             steps.push(tap);
@@ -117,7 +141,7 @@ fn steps(row: &NicRow, known: &OneKnown, direction: Direction) -> Vec<Step> {
     steps
 }
 
-fn others(place: &IfName, what: &str) -> Step {
+fn others(place: &str, what: &str) -> Step {
     Step { place: place.to_string(), what: what.to_owned(), things: Vec::new() }
 }
 
@@ -131,6 +155,9 @@ fn own_link(row: &NicRow, plan: &Plan) -> Step {
         _ => false,
     };
     let objects: Vec<_> = plan.objects.iter().filter(of_it).collect();
+    if objects.is_empty() {
+        return others(own.as_str(), "set up and connected by others");
+    }
     let (mut words, mut settings) = (Vec::new(), Vec::new());
     for object in &objects {
         match object {
@@ -150,8 +177,9 @@ fn own_link(row: &NicRow, plan: &Plan) -> Step {
 }
 
 /// A step of all objects of a kind, unless there are none.
-fn objects(plan: &Plan, place: &str, of_it: impl Fn(&Object) -> bool) -> Option<Step> {
-    let things: Vec<_> = plan.objects.iter().filter(|it| of_it(it)).cloned().map(Thing::Object).collect();
+fn objects(plans: &[&Plan], place: &str, of_it: impl Fn(&Object) -> bool) -> Option<Step> {
+    let all = plans.iter().flat_map(|it| &it.objects);
+    let things: Vec<_> = all.filter(|it| of_it(it)).cloned().map(Thing::Object).collect();
     let words: Vec<_> = things.iter().map(Thing::to_string).collect();
     (!things.is_empty()).then(|| Step { place: place.to_owned(), what: words.join("; "), things })
 }
@@ -159,13 +187,13 @@ fn objects(plan: &Plan, place: &str, of_it: impl Fn(&Object) -> bool) -> Option<
 /// The policy rules by mark, and those by interface, which take what has no mark.
 fn rules(plan: &Plan) -> impl Iterator<Item = Step> {
     let by_mark = |mark: bool| move |it: &Object| matches!(it, Object::Rule(it) if mark == matches!(it.selector, RuleSelector::Mark(_)));
-    [objects(plan, "rule", by_mark(true)), objects(plan, "rule", by_mark(false))].into_iter().flatten()
+    [objects(&[plan], "rule", by_mark(true)), objects(&[plan], "rule", by_mark(false))].into_iter().flatten()
 }
 
 /// The bridge, or that of Open vSwitch.
 fn switch(plan: &Plan) -> Option<Step> {
     plan.objects.iter().find_map(|it| match it {
-        Object::Port(it) => Some(others(it.bridge.as_ref()?, "the bridge forwards by MAC")),
+        Object::Port(it) => Some(others(it.bridge.as_ref()?.as_str(), "the bridge forwards by MAC")),
         Object::OvsPort(port) => {
             let things = vec![Thing::Object(it.clone())];
             Some(Step { place: port.bridge.to_string(), what: it.line(Verb::Add), things })
@@ -189,8 +217,7 @@ fn filters(row: &NicRow, plan: &Plan, direction: Direction, (family, point): (Ta
     let mut steps = Vec::new();
     if (family, point, direction) == (TableFamily::Inet, HookPoint::Prerouting, Direction::From) && !chains.is_empty() {
         let what = "mangle, of others: nfdhcpd takes DHCP, router and neighbour solicitations here";
-        let place = format!("{family} {point} {MANGLE}");
-        steps.push(Step { place, what: what.to_owned(), things: Vec::new() });
+        steps.push(others(&format!("{family} {point} {MANGLE}"), what));
     }
     for (priority, table, chain) in &chains {
         let of_it = |it: &&Element| it.family == family && has_set(table, &it.set, false);

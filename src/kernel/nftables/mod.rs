@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::libc::{EEXIST, ENOENT, ERESTART};
+use nix::libc::{EAFNOSUPPORT, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT, ERESTART};
 
 use crate::addr::IfName;
 use crate::kernel::Error;
@@ -231,6 +231,15 @@ impl Nftables {
     pub fn into_fd(self) -> OwnedFd {
         self.socket.into_fd()
     }
+}
+
+/// Whether it was refused because this kernel has no nf_tables: there is no such socket, or nobody behind it who understands. Then
+/// nothing of nf_tables stands.
+pub fn is_missing(error: &anyhow::Error) -> bool {
+    let no_socket = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    let refused = error.downcast_ref::<Error>().map(|it| it.errno);
+    no_socket.is_some_and(|it| [EPROTONOSUPPORT, EAFNOSUPPORT].contains(&it))
+        || refused.is_some_and(|it| [EINVAL, EOPNOTSUPP].contains(&it))
 }
 
 /// The elements that were seen in one of these states.
