@@ -1,5 +1,6 @@
 //! The log: a line per action, gathered during the run and appended in one write. It never fails a run.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::SystemTime;
@@ -36,7 +37,10 @@ impl Log {
 
     /// Adds a line, unless it is empty; line breaks in it become spaces, so that nobody can forge one.
     pub fn line(&mut self, text: impl std::fmt::Display) {
-        let text = text.to_string().replace(|c: char| c.is_control(), " ");
+        let mut text = text.to_string();
+        if text.contains(|c: char| c.is_control()) {
+            text = text.replace(|c: char| c.is_control(), " ");
+        }
         if !text.is_empty() {
             self.lines.push((SystemTime::now(), text));
         }
@@ -55,7 +59,7 @@ impl Log {
     pub fn try_append_to(&mut self, path: &Path) -> io::Result<()> {
         let mut text = String::new();
         for (time, line) in self.lines.drain(..) {
-            text += &format!("{} {}: {line}\n", humantime::format_rfc3339_millis(time), self.speaker);
+            let _infallible = writeln!(text, "{} {}: {line}", humantime::format_rfc3339_millis(time), self.speaker);
         }
         if text.is_empty() {
             return Ok(());

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use dlmalloc::GlobalDlmalloc;
+use snf_network::kernel::allocator::Allocator;
 
-/// musl's own maps and unmaps memory a page at a time: a third of all system calls of an ifup.
 #[global_allocator]
-static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
+static ALLOCATOR: Allocator = Allocator::new();
 
 fn main() -> ExitCode {
+    ALLOCATOR.map_ahead();
     snf_network::commands::run(std::env::args_os().collect())
 }

@@ -49,7 +49,8 @@ fn make(kernel: &mut Kernel, plan: &Plan, change: &Change<'_>) -> Result<()> {
         batch.add(object)?;
     }
     batch.flush()?;
-    kernel.forget_links();
+    // A device to be announced on is none that was changed.
+    kernel.forget_links_but(|name| plan.announcements.iter().any(|it| it.device == *name));
     Ok(())
 }
 

@@ -73,13 +73,13 @@ impl Announcer {
             bail!("the device is down");
         }
         let announced = Announced { announcement: announcement.clone(), device: (index, mac), sent: false };
-        let sent = self.send(&announced)?;
+        let sent = self.send(kernel, &announced)?;
         self.announced.push(Announced { sent, ..announced });
         Ok(sent)
     }
 
     /// Sends one round; false if the device has no address yet to send from.
-    fn send(&mut self, announced: &Announced) -> Result<bool> {
+    fn send(&mut self, kernel: &mut Kernel, announced: &Announced) -> Result<bool> {
         let (index, mac) = announced.device;
         match announced.announcement.round(mac)? {
             Round::Arp(frames) => {
@@ -91,7 +91,7 @@ impl Announcer {
                 }
             }
             Round::NeighbourAdvertisement(message) => {
-                let LinkLocal::Usable(address) = link_local(index)? else { return Ok(false) };
+                let LinkLocal::Usable(address) = link_local(&mut kernel.netlink, index)? else { return Ok(false) };
                 AdvertisementSocket::new(index, address)?.send(&message)?;
             }
         }
@@ -103,12 +103,10 @@ impl Announcer {
         self.wait_for_addresses();
         for _ in 1..ROUNDS {
             sleep(INTERVAL);
-            if !self.owner.still_owns() {
-                return;
-            }
+            let Some(mut kernel) = self.owner.still_owns() else { return };
             for announced in self.announced.clone() {
                 // Nobody is left to be told; the next round may fare better.
-                let _best_effort = self.send(&announced);
+                let _best_effort = self.send(&mut kernel, &announced);
             }
         }
     }
@@ -117,9 +115,12 @@ impl Announcer {
     fn wait_for_addresses(&mut self) {
         let until = Instant::now() + TENTATIVE;
         let mut waiting: Vec<_> = self.announced.iter().filter(|it| !it.sent).cloned().collect();
-        while !waiting.is_empty() && Instant::now() < until && self.owner.still_owns() {
+        while !waiting.is_empty()
+            && Instant::now() < until
+            && let Some(mut kernel) = self.owner.still_owns()
+        {
             sleep(LOOK);
-            waiting.retain(|announced| !self.send(announced).unwrap_or(true));
+            waiting.retain(|announced| !self.send(&mut kernel, announced).unwrap_or(true));
         }
     }
 }
@@ -135,10 +136,12 @@ fn confined(announcer: Option<&Announcer>) {
 }
 
 impl Owner {
-    fn still_owns(&self) -> bool {
-        let recorded = State::peek(&self.folder, &self.interface);
-        let there = || Some(Kernel::open().ok()?.link(&self.interface).ok()??.index == self.index);
-        recorded.is_ok_and(|it| it.last() == Some(&self.record)) && there() == Some(true)
+    /// The kernel to send by, if the TAP is still theirs.
+    fn still_owns(&self) -> Option<Kernel> {
+        State::peek(&self.folder, &self.interface).ok().filter(|it| it.last() == Some(&self.record))?;
+        let mut kernel = Kernel::open().ok()?;
+        let there = kernel.link(&self.interface).ok()??.index == self.index;
+        there.then_some(kernel)
     }
 }
 

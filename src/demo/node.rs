@@ -17,6 +17,7 @@ use crate::environment::RawNic;
 use crate::kernel::address::{LinkLocal, find, link_local as link_local_of};
 use crate::kernel::guest_port::GuestPort;
 use crate::kernel::namespace::Netns;
+use crate::kernel::netlink::Netlink;
 use crate::kernel::nftables::Nftables;
 use crate::kernel::ping::PingSocket;
 use crate::kernel::rtnetlink::DEVCONF;
@@ -233,7 +234,7 @@ fn difference(before: &BTreeMap<String, usize>, after: &BTreeMap<String, usize>)
 
 fn await_link_local(device: &IfName) -> Result<()> {
     let index = find(device)?.index;
-    let usable = becomes_true(|| Ok(matches!(link_local_of(index)?, LinkLocal::Usable(_))))?;
+    let usable = becomes_true(|| Ok(matches!(link_local_of(&mut Netlink::open()?, index)?, LinkLocal::Usable(_))))?;
     ensure!(usable, "{device} has no link-local address");
     Ok(())
 }

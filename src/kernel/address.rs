@@ -40,12 +40,12 @@ pub enum LinkLocal {
 ///
 /// # Errors
 /// If the kernel refuses the question, as it does when there is no such device.
-pub fn link_local(index: u32) -> Result<LinkLocal> {
+pub fn link_local(netlink: &mut Netlink, index: u32) -> Result<LinkLocal> {
     let mut message = AddressMessage::default();
     message.header = AddressHeader { family: AddressFamily::Inet6, index, ..Default::default() };
     let message = RouteNetlinkMessage::GetAddress(message);
     let mut found = LinkLocal::None;
-    Netlink::open()?.each_answer(Request { operation: "RTM_GETADDR", message, flags: NLM_F_DUMP }, |_, payload| {
+    netlink.each_answer(Request { operation: "RTM_GETADDR", message, flags: NLM_F_DUMP }, |_, payload| {
         match AddressMessage::parse(payload).ok().and_then(|it| state_of(index, it)) {
             Some(usable @ LinkLocal::Usable(_)) => found = usable,
             Some(other) if found == LinkLocal::None => found = other,
@@ -80,8 +80,9 @@ pub(super) fn state_of(index: u32, message: AddressMessage) -> Option<LinkLocal>
 /// # Errors
 /// If there is none, or it is still tentative at the deadline.
 pub fn usable_link_local(index: u32, deadline: Instant) -> Result<Ipv6Addr> {
+    let mut netlink = Netlink::open()?;
     loop {
-        match link_local(index)? {
+        match link_local(&mut netlink, index)? {
             LinkLocal::Usable(address) => return Ok(address),
             LinkLocal::Tentative(address) if Instant::now() >= deadline => {
                 bail!("its link-local address {address} is still tentative")

@@ -1,6 +1,7 @@
 //! The only folder that knows sockets and bytes.
 
 pub mod address;
+pub mod allocator;
 pub mod changes;
 pub mod confine;
 pub mod error;
@@ -97,6 +98,12 @@ impl Kernel {
     pub fn forget_links(&mut self) {
         self.links.clear();
         self.places.clear();
+    }
+
+    /// Forgets what is known of all links but these.
+    pub fn forget_links_but(&mut self, kept: impl Fn(&IfName) -> bool) {
+        self.links.retain(|it| kept(&it.name));
+        self.places = self.links.iter().enumerate().map(|(place, it)| (it.name.clone(), place)).collect();
     }
 
     /// The devices of the default route of a table, by name. `hint` is an uplink whose packets the table routes, if one was
