@@ -7,6 +7,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail, ensure};
 use ipnet::{IpNet, Ipv6Net};
 
+use crate::printable::quoted;
+
 /// An IP version. All that differs between the two stands in this one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -196,9 +198,9 @@ impl FromStr for IfName {
 /// If the text is neither.
 pub fn parse_net(text: &str) -> Result<IpNet> {
     if text.contains('/') {
-        text.parse().with_context(|| format!("{text:?} is no prefix"))
+        text.parse().with_context(|| format!("{} is no prefix", quoted(text)))
     } else {
-        Ok(IpNet::from(text.parse::<IpAddr>().with_context(|| format!("{text:?} is no address"))?))
+        Ok(IpNet::from(text.parse::<IpAddr>().with_context(|| format!("{} is no address", quoted(text)))?))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::announce::{Announcement, INTERVAL, Round};
 use crate::kernel::address::{find, usable_link_local};
 use crate::kernel::confine::{Reach, confine};
 use crate::kernel::packet::{AdvertisementSocket, PacketSocket};
+use crate::printable::quoted;
 
 /// How `arpsend` is called.
 const ARPSEND: &str = "arpsend -U [-c COUNT] -i ADDRESS DEVICE";
@@ -63,8 +64,8 @@ pub fn mac2eui64(args: &[OsString]) -> Result<()> {
 }
 
 pub(super) fn eui64(mac: &str, prefix: &str) -> Result<IpAddr> {
-    let mac: Mac = mac.parse().with_context(|| format!("MAC {mac:?}"))?;
-    match parse_net(prefix).with_context(|| format!("PREFIX {prefix:?}"))? {
+    let mac: Mac = mac.parse().with_context(|| format!("MAC {}", quoted(mac)))?;
+    match parse_net(prefix).with_context(|| format!("PREFIX {}", quoted(prefix)))? {
         IpNet::V6(net) => Ok(mac.eui64(net).context("PREFIX")?.into()),
         IpNet::V4(net) => bail!("PREFIX {net} is IPv4, expected an IPv6 /64"),
     }
@@ -91,7 +92,9 @@ impl<'a> Arguments<'a> {
         let mut args = args.iter();
         let mut only_operands = false;
         while let Some(arg) = args.next() {
-            let arg = arg.to_str().with_context(|| format!("argument {arg:?} is not UTF-8 (usage: {usage})"))?;
+            let arg = arg.to_str().with_context(|| {
+                format!("argument {} is not UTF-8 (usage: {usage})", quoted(&arg.to_string_lossy()))
+            })?;
             let letters = match arg.strip_prefix('-') {
                 Some("-") => {
                     only_operands = true;
@@ -118,7 +121,8 @@ impl<'a> Arguments<'a> {
                     'i' => parsed.address = Some(value),
                     _ => {
                         let count = value.parse().ok().filter(|count| *count > 0);
-                        parsed.count = count.with_context(|| format!("-c {value:?}: expected a number from 1"))?;
+                        parsed.count =
+                            count.with_context(|| format!("-c {}: expected a number from 1", quoted(value)))?;
                     }
                 }
                 break;
@@ -136,9 +140,10 @@ impl<'a> Arguments<'a> {
 
 /// Sends `count` rounds, [`INTERVAL`] apart.
 fn announce(address: &str, family: Family, device: &str, count: u32) -> Result<()> {
-    let ip: IpAddr = address.parse().with_context(|| format!("ADDRESS {address:?}: expected an {family} address"))?;
+    let ip: IpAddr =
+        address.parse().with_context(|| format!("ADDRESS {}: expected an {family} address", quoted(address)))?;
     ensure!(Family::of(ip) == family, "ADDRESS {ip} is {}, expected an {family} address", Family::of(ip));
-    let name: IfName = device.parse().with_context(|| format!("DEVICE {device:?}"))?;
+    let name: IfName = device.parse().with_context(|| format!("DEVICE {}", quoted(device)))?;
     let found = find(&name)?;
     ensure!(found.up, "device {name} is down: nothing can be sent through it");
     // The loopback device's is all zeros.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
 
-use super::{Call, errand, hook};
+use super::{Call, errand, hook, not_so};
 use crate::dns::{Dns, Name, ZoneSummary, host_name, records};
 use crate::environment::{RawInstance, RawNic, nics_from_process};
 use crate::log::Log;
@@ -163,7 +163,7 @@ pub(super) fn read(arguments: &[OsString]) -> Result<Option<(String, Asked)>> {
     let mut words = lexopt::Parser::from_args(arguments);
     let mut verb = None;
     let mut asked = Asked::default();
-    while let Some(word) = words.next().context("dns")? {
+    while let Some(word) = words.next().map_err(|error| not_so("dns", error))? {
         let word = match word {
             Long(name) => format!("--{name}"),
             Short(name) => format!("-{name}"),

@@ -7,11 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::Result;
 
 use super::announce::{self, Arguments};
-use super::{dns, node};
+use super::{Selection, dns, node, vif};
+use crate::addr::Family;
 use crate::environment::IfupdownUplink;
 use crate::fuzzed::check_error;
 use crate::nic::dns_addresses;
+use crate::plan::Plan;
 use crate::settings::Settings;
+use crate::state::Variables;
 
 /// Words before NULs, as in /proc/PID/cmdline; the first one is the command.
 pub(crate) fn command_line(bytes: &[u8]) {
@@ -23,6 +26,12 @@ pub(crate) fn command_line(bytes: &[u8]) {
         Some("dns") => dns::read(arguments).and_then(|it| it.map_or(Ok(()), |it| by_hand(&it.1))),
         Some("mac2eui64") => eui64(arguments),
         Some("arpsend") => Arguments::parse(arguments, "Uic", "arpsend").map(|it| assert!(it.count > 0)),
+        Some("ndsend") => {
+            Arguments::parse(arguments, "c", "ndsend").and_then(|it| it.operands::<2>("ndsend").map(|_| ()))
+        }
+        Some("status") => Selection::new("status", arguments, true, &["json", "watch", "verbose"]).map(|_| ()),
+        Some("gc") => Selection::new("gc", arguments, false, &["dry-run"]).map(|_| ()),
+        Some("vif-custom") => vif::fuzzed(arguments),
         _ => Ok(()),
     };
     if let Err(error) = read {
@@ -49,4 +58,9 @@ fn eui64(arguments: &[OsString]) -> Result<()> {
 /// ifupdown's variables, up to the Plan of the uplink.
 pub(crate) fn ifupdown(raw: &IfupdownUplink) -> Result<()> {
     node::fuzzed::ifupdown(raw)
+}
+
+/// The Plan of an uplink that is recorded so.
+pub(crate) fn recorded_uplink(variables: &Variables, family: Family) -> Result<Plan> {
+    node::recorded_plan(variables, family).map(|(_, plan)| plan)
 }

@@ -26,7 +26,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use lexopt::prelude::*;
 
 pub use self::table::{COMMANDS, Command};
@@ -70,7 +70,9 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             Some(word) if ["--version", "-V"].iter().any(|it| word == *it) => {
                 print(concat!("snf-network ", env!("CARGO_PKG_VERSION"), "\n"))
             }
-            Some(word) => complain(&format!("{word:?} is no command, see snf-network --help")),
+            Some(word) => {
+                complain(&format!("{} is no command, see snf-network --help", quoted(&word.to_string_lossy())))
+            }
             None => complain("expected a command, see snf-network --help"),
         };
     };
@@ -191,7 +193,7 @@ impl Selection {
     fn new(command: &str, arguments: &[OsString], takes_taps: bool, options: &[&str]) -> Result<Self> {
         let mut selection = Self { taps: Vec::new(), given: Vec::new() };
         let mut words = lexopt::Parser::from_args(arguments);
-        while let Some(word) = words.next().context(command.to_owned())? {
+        while let Some(word) = words.next().map_err(|error| not_so(command, error))? {
             match word {
                 Long(name) if options.contains(&name) => selection.given.push(name.to_owned()),
                 Short('v') if options.contains(&"verbose") => selection.given.push("verbose".to_owned()),
@@ -199,7 +201,9 @@ impl Selection {
                     let tap = tap.to_string_lossy();
                     selection.taps.push(tap.parse().with_context(|| format!("{command}: {}", quoted(&tap)))?);
                 }
-                other => bail!("{command}: {}, see snf-network --help", other.unexpected()),
+                Long(name) => return Err(unknown(command, &format!("--{name}"))),
+                Short(letter) => return Err(unknown(command, &format!("-{letter}"))),
+                Value(word) => return Err(unknown(command, &word.to_string_lossy())),
             }
         }
         Ok(selection)
@@ -210,9 +214,23 @@ impl Selection {
     }
 }
 
+fn unknown(command: &str, word: &str) -> Error {
+    anyhow!("{command}: {}: expected what it takes, see snf-network --help", quoted(word))
+}
+
+/// What is wrong with a word: lexopt shows a value as long as it is.
+fn not_so(command: &str, error: lexopt::Error) -> Error {
+    match error {
+        lexopt::Error::UnexpectedValue { option, value } => {
+            anyhow!("{command}: {option}: {}: expected no value", quoted(&value.to_string_lossy()))
+        }
+        other => Error::new(other).context(command.to_owned()),
+    }
+}
+
 fn demo(call: &Call) -> Result<()> {
     if let Some(argument) = call.arguments.first() {
-        bail!("demo: {argument:?}: expected no arguments");
+        bail!("demo: {}: expected no arguments", quoted(&argument.to_string_lossy()));
     }
     crate::demo::run()
 }
@@ -238,6 +256,22 @@ mod tests {
         for command in COMMANDS {
             let promised = command.summary.ends_with(&format!("({} --help)", command.names[0]));
             assert_eq!(command.help().is_some(), promised, "{}", command.names[0]);
+        }
+    }
+
+    #[test]
+    fn wrong_words_are_named_on_one_short_line() {
+        let long = format!("--json={}", "\n".repeat(70));
+        for (word, expected) in [
+            ("--ver\u{1b}bose", r#"gc: "--ver\u{1b}bose": expected what it takes, see snf-network --help"#.to_owned()),
+            ("-\u{1}", r#"gc: "-\u{1}": expected what it takes, see snf-network --help"#.to_owned()),
+            ("tap\n0", r#"gc: "tap\n0": expected what it takes, see snf-network --help"#.to_owned()),
+            (&long, format!(r#"gc: --json: "{}"... (70 bytes): expected no value"#, r"\n".repeat(64))),
+        ] {
+            // What follows an option that is known is its value.
+            let words = [word, "x"].map(OsString::from);
+            let error = Selection::new("gc", &words, false, &["json"]).err().expect(word);
+            assert_eq!(format!("{error:#}"), expected);
         }
     }
 }

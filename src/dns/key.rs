@@ -9,6 +9,7 @@ use domain::tsig::{self, Algorithm, KeyName};
 use domain::utils::base64;
 
 use crate::files;
+use crate::printable::quoted;
 
 /// Longest key file in bytes.
 const MAX_FILE: u64 = 64 * 1024;
@@ -123,7 +124,8 @@ impl Key {
 
     /// `bits` is how much of a signature is sent and expected (RFC 8945, 5.2.2.1); 0 means all.
     fn new(name: &str, algorithm: Algorithm, bits: u16, secret: &[u8]) -> Result<Self> {
-        let name: KeyName = name.parse().ok().with_context(|| format!("key name {name:?}: expected a domain name"))?;
+        let name: KeyName =
+            name.parse().ok().with_context(|| format!("key name {}: expected a domain name", quoted(name)))?;
         ensure!(bits.is_multiple_of(8), "signatures of {bits} bits: expected whole bytes");
         let length = (bits != 0).then_some(usize::from(bits / 8));
         let key = tsig::Key::new(algorithm, secret, name, length, length);
@@ -162,7 +164,7 @@ fn parse_algorithm(text: &str) -> Result<(Algorithm, u16)> {
 }
 
 fn unsupported(algorithm: &str) -> anyhow::Error {
-    anyhow::Error::msg(format!("algorithm {algorithm:?}: {ALGORITHMS}"))
+    anyhow::Error::msg(format!("algorithm {}: {ALGORITHMS}", quoted(algorithm)))
 }
 
 /// The secret; no error shows it.

@@ -13,6 +13,7 @@ use super::exchange::{Deadline, connect, receive, send};
 use super::message::{Answer, Content, alias, answer_section, check_answers, query, random_id};
 use super::records::Name;
 use crate::files;
+use crate::printable::quoted;
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -93,7 +94,7 @@ impl Resolver {
 
     /// The absolute names to look for, in order.
     pub(super) fn candidates(&self, host: &str) -> Result<Vec<Name>> {
-        let absolute = Name::vec_from_str(host).map_err(|error| anyhow!("host {host:?}: {error}"))?;
+        let absolute = Name::vec_from_str(host).map_err(|error| anyhow!("host {}: {error}", quoted(host)))?;
         if host.ends_with('.') {
             return Ok(vec![absolute]);
         }

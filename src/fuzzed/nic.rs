@@ -13,6 +13,7 @@ use crate::nic::{Endpoint, Identity, Mode, Nic};
 use crate::plan::{Object, Plan, Verb};
 use crate::printable::is_printable;
 use crate::record::Record;
+use crate::routing_tables::{self, MAIN};
 use crate::settings::{Settings, Setup};
 use crate::setup::{self, Before, BridgeVlans, Facts};
 use crate::state;
@@ -70,7 +71,7 @@ pub(super) const SETTINGS: &[&str] = &[
 
 /// A NIC whose values come from [`VARIABLES`], but for a few that are the fuzzer's own bytes.
 pub(super) fn nic(bytes: &[u8]) {
-    let mut choices = Choices(bytes);
+    let mut choices = Choices::new(bytes);
     let values: Vec<_> = VARIABLES
         .iter()
         .filter_map(|(name, good)| {
@@ -97,7 +98,7 @@ pub(super) fn environment(bytes: &[u8]) {
         raw.complete_interface(value("ARGUMENT").as_deref())?;
         Ok(raw)
     });
-    planned(raw, &Settings::default(), &facts(&mut Choices(&[])));
+    planned(raw, &Settings::default(), &facts(&mut Choices::new(&[])));
 }
 
 /// Ganeti's NIC file for Xen, to which the hotplug script adds the instance and the interface.
@@ -107,7 +108,7 @@ pub(super) fn xen_file(bytes: &[u8]) {
         assert_eq!((&raw.instance, &raw.interface), (&None, &None));
         RawNic { instance: Some("vm1".to_owned()), interface: Some("vif1.0".to_owned()), ..raw }
     });
-    planned(raw, &Settings::default(), &facts(&mut Choices(&[])));
+    planned(raw, &Settings::default(), &facts(&mut Choices::new(&[])));
 }
 
 /// A state file, whoever wrote it.
@@ -121,6 +122,12 @@ pub(super) fn state(bytes: &[u8]) {
     let again = state::parse(&written).expect("what we wrote");
     assert_eq!(state::text(&again), written);
     for variables in &records {
+        for family in Family::BOTH {
+            match crate::commands::fuzzed::recorded_uplink(variables, family) {
+                Err(error) => check_error(&error),
+                Ok(plan) => check_plan(&plan),
+            }
+        }
         match Record::from_variables(variables).and_then(|record| Ok((record.plan()?, record))) {
             Err(error) => check_error(&error),
             Ok((plan, record)) => {
@@ -156,8 +163,11 @@ pub(super) fn planned(raw: Result<RawNic>, settings: &Settings, facts: &Facts) {
         Err(error) => return check_error(&error),
         Ok(raw) => raw,
     };
-    // No file of this machine is asked for a table.
-    let table = |name: &str| if name == "main" { Ok(254) } else { Ok(name.parse()?) };
+    // No file of this machine is asked for a table: a number as it is printed is looked for in none.
+    let table = |name: &str| {
+        let number = if name == "main" { MAIN } else { name.parse()? };
+        routing_tables::resolve(&number.to_string())
+    };
     let nic = match Nic::new(&raw, settings, table) {
         Err(error) => return check_error(&error),
         Ok(nic) => nic,

@@ -166,7 +166,7 @@ fn plan(family: Family, variables: &[(&str, &str)], settings: &Settings, choices
     let value = |name: &str| all.iter().find(|it| it.0 == name).map(|it| OsString::from(it.1));
     let raw = RawNic::from_variables(Unset::Empty, value).expect("UTF-8");
     let nic = Nic::new(&raw, settings, |table| Ok(table.parse()?)).expect("a NIC");
-    let mut facts = facts(&mut Choices(choices));
+    let mut facts = facts(&mut Choices::new(choices));
     facts.uplinks = [(); 2].map(|()| vec!["eth1".parse().expect("a name")]);
     setup::plan(&nic, settings, &facts).expect("a Plan")
 }
@@ -213,7 +213,7 @@ proptest! {
             raw.complete_interface(Some(argument.as_ref()))?;
             Ok(raw)
         });
-        planned(raw, &settings, &facts(&mut Choices(&choices)));
+        planned(raw, &settings, &facts(&mut Choices::new(&choices)));
     }
 
     #[test]

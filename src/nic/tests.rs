@@ -178,6 +178,17 @@ fn hostile_tags_select_nothing_and_are_not_kept() {
 }
 
 #[test]
+fn control_characters_separate_tags_as_in_the_record_that_keeps_them_as_spaces() {
+    let tags = "nfdhcpd\u{1}ip-less-routed\u{b}\u{85}dns";
+    let of = |tags: &str| {
+        let nic = accepted(ROUTED, &[("NETWORK_TAGS", tags), ("TAGS", tags)]);
+        (nic.setups, nic.tags)
+    };
+    assert_eq!(of(tags), of(&crate::state::one_line(tags)));
+    assert_eq!(of(tags).1, "dns ip-less-routed nfdhcpd");
+}
+
+#[test]
 fn tags_are_those_that_the_settings_name() {
     let (settings, _) = Settings::parse(b"DNS_TAG=nfdhcpd BRIDGED_TAG=x", "FILE").expect("settings");
     let found = tags::setups("nfdhcpd  x\tbridged", &settings);

@@ -34,7 +34,7 @@ impl Asked {
     pub(super) fn option(&mut self, option: &str, words: &mut lexopt::Parser) -> Result<()> {
         let mut value = || -> Result<String> {
             let value = words.value().with_context(|| format!("node: {option}"))?;
-            value.into_string().map_err(|it| anyhow!("node: {option}: {it:?} is not UTF-8"))
+            value.into_string().map_err(|it| anyhow!("node: {option}: {} is not UTF-8", quoted(&it.to_string_lossy())))
         };
         match option {
             "--dev" => self.device = Some(parsed(option, &value()?)?),

@@ -8,7 +8,7 @@ use lexopt::prelude::*;
 
 use super::{print, print_plan};
 use crate::addr::IfName;
-use crate::commands::conclude;
+use crate::commands::{conclude, not_so};
 use crate::kernel::Kernel;
 use crate::kernel::rtnetlink::{self, LinkState};
 use crate::log::Log;
@@ -66,7 +66,7 @@ impl Asked {
     /// By options; none if only help was asked for.
     pub(super) fn by_options(words: &mut lexopt::Parser) -> Result<Option<(Verb, Self)>> {
         let (mut verb, mut parent, mut first, mut last, mut offset, mut dry_run) = (None, None, None, None, 0, false);
-        while let Some(word) = words.next().context("node bridges")? {
+        while let Some(word) = words.next().map_err(|error| not_so("node bridges", error))? {
             let option = match word {
                 Value(word) if verb.is_none() => {
                     verb = Some(self::verb(&word.to_string_lossy())?);

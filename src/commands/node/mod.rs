@@ -18,6 +18,7 @@ use lexopt::prelude::*;
 use self::asked::Asked;
 pub(super) use self::uplink::recorded_plan;
 pub(crate) use self::uplink::{down, plan, up};
+use crate::commands::not_so;
 use crate::log::Log;
 use crate::plan::{Plan, Verb};
 use crate::settings::Settings;
@@ -69,7 +70,7 @@ fn read(arguments: &[OsString]) -> Result<Wanted> {
     let mut verb = None;
     let mut asked = Asked::default();
     let mut by_options = false;
-    while let Some(word) = words.next().context("node")? {
+    while let Some(word) = words.next().map_err(|error| not_so("node", error))? {
         let word = match word {
             Long(name) => format!("--{name}"),
             Short(name) => format!("-{name}"),

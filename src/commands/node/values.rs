@@ -9,7 +9,7 @@ use crate::routing_tables;
 
 /// A value by its own type; `what` names it.
 pub(super) fn parsed<T: std::str::FromStr<Err: Into<anyhow::Error>>>(what: &str, text: &str) -> Result<T> {
-    text.parse().map_err(|error: T::Err| error.into().context(format!("node: {what}: {text:?}")))
+    text.parse().map_err(|error: T::Err| error.into().context(format!("node: {what}: {}", quoted(text))))
 }
 
 /// A routing table by name or number.
@@ -22,7 +22,7 @@ pub(super) fn family(what: &str, text: &str) -> Result<Family> {
     match text {
         "inet" => Ok(Family::V4),
         "inet6" => Ok(Family::V6),
-        _ => bail!("node: {what}: {text:?}: expected inet or inet6"),
+        _ => bail!("node: {what}: {}: expected inet or inet6", quoted(text)),
     }
 }
 

@@ -1,18 +1,20 @@
 //! What nf_tables answers, by whatever kernel; and our elements, sent and read back.
 
+use super::base::{check_set, seen_chain};
 use super::message::{Answer, answers};
 use super::query::{decode, drops, presence, stored_elements};
 use super::{Presence, encode};
 use crate::addr::{IfName, Mac};
-use crate::fuzzed::Choices;
+use crate::fuzzed::{Choices, check_error};
 use crate::ruleset::{Comment, Datatype, Element, Set, TableFamily, Value};
+use crate::setup::base;
 
 /// A datagram: as it is, or, where its first byte is not 0, an element made of the rest.
 pub(crate) fn datagram(bytes: &[u8]) {
     match bytes.split_first() {
         None => {}
         Some((0, datagram)) => read(datagram),
-        Some((_, rest)) => sent_and_read(&mut Choices(rest)),
+        Some((_, rest)) => sent_and_read(&mut Choices::new(rest)),
     }
 }
 
@@ -36,6 +38,15 @@ fn read(datagram: &[u8]) {
                 assert!(!format!("{:#}", refusal.explain()).is_empty());
             }
             Answer::Object(object) => {
+                let table = base::arp();
+                for chain in &table.chains {
+                    seen_chain(&table, chain, &object.attributes);
+                }
+                for set in table.sets.iter().chain(&sets()) {
+                    if let Err(error) = check_set(TableFamily::Arp, set, &object.attributes) {
+                        check_error(&error);
+                    }
+                }
                 for stored in stored_elements(&object.attributes) {
                     for set in sets() {
                         let Some(element) = decode(TableFamily::Inet, &set, stored.clone()) else { continue };
@@ -73,7 +84,7 @@ fn sent_and_read(choices: &mut Choices<'_>) {
         set: set.name.clone(),
         key: set.key.iter().map(|part| value(*part, choices)).collect(),
         data: set.data.map(|data| value(data, choices)),
-        comment: (choices.below(2) == 1).then(|| Comment::new(&String::from_utf8_lossy(choices.0))),
+        comment: (choices.below(2) == 1).then(|| Comment::new(&String::from_utf8_lossy(choices.rest()))),
     };
     let line = element.to_string();
     assert!(!line.contains(char::is_control), "{line:?}");

@@ -1,13 +1,15 @@
 //! What rtnetlink answers, by whatever kernel.
 
+use std::collections::HashMap;
+
 use netlink_packet_core::Parseable;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
 
-use super::{LinkState, attributes, bridge, default_route};
-use crate::addr::Family;
+use super::{LinkState, attributes, bridge, default_route, proxy_delay};
+use crate::addr::{Family, IfName};
 use crate::fuzzed::Choices;
 use crate::kernel::{address, inventory, netlink};
 
@@ -43,7 +45,7 @@ pub(crate) fn datagram(bytes: &[u8]) {
         None => {}
         Some((0, datagram)) => read(datagram),
         Some((kind, rest)) => {
-            let mut choices = Choices(rest);
+            let mut choices = Choices::new(rest);
             let kinds = [16, 20, 24, 28, 32, 112, 2, 3];
             let kind = kinds[usize::from(*kind) % kinds.len()];
             // Of all headers the longest is struct ifinfomsg, of 16 bytes.
@@ -70,6 +72,8 @@ fn read(datagram: &[u8]) {
 
 /// A payload as each of our readers takes it.
 fn payload(bytes: &[u8]) {
+    let name: IfName = "eth1".parse().expect("a name");
+    let names = HashMap::from([1, 2, 7].map(|index| (index, name.clone())));
     if let Some(state) = LinkState::decode(bytes) {
         assert!(state.name.as_str().len() < 16);
         assert!(state.devconf.iter().flatten().all(|it| i32::try_from(*it).is_ok()));
@@ -81,7 +85,10 @@ fn payload(bytes: &[u8]) {
         }
         default_route::is_zero(&route);
         for family in Family::BOTH {
-            if let Some(found) = inventory::decode::route(family, &route, &Default::default()) {
+            if let Some(found) = inventory::decode::route(family, &route, &names) {
+                assert!(found.hop.device().is_none_or(|it| *it == name), "{found:?}");
+            }
+            if let Some(found) = inventory::decode::route(family, &route, &HashMap::new()) {
                 assert!(found.hop.device().is_none(), "{found:?}");
             }
         }
@@ -90,7 +97,8 @@ fn payload(bytes: &[u8]) {
         assert!(inventory::decode::rule(Family::V6, &rule).is_none_or(|it| !it.shared));
     }
     if let Ok(neighbour) = NeighbourMessage::parse(bytes) {
-        assert!(inventory::decode::proxy(&neighbour, &Default::default()).is_none());
+        assert!(inventory::decode::proxy(&neighbour, &names).is_none_or(|it| it.device == name));
+        assert!(inventory::decode::proxy(&neighbour, &HashMap::new()).is_none());
     }
     if let Ok(message) = AddressMessage::parse(bytes) {
         let index = message.header.index;
@@ -100,6 +108,7 @@ fn payload(bytes: &[u8]) {
         assert!(port.name.as_str().len() < 16);
     }
     bridge::vlan_device_of(bytes);
+    proxy_delay::delay_of(bytes);
     for (_, entry) in bytes.get(8..).into_iter().flat_map(attributes::attributes) {
         let vlans: Vec<_> = bridge::entry_of(entry).into_iter().flatten().collect();
         assert!(vlans.iter().map(|it| it.vid).is_sorted());

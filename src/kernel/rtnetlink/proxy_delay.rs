@@ -37,7 +37,7 @@ pub fn proxy_delays(netlink: &mut Netlink, family: Family) -> Result<HashMap<u32
     Ok(delays)
 }
 
-fn delay_of(payload: &[u8]) -> Option<(u32, u32)> {
+pub(super) fn delay_of(payload: &[u8]) -> Option<(u32, u32)> {
     let parameters = attributes(payload.get(NDTMSG..)?).find(|it| it.0 == NDTA_PARMS)?.1;
     let find = |kind| attributes(parameters).find(|it| it.0 == kind).map(|it| it.1);
     let delay = u64::from_ne_bytes(*find(NDTPA_PROXY_DELAY)?.first_chunk()?);
