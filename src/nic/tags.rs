@@ -57,7 +57,7 @@ impl InstanceTags {
         let mut disabled = [false; 2];
         let (mut of_nic, mut of_all, mut plain) = (None, None, Vec::new());
         let names = [&raw.interface_index, &raw.interface_name, &raw.interface_uuid];
-        for tag in words(raw.tags.as_deref().unwrap_or_default()) {
+        for tag in raw.tags.as_deref().unwrap_or_default().split_ascii_whitespace() {
             let (found, profile) = match tag.strip_prefix(ABOUT_NIC).and_then(|rest| rest.rsplit_once(':')) {
                 Some((nic, profile)) if names.iter().any(|name| name.as_deref() == Some(nic)) => (&mut of_nic, profile),
                 Some(_) => (&mut of_nic, ""),
@@ -78,15 +78,10 @@ impl InstanceTags {
     }
 }
 
-/// Tags with spaces or control characters between them: a record keeps these as spaces, and has to mean the same.
-fn words(tags: &str) -> impl Iterator<Item = &str> {
-    tags.split(|c: char| c == ' ' || c.is_control()).filter(|tag| !tag.is_empty())
-}
-
 /// The setups that the network's tags (NETWORK_TAGS) select.
 pub(super) fn setups(tags: &str, settings: &Settings) -> Setups {
     let mut setups = Setups::default();
-    for tag in words(tags) {
+    for tag in tags.split_ascii_whitespace() {
         for setup in Setup::ALL {
             if tag == settings.tag(setup) {
                 setups.insert(setup);
