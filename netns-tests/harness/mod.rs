@@ -15,6 +15,7 @@ pub mod nic;
 pub mod ovs;
 pub mod package;
 pub mod packet;
+pub mod ping;
 pub mod port;
 pub mod ptrace;
 pub mod setting;
