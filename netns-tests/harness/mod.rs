@@ -45,6 +45,16 @@ pub fn patience() -> Duration {
     Duration::from_secs(20) * SLOWER.load(Ordering::Relaxed)
 }
 
+/// How often something that takes long is done that is usually done so many times: seldomer where all is slower.
+pub fn rounds(usual: usize) -> usize {
+    usual.div_ceil(every_nth())
+}
+
+/// Which of a long row of cases are tried: every one, or every nth where all is slower.
+pub fn every_nth() -> usize {
+    SLOWER.load(Ordering::Relaxed) as usize
+}
+
 /// Why a test cannot run on this machine.
 #[derive(Debug)]
 pub struct Skip(pub String);

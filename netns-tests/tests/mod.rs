@@ -87,7 +87,7 @@ const THEMES: &[Theme] = &[
     anywhere(failure::TESTS),
     anywhere(crash::TESTS),
     anywhere(faults::TESTS),
-    anywhere(storms::TESTS),
+    only_here(storms::TESTS, "processors that are not emulated"),
     anywhere(hostile::TESTS),
     anywhere(confinement::TESTS),
     anywhere(process::TESTS),
