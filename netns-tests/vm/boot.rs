@@ -46,7 +46,9 @@ const TOOLS: &[&str] = &[
     "env",
     "find",
     "mount",
+    "setpriv",
     "sleep",
+    "timeout",
     "true",
     "unshare",
 ];
