@@ -11,7 +11,7 @@ use super::ground::{Bridged, Ground, bridged_nic, tap};
 use super::watch::holds;
 use crate::harness::frame::{self, Mac};
 use crate::harness::port::Port;
-use crate::harness::until;
+use crate::harness::{rounds, until};
 
 /// How often a NIC is set up and down.
 const CYCLES: usize = 100;
@@ -50,7 +50,7 @@ fn pour(setup: Bridged, cycles: usize) -> Result<Leaks> {
     }
     let (from_it, to_it) = (forbidden(&ground.context), isolated(&ground.context));
     let mut leaks = Leaks { from: 0, to: 0 };
-    for cycle in 0..cycles {
+    for cycle in 0..rounds(cycles) {
         // The name is used again at once, by another card.
         if cycle % 10 == 9 {
             let netns = &ground.node.netns;

@@ -1,7 +1,8 @@
 //! The same frames, sent by a real guest in QEMU.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -10,6 +11,8 @@ use super::frames;
 use super::ground::{Bridged, Families, Ground};
 use super::{TABLES, TRIES};
 use crate::harness::frame::{self, ARP, Mac};
+use crate::harness::guest::Identity;
+use crate::harness::port::{Capture, Port};
 use crate::harness::topology::OUTSIDE;
 use crate::vm::tenancy::{Image, Tenant};
 
@@ -33,8 +36,12 @@ fn from_a_port(setup: Bridged) -> Result<()> {
 }
 
 fn judge(ground: &Ground, verdict: impl Fn(&Row) -> Verdict) -> Result<()> {
-    let image = Image::of(ATTACKER.mac, "link set eth0 up addrgenmode none\n")?;
+    let router = ground.context.router.unwrap_or(ROUTER.mac).link_local();
+    let image = Image::of(ATTACKER.mac, &addresses(ATTACKER, ROUTER.ip, router))?;
     let mut guest = image.boot(&ground.node.netns, &ground.attacker)?;
+    pings(ground, &mut guest)?;
+    // From here on it says nothing but what it is told to.
+    guest.run("ip addr flush dev eth0")?;
     let (_, tables) = TABLES[0];
     let (mut wrong, mut mark) = (String::new(), 0);
     for row in tables.iter().copied().flatten() {
@@ -55,6 +62,34 @@ fn judge(ground: &Ground, verdict: impl Fn(&Row) -> Verdict) -> Result<()> {
     Ok(())
 }
 
+/// The lines of `ip -batch` that give a guest's card its addresses and routers.
+pub fn addresses(id: Identity, router: Ipv4Addr, router6: Ipv6Addr) -> String {
+    format!(
+        "link set eth0 up addrgenmode none\n\
+         addr add {}/24 dev eth0\n\
+         addr add {}/64 dev eth0 nodad\n\
+         route add default via {router}\n\
+         route add default via {router6} dev eth0\n",
+        id.ip, id.ip6,
+    )
+}
+
+/// That the guest reaches its gateway and its neighbour.
+fn pings(ground: &Ground, guest: &mut Tenant) -> Result<()> {
+    let answering = |port: &Port, id: Identity| -> Result<Capture> {
+        Capture::of(Arc::new(port.again()?), id.name, move |packet| id.answer(packet))
+    };
+    let _stacks = [answering(&ground.uplink, ROUTER)?, answering(&ground.victim, VICTIM)?];
+    let _nfdhcpd = match ground.bridge {
+        Some(_) => None,
+        None => Some(ground.node.answers_solicitations("tap0", ATTACKER)?),
+    };
+    for address in [ROUTER, VICTIM].iter().flat_map(Identity::addresses) {
+        guest.ping(address)?;
+    }
+    Ok(())
+}
+
 /// Lets the guest send the frames and then one that must pass: what has not arrived when that does will not. Says where they
 /// arrived, and which its kernel did not send.
 fn attack(ground: &Ground, guest: &mut Tenant, frames: &[Vec<u8>], mark: u32) -> Result<(String, String)> {
@@ -68,7 +103,7 @@ fn attack(ground: &Ground, guest: &mut Tenant, frames: &[Vec<u8>], mark: u32) ->
     };
     if ground.bridge.is_some() {
         // So that the bridge knows again where everybody is.
-        let announcement = |id: crate::harness::guest::Identity| {
+        let announcement = |id: Identity| {
             frame::ethernet(Mac::BROADCAST, id.mac, ARP, &frame::arp(1, (id.mac, id.ip), (Mac::ZERO, id.ip)))
         };
         guest.send(&announcement(me))?;

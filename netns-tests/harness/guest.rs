@@ -53,7 +53,7 @@ impl Identity {
     }
 
     /// What its stack answers to a frame: ARP and neighbour solicitations for its addresses, and echo requests.
-    fn answer(&self, packet: &Packet) -> Option<Vec<u8>> {
+    pub fn answer(&self, packet: &Packet) -> Option<Vec<u8>> {
         let to_us = packet.destination == self.mac;
         match &packet.content {
             Content::Arp(1, asker, (_, target)) if *target == self.ip => {

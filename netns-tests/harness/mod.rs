@@ -15,6 +15,7 @@ pub mod nic;
 pub mod ovs;
 pub mod package;
 pub mod packet;
+pub mod ping;
 pub mod port;
 pub mod ptrace;
 pub mod setting;
@@ -42,6 +43,16 @@ pub fn slower_by(factor: u32) {
 /// waits for it.
 pub fn patience() -> Duration {
     Duration::from_secs(20) * SLOWER.load(Ordering::Relaxed)
+}
+
+/// How often something that takes long is done that is usually done so many times: seldomer where all is slower.
+pub fn rounds(usual: usize) -> usize {
+    usual.div_ceil(every_nth())
+}
+
+/// Which of a long row of cases are tried: every one, or every nth where all is slower.
+pub fn every_nth() -> usize {
+    SLOWER.load(Ordering::Relaxed) as usize
 }
 
 /// Why a test cannot run on this machine.

@@ -51,6 +51,11 @@ impl Port {
         Ok(Self { file: File::from(socket.with_context(|| format!("packet socket on {interface}"))?) })
     }
 
+    /// The same port once more: each frame comes out of only one of them.
+    pub fn again(&self) -> Result<Self> {
+        Ok(Self { file: File::from(self.descriptor()?) })
+    }
+
     /// The descriptor once more, for a process that is to have it.
     pub fn descriptor(&self) -> Result<OwnedFd> {
         self.file.as_fd().try_clone_to_owned().context("another descriptor of a port")

@@ -5,15 +5,17 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
 
-use super::frame::Mac;
+use super::frame::{self, Mac};
 use super::guest::{Guest, Identity};
 use super::netns::Netns;
 use super::nic::Nic;
-use super::port::Capture;
+use super::packet::{Content, Payload};
+use super::port::{Capture, Port};
 use super::{setting, until};
 
 /// The router on the guests' network: GW_IP.
@@ -209,6 +211,17 @@ impl Node {
     /// A NIC in the ip-less-routed network, as Ganeti would hand it to the program.
     pub fn nic(&self, tap: &str, id: Identity) -> Nic<'_> {
         Nic::routed(self, tap, id)
+    }
+
+    /// In nfdhcpd's place: answers the solicitations of a routed guest, for all addresses but its own, for as long as this lives.
+    pub fn answers_solicitations(&self, tap: &str, id: Identity) -> Result<Capture> {
+        let port = Arc::new(Port::packet(&self.netns, tap, false)?);
+        Capture::of(port, tap, move |packet| match packet.content {
+            Content::Ipv6(from, _, _, Payload::NeighbourSolicitation(target, _)) if target != id.ip6 => {
+                Some(frame::neighbour_advertisement((TAP_MAC, target), (packet.source, from), 0xe0))
+            }
+            _ => None,
+        })
     }
 
     /// A guest's card whose NIC has been set up.

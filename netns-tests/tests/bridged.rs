@@ -11,7 +11,7 @@ use crate::harness::links::{LinkEvent, Links, no_gap};
 use crate::harness::nic::Nic;
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::Node;
-use crate::harness::until;
+use crate::harness::{rounds, until};
 
 pub const TESTS: &[Test] = &[
     ("bridged::comes_and_goes_without_a_gap", comes_and_goes_without_a_gap),
@@ -64,10 +64,10 @@ fn comes_and_goes_without_a_gap() -> Result<()> {
     let links = Links::of(netns)?;
     let question = who_has(OF_THE_NODE);
     let [here, there] = &site.beside;
-    let mut passed = 0;
+    let (mut passed, rounds) = (0, rounds(100));
     {
         let _pouring = guest.pour(&[None], &[&question]);
-        for _ in 0..100 {
+        for _ in 0..rounds {
             // What was on its way when the link went down has been read by the time of the mark.
             there.clear();
             here.clear();
@@ -83,7 +83,7 @@ fn comes_and_goes_without_a_gap() -> Result<()> {
             no_gap(&links.heard()?, "tap0")?;
         }
     }
-    ensure!(passed > 50, "only {passed} probes passed");
+    ensure!(passed > rounds / 2, "only {passed} probes passed");
     // The node itself has never heard the guest: outside a bridge the TAP would have led into it.
     guest.capture().never("ARP, Reply")?;
     netns.ip("link set tap0 up")?;

@@ -9,6 +9,7 @@ use crate::Test;
 use crate::harness::guest::{Identity, WEB1, WEB2};
 use crate::harness::monitor::Monitor;
 use crate::harness::nic::Outcome;
+use crate::harness::rounds;
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{Node, OUTSIDE, OUTSIDE6, Site};
 
@@ -194,7 +195,7 @@ fn ifups_meanwhile_are_not_disturbed() -> Result<()> {
             Ok(runs)
         });
         let guests = || -> Result<()> {
-            for _ in 0..25 {
+            for _ in 0..rounds(25) {
                 let guest = node.guest("tap0", WEB1)?;
                 guest.ping(OUTSIDE)?;
                 guest.ping(OUTSIDE6)?;

@@ -92,7 +92,7 @@ const THEMES: &[Theme] = &[
     anywhere(crash::TESTS),
     anywhere(faults::TESTS),
     anywhere(interrupted::TESTS),
-    anywhere(storms::TESTS),
+    only_here(storms::TESTS, "processors that are not emulated"),
     anywhere(hostile::TESTS),
     anywhere(confinement::TESTS),
     anywhere(process::TESTS),

@@ -36,8 +36,8 @@ pub const TEST: &str = "--one-test";
 /// Where a test's verdict is.
 const VERDICT: &str = "/tmp/verdict";
 /// How long one may take.
-const LIMIT: Duration = Duration::from_secs(280);
-/// How many times slower everything is, about.
+const LIMIT: Duration = Duration::from_secs(900);
+/// How many times slower everything is, about: tests have so much more patience, and do so much less of what they do many times.
 const SLOWER: u32 = 6;
 
 /// Runs the tests and switches the machine off.
@@ -68,7 +68,7 @@ fn run() -> Result<()> {
     for name in fs::read_to_string(TESTS)?.lines() {
         let start = Instant::now();
         let verdict = attempt(name)?;
-        eprintln!("{name}: {:.1} s", start.elapsed().as_secs_f32());
+        eprintln!("{name}: {:.1} s: {verdict:?}", start.elapsed().as_secs_f32());
         writeln!(report, "{}", verdict.line(Some(name)))?;
     }
     writeln!(report, "{END}")?;

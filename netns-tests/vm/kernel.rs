@@ -43,6 +43,8 @@ const MODULES: &[&str] = &[
     "ip6_tables",
     "br_netfilter",
     "vrf",
+    // By it strace knows which netlink a socket speaks.
+    "netlink_diag",
 ];
 /// Of a guest of the tests: its card.
 pub const CARD: &[&str] = &["virtio_pci", "virtio_net", "af_packet"];

@@ -11,6 +11,7 @@ mod boot;
 mod guest;
 mod initramfs;
 mod kernel;
+mod qmp;
 mod table;
 pub mod tenancy;
 mod tenant;
