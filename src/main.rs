@@ -8,6 +8,5 @@ use snf_network::kernel::allocator::Allocator;
 static ALLOCATOR: Allocator = Allocator::new();
 
 fn main() -> ExitCode {
-    ALLOCATOR.map_ahead();
     snf_network::commands::run(std::env::args_os().collect())
 }

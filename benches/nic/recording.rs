@@ -68,6 +68,7 @@ enum Open {
     Packet,
     Icmp6 { index: u32, source: Ipv6Addr },
     File(String),
+    Folder(String),
 }
 
 #[derive(Default)]
@@ -101,6 +102,16 @@ impl Recorder {
                     self.open.push((number, Open::File(path.to_owned())));
                 }
             }
+            "open" | "openat" if rest.contains("O_DIRECTORY") => {
+                if let (Ok(number), Some(path)) = (result.parse(), quoted(rest, 0)) {
+                    self.open.push((number, Open::Folder(path.to_owned())));
+                }
+            }
+            "openat2" if rest.contains("O_WRONLY") => {
+                if let (Ok(opened), Some(path)) = (result.parse(), self.within(number, rest, 0)) {
+                    self.open.push((opened, Open::File(path)));
+                }
+            }
             "bind" => {
                 if let Some((_, Open::Icmp6 { index, source })) = self.open.iter_mut().find(|it| it.0 == number) {
                     *source = quoted(rest, 0).context("an address")?.parse()?;
@@ -126,17 +137,29 @@ impl Recorder {
                         self.part(bytes);
                     }
                     Open::File(path) => self.named(b'F', &[path.as_bytes(), bytes]),
+                    Open::Folder(_) => {}
                 }
             }
-            "rename" => {
-                let (from, to) = (quoted(rest, 0).context("a path")?, quoted(rest, 1).context("a path")?);
+            "renameat" => {
+                let path = |n| self.within(number, rest, n).context("a path in a folder");
+                let (from, to) = (path(0)?, path(1)?);
                 self.named(b'M', &[from.as_bytes(), to.as_bytes()]);
             }
-            "unlink" if result == "0" => self.named(b'U', &[quoted(rest, 0).context("a path")?.as_bytes()]),
+            "unlinkat" if result == "0" => {
+                let path = self.within(number, rest, 0).context("a path in a folder")?;
+                self.named(b'U', &[path.as_bytes()]);
+            }
             "fork" | "clone" | "clone3" | "vfork" => self.out.push(b'D'),
             _ => {}
         }
         Ok(())
+    }
+
+    /// The path that a call has as its n-th text, in the folder that is its first argument.
+    fn within(&self, folder: u32, rest: &str, n: usize) -> Option<String> {
+        let name = quoted(rest, n)?;
+        let found = self.open.iter().find(|it| it.0 == folder)?;
+        if let Open::Folder(path) = &found.1 { Some(format!("{path}/{name}")) } else { None }
     }
 
     /// Of netlink, only what changes anything: an answer that nobody thinks about need not be asked for.

@@ -10,13 +10,9 @@ use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dlmalloc::GlobalDlmalloc;
-use nix::libc;
 
 /// Bytes that are handed out so. An ifup takes some 400 kB, most of it for answers of the kernel; what is not touched costs nothing.
 const SIZE: usize = 1024 * 1024;
-/// Bytes of it that are mapped ahead.
-const AHEAD: usize = 128 * 1024;
-
 /// The allocator.
 pub struct Allocator {
     memory: Memory,
@@ -35,24 +31,6 @@ impl Allocator {
     #[expect(clippy::new_without_default, reason = "the memory must not be built on a stack, but in a static")]
     pub const fn new() -> Self {
         Self { memory: Memory(UnsafeCell::new([MaybeUninit::uninit(); SIZE])), used: AtomicUsize::new(0) }
-    }
-
-    /// Maps at once what a run for one NIC touches of this memory and of the program, instead of at each first touch: some 70
-    /// page faults. Best effort: before Linux 5.14 it is left to the faults.
-    pub fn map_ahead(&self) {
-        unsafe extern "C" {
-            // Of the linker (ld(1)): where the program begins, and where its code ends.
-            safe static __executable_start: u8;
-            safe static etext: u8;
-        }
-        let program = &raw const __executable_start;
-        let code = (&raw const etext).addr().saturating_sub(program.addr());
-        for (start, length, advice) in
-            [(self.base().cast_const(), AHEAD, libc::MADV_POPULATE_WRITE), (program, code, libc::MADV_POPULATE_READ)]
-        {
-            // SAFETY: both only map what the addresses are for anyway, and change no byte.
-            unsafe { libc::madvise(start.cast_mut().cast(), length, advice) };
-        }
     }
 
     fn base(&self) -> *mut u8 {
