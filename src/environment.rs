@@ -1,4 +1,4 @@
-//! Ganeti's variables as they come: the only reader of the process environment, but for settings.rs's one variable.
+//! Variables as they come, Ganeti's and others': the only reader of the process environment.
 
 mod hook;
 mod xen;
@@ -11,6 +11,11 @@ use anyhow::{Result, bail};
 pub use self::hook::{RawInstance, nics_from_process, nics_from_variables};
 pub use self::xen::{Backend, XenHotplug};
 use crate::printable::quoted;
+
+/// A variable of the process environment, as it is.
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
 
 /// TAPs of Ganeti's instance communication begin with this (INSTANCE_COMMUNICATION of its lib/constants.py).
 const COMMUNICATION: &str = "gnt.com.";
@@ -59,7 +64,7 @@ impl RawNic {
     /// # Errors
     /// If a value is not UTF-8.
     pub fn from_process(argument: Option<&OsStr>) -> Result<Self> {
-        let mut nic = Self::from_variables(Unset::Empty, std::env::var_os)?;
+        let mut nic = Self::from_variables(Unset::Empty, variable)?;
         nic.complete_interface(argument)?;
         Ok(nic)
     }
@@ -173,7 +178,7 @@ impl IfupdownUplink {
     /// # Errors
     /// If a value is not UTF-8.
     pub fn from_process() -> Result<Self> {
-        Self::from_variables(std::env::var_os)
+        Self::from_variables(variable)
     }
 
     /// The uplink in the variables that `value` knows.
@@ -207,7 +212,7 @@ impl IfupdownUplink {
 
 /// Whether the user wants no colour (NO_COLOR, as no-color.org has it: any value but the empty one).
 pub fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+    variable("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Who called, for the log: what is not printable is escaped.
@@ -228,7 +233,7 @@ pub struct Caller {
 impl Caller {
     /// The caller as the environment of this process has it.
     pub fn from_process() -> Self {
-        Self::from_variables(std::env::var_os)
+        Self::from_variables(variable)
     }
 
     /// The caller in the variables that `value` knows.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result};
 
-use super::{RawNic, Unset, utf8};
+use super::{RawNic, Unset, utf8, variable};
 use crate::printable::quoted;
 
 /// More NICs than any instance has (Ganeti's MAX_NICS is 8), so that no number makes us read the environment for hours.
@@ -32,7 +32,7 @@ impl RawInstance {
     /// # Errors
     /// If a value is not UTF-8.
     pub fn from_process() -> Result<Self> {
-        Self::from_variables(|name| std::env::var_os(name))
+        Self::from_variables(variable)
     }
 
     /// The instance in the variables that `value` knows.
@@ -56,7 +56,7 @@ impl RawInstance {
 /// # Errors
 /// If their number is missing or is none, or a value is not UTF-8.
 pub fn nics_from_process() -> Result<Vec<RawNic>> {
-    nics_from_variables(|name| std::env::var_os(name))
+    nics_from_variables(variable)
 }
 
 /// The NICs in the variables that `value` knows.

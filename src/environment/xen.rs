@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{RawNic, Unset, utf8};
+use super::{RawNic, Unset, utf8, variable};
 use crate::files;
 use crate::printable::quoted;
 
@@ -40,7 +40,7 @@ pub struct Backend {
 impl XenHotplug {
     /// As the environment of this process has it.
     pub fn from_process() -> Self {
-        Self::from_variables(std::env::var_os)
+        Self::from_variables(variable)
     }
 
     /// As the variables that `value` knows have it.

@@ -4,7 +4,7 @@ mod dns;
 mod keys;
 mod routing;
 mod setup;
-mod shell;
+pub mod shell;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ pub use self::setup::{Setup, Setups};
 use self::shell::{Assignment, Assignments};
 use crate::addr::{Mac, MacMask};
 use crate::deadline;
+use crate::environment::variable;
 use crate::files;
 use crate::plan::{Mark, TABLE_MAIN};
 use crate::printable::{is_printable, quoted};
@@ -128,9 +129,9 @@ impl Settings {
     /// # Errors
     /// If a file cannot be read or understood: one line that names it, the line in it, the value and what was expected.
     pub fn load() -> Result<(Self, Vec<String>)> {
-        let other = std::env::var_os(OTHER_FILE).filter(|file| !file.is_empty());
+        let other = variable(OTHER_FILE).filter(|file| !file.is_empty());
         let (mut settings, warnings) = Self::load_from(other.as_deref().map(Path::new), &FILES, DNS_FILE)?;
-        if let Some(value) = std::env::var_os(TIMEOUT).filter(|value| !value.is_empty()) {
+        if let Some(value) = variable(TIMEOUT).filter(|value| !value.is_empty()) {
             let value = value.to_string_lossy();
             settings.timeout = timeout(&value).with_context(|| format!("{TIMEOUT} {}", quoted(&value)))?;
         }
