@@ -35,6 +35,7 @@ mod real_guest;
 mod reconcile;
 mod routed;
 mod selftest;
+mod settings;
 mod spoof;
 mod static_binary;
 mod status;
@@ -88,6 +89,7 @@ const THEMES: &[Theme] = &[
     anywhere(plan::TESTS),
     anywhere(random::TESTS),
     anywhere(input::TESTS),
+    only_here(settings::TESTS, "a shell"),
     anywhere(failure::TESTS),
     anywhere(crash::TESTS),
     anywhere(faults::TESTS),

@@ -17,22 +17,27 @@ const STATEMENT: &str = "expected KEY=value, export KEY=value, : ${KEY:=value} o
 
 /// One variable, as it was last set.
 #[derive(Clone, Debug)]
-pub(super) struct Assignment {
-    pub(super) key: String,
-    pub(super) value: String,
+pub struct Assignment {
+    /// Its name.
+    pub key: String,
+    /// Its value, as a shell would have it.
+    pub value: String,
     /// Name of the file with the assignment.
-    pub(super) file: String,
+    pub file: String,
     /// Line of the assignment, from 1.
-    pub(super) line: usize,
+    pub line: usize,
 }
 
 /// The variables of one file, or of several read one after the other, in the order in which they first appeared.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Assignments(pub(super) Vec<Assignment>);
+pub struct Assignments(pub Vec<Assignment>);
 
 impl Assignments {
     /// Reads one file's text; `file` is its name for messages and must be printable.
-    pub(super) fn read(&mut self, text: &[u8], file: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// Whatever is no assignment, with its line: what was read until then is kept.
+    pub fn read(&mut self, text: &[u8], file: &str) -> Result<()> {
         Parser { text, position: 0, line: 1, file, depth: 0, variables: self }.run()
     }
 
