@@ -28,6 +28,9 @@ const IP: [(&[&str], &[&str]); 4] = [
     (&["-6"], &["route show table all", "rule show", "neigh show proxy", "neigh show nud permanent"]),
 ];
 
+/// Begins the line of a link.
+const LINK: &str = "ip -d link show ";
+
 impl Snapshot {
     /// The state now.
     pub fn of(netns: &Netns) -> Result<Self> {
@@ -62,6 +65,23 @@ impl Snapshot {
                 && (line.contains(r#""table":"snf-network""#) || line.contains(r#""name":"snf-network""#));
             !ours || line.contains(r#""elem":"#)
         });
+        self
+    }
+
+    /// Without the numbers of bridge ports: each is the lowest that is free when the port comes, so it depends on who came and went
+    /// before.
+    pub fn without_port_numbers(mut self) -> Self {
+        let unnumbered = |line: String| {
+            let Some(object) = line.strip_prefix(LINK).filter(|_| line.contains("info_slave_data")) else {
+                return line;
+            };
+            let Ok(mut object) = serde_json::from_str::<Value>(object) else { return line };
+            if let Some(port) = object["linkinfo"]["info_slave_data"].as_object_mut() {
+                port.retain(|key, _| !["no", "id", "designated_port"].contains(&key.as_str()));
+            }
+            format!("{LINK}{object}")
+        };
+        self.lines = self.lines.into_iter().map(unnumbered).collect();
         self
     }
 
@@ -187,10 +207,6 @@ fn strip(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|key, _| !is_volatile(key));
-            if let Some(Value::Object(port)) = fields.get_mut("info_slave_data") {
-                // A port's number is the lowest that is free when it comes.
-                port.retain(|key, _| !["no", "id", "designated_port"].contains(&key.as_str()));
-            }
             fields.values_mut().for_each(strip);
         }
         Value::Array(items) => {

@@ -186,7 +186,7 @@ fn in_part(
                 Ok(act.unwrap_or(Act::Make))
             })?;
             let Some((call, act, count)) = seen else {
-                let enough = 20 / part.of.max(1) / every_nth();
+                let enough = 20 / part.of / every_nth();
                 ensure!(n > 50 && failed > enough, "only {failed} of {n} system calls were essential");
                 ensure!(complaints.is_empty(), "{} cases: {}", complaints.len(), complaints.join("\n"));
                 return Ok(());

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use crate::Test;
-use crate::harness::guest::WEB1;
+use crate::harness::guest::{Guest, WEB1};
 use crate::harness::netns::Netns;
 use crate::harness::nic::Outcome;
 use crate::harness::ovs::Datapath;
@@ -54,12 +54,18 @@ fn interrupted(
     Ok((outcome, [sent, received]))
 }
 
+/// A routed NIC that is as it should be, with the kernel's state.
+fn standing() -> Result<(Site, Guest, Snapshot)> {
+    let (site, guest) = routed()?;
+    old_routed(&site.node).ifup()?.succeeds()?;
+    let right = settled(&site.node)?;
+    Ok((site, guest, right))
+}
+
 /// `reconcile` has everything to dump: links, rules, routes, proxies, delays, sets and their elements.
 fn every_dump_is_read_again() -> Result<()> {
-    let (site, _guest) = routed()?;
+    let (site, _guest, right) = standing()?;
     let (node, netns) = (&site.node, &site.node.netns);
-    old_routed(node).ifup()?.succeeds()?;
-    let right = settled(node)?;
     damage(&site)?;
     let (outcome, [sent, received]) = interrupted(netns, program(node, &["reconcile"], ""), |_| false)?;
     outcome.succeeds()?;
@@ -80,10 +86,8 @@ fn every_dump_is_read_again() -> Result<()> {
 }
 
 fn a_dump_without_end_is_given_up() -> Result<()> {
-    let (site, _guest) = routed()?;
+    let (site, _guest, right) = standing()?;
     let (node, netns) = (&site.node, &site.node.netns);
-    old_routed(node).ifup()?.succeeds()?;
-    let right = settled(node)?;
     damage(&site)?;
     let damaged = Snapshot::of(netns)?;
     let (outcome, [sent, _]) = interrupted(netns, program(node, &["reconcile"], ""), |_| true)?;

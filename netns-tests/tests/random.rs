@@ -20,17 +20,19 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Marsaglia's xorshift64.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    /// A number below a limit.
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 16).unwrap_or(usize::MAX) % limit
     }
 
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+    /// One of some.
+    pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 }
@@ -156,7 +158,7 @@ fn only_the_last_of_each_nic_counts() -> Result<()> {
             short.node.settled(NICS[*nic].0)?;
         }
         Snapshot::of(&short.node.netns)?
-            .returns_in(&long.node.netns, Snapshot::without_base_tables)
+            .returns_in(&long.node.netns, |state| state.without_base_tables().without_port_numbers())
             .with_context(|| format!("after {shortened:?} (-) and after {steps:?} (+)"))
     })
 }
