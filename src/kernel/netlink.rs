@@ -28,6 +28,8 @@ const HEADER: usize = 16;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// A datagram of the kernel is at most this long (NLMSG_GOODSIZE of a dump, 32 KiB).
 const DATAGRAM: usize = 32 * 1024;
+/// And of a dump at least this may come (NLMSG_GOODSIZE of linux/netlink.h).
+const SHORT_DATAGRAM: usize = 8 * 1024;
 /// Requests in one send, and bytes (but for a longer single one): the kernel takes as many into a send buffer of the default
 /// size (212992 bytes), and their refusals, of a kilobyte each as it counts them, fit into such a receive buffer.
 const AT_ONCE: (usize, usize) = (128, 96 * 1024);
@@ -76,6 +78,19 @@ impl Netlink {
     /// # Errors
     /// Those of socket(2) and setsockopt(2).
     pub fn open() -> Result<Self, Error> {
+        Self::with_datagrams_of(DATAGRAM)
+    }
+
+    /// The same for a dump of which only the beginning will be read: the kernel fills the next datagram, of the size of our
+    /// buffer, as soon as one was read.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn for_the_beginning() -> Result<Self, Error> {
+        Self::with_datagrams_of(SHORT_DATAGRAM)
+    }
+
+    fn with_datagrams_of(length: usize) -> Result<Self, Error> {
         let make = || {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
             socket.bind(&SocketAddr::new(0, 0))?;
@@ -89,7 +104,7 @@ impl Netlink {
             sequence: 0,
             out: Vec::with_capacity(2048),
             queued: Vec::new(),
-            datagram: Vec::with_capacity(DATAGRAM),
+            datagram: Vec::with_capacity(length),
             interrupted: false,
         })
     }

@@ -215,21 +215,12 @@ impl<'k> Batch<'k> {
         let add = self.verb == Verb::Add;
         let Some(value) = (if add { Some(sysctl.value.want) } else { sysctl.value.before }) else { return Ok(()) };
         let object = Object::Sysctl(sysctl.clone());
-        let Some(name) = &sysctl.interface else {
-            let path = sysctl.path();
-            if read_sysctl(&path)? != Some(value) {
-                write_sysctl(&path, value)?;
-            }
-            return Ok(());
-        };
+        let Some(name) = &sysctl.interface else { return by_proc(sysctl, value) };
         let Some(link) = self.kernel.link(name)?.cloned() else { return absent(add) };
         let current = link.setting(sysctl.family, sysctl.key);
         match (sysctl.folder, sysctl.family) {
-            (Folder::Neigh, family) => {
-                // The kernel's unit here is the millisecond, that of /proc is USER_HZ (10 ms).
-                self.queue_link()?;
-                self.queue(rtnetlink::set_proxy_delay(family, link.index, u64::from(value) * 10), &object);
-            }
+            // RTM_SETNEIGHTBL would search the interfaces of all namespaces one by one.
+            (Folder::Neigh, _) => by_proc(sysctl, value)?,
             _ if current == Some(value) => {}
             // IPv6 is off here: there is nothing to restrain, and what needs it fails by name (rule, route).
             (Folder::Conf, Family::V6) if current.is_none() => {}
@@ -297,6 +288,15 @@ impl<'k> Batch<'k> {
         self.queue(rtnetlink::route(route, device, true), &Object::Route(route.clone()));
         Ok(true)
     }
+}
+
+/// Sets what differs by way of /proc/sys.
+fn by_proc(sysctl: &Sysctl, value: u32) -> Result<()> {
+    let path = sysctl.path();
+    if read_sysctl(&path)? != Some(value) {
+        write_sysctl(&path, value)?;
+    }
+    Ok(())
 }
 
 /// What stands on a link that is not there: an error when it shall be made, nothing to do when it shall go.

@@ -58,7 +58,11 @@ pub fn default_route_by_dump(family: Family, table: u32) -> Result<Option<Defaul
     let question =
         Request { operation: "RTM_GETROUTE", message: RouteNetlinkMessage::GetRoute(message), flags: NLM_F_DUMP };
     let mut best: Option<DefaultRoute> = None;
-    let asked = Netlink::open()?.each_answer(question, |_, payload| {
+    let mut netlink = match family {
+        Family::V4 => Netlink::for_the_beginning()?,
+        Family::V6 => Netlink::open()?,
+    };
+    let asked = netlink.each_answer(question, |_, payload| {
         let Ok(route) = RouteMessage::parse(payload) else { return true };
         if let Some(found) = default_route_of(&route, table)
             && best.as_ref().is_none_or(|best| found.metric < best.metric)

@@ -1,15 +1,14 @@
 //! Links: what the kernel reports of them, and the message that changes one.
 
-use netlink_packet_core::{DefaultNla, Emitable, NLM_F_DUMP, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, Emitable, NLM_F_DUMP};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
-use netlink_packet_route::neighbour_table::{NeighbourTableAttribute, NeighbourTableMessage, NeighbourTableParameter};
 use nix::errno::Errno;
 
-use super::{LinkState, address_family};
+use super::LinkState;
 use crate::addr::{Family, IfName, Mac};
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, Request};
@@ -25,11 +24,12 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 
 /// The settings of a link that we look at and change: family, key, IPV4_DEVCONF_* of linux/ip.h or DEVCONF_* of linux/ipv6.h
 /// (those of IPv6 cannot be written by number; addr_gen_mode has an attribute of its own).
-pub const DEVCONF: [(Family, &str, u16); 11] = [
+pub const DEVCONF: [(Family, &str, u16); 12] = [
     (Family::V4, "forwarding", 1),
     (Family::V4, "proxy_arp", 3),
     (Family::V4, "accept_redirects", 4),
     (Family::V4, "rp_filter", 8),
+    (Family::V4, "src_valid_mark", 24),
     (Family::V6, "forwarding", 0),
     (Family::V6, "accept_ra", 3),
     (Family::V6, "accept_redirects", 4),
@@ -105,28 +105,6 @@ pub fn set_group_forwarding(index: u32, groups: u16) -> Request {
     let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)];
     message.attributes.push(LinkAttribute::LinkInfo(info));
     Request { operation: "RTM_NEWLINK", message: RouteNetlinkMessage::NewLink(message), flags: 0 }
-}
-
-/// The message that sets how long (milliseconds) answers for proxied addresses are put off on link number `index`.
-pub fn set_proxy_delay(family: Family, index: u32, milliseconds: u64) -> Request {
-    let mut message = NeighbourTableMessage::default();
-    message.header.family = address_family(family);
-    let name = match family {
-        Family::V4 => "arp_cache",
-        Family::V6 => "ndisc_cache",
-    };
-    message.attributes = vec![
-        NeighbourTableAttribute::Name(name.to_owned()),
-        NeighbourTableAttribute::Parms(vec![
-            NeighbourTableParameter::Ifindex(index),
-            NeighbourTableParameter::ProxyDelay(milliseconds),
-        ]),
-    ];
-    Request {
-        operation: "RTM_SETNEIGHTBL",
-        message: RouteNetlinkMessage::SetNeighbourTable(message),
-        flags: NLM_F_REPLACE,
-    }
 }
 
 /// Which link is asked for.
