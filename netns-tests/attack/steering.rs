@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use super::context::{ATTACKER, VICTIM};
 use super::frames;
 use super::ground::{Families, Ground, nic};
-use crate::harness::frame;
 use crate::harness::topology::{MANAGEMENT, MANAGEMENT6, OUTSIDE, OUTSIDE6};
+use crate::harness::{frame, until};
 
 /// Others' bits of the mark, and all of ours.
 const FOREIGN_MARK: u32 = 0x0004_0abc;
@@ -83,10 +83,11 @@ pub fn by_either_rule_alone() -> Result<()> {
 }
 
 /// Others mark packets too, also in our bits, or keep marks with connections: of theirs only our bits change, and only on what
-/// comes from a TAP.
+/// comes from a TAP, and IPv4 from the uplink.
 pub fn among_the_marks_of_others() -> Result<()> {
     let ground = Ground::routed(Families::Both)?;
     ground.node.files.set("ROUTING=mark")?;
+    ground.node.uplink_up()?;
     for (tap, id) in [("tap0", ATTACKER), ("tap1", VICTIM)] {
         nic(&ground.node, tap, id).ifup()?.succeeds()?;
     }
@@ -95,6 +96,8 @@ pub fn among_the_marks_of_others() -> Result<()> {
             counter ours {{ }}
             counter theirs {{ }}
             counter inbound {{ }}
+            counter inbound6 {{ }}
+            counter arrived {{ }}
             counter wrong {{ }}
             chain mangle {{
                 type filter hook prerouting priority -150; policy accept;
@@ -107,20 +110,34 @@ pub fn among_the_marks_of_others() -> Result<()> {
             chain routed {{
                 type filter hook forward priority -150; policy accept;
                 iifname \"tap0\" meta mark 0x{FOREIGN_MARK:08x} counter name theirs accept
-                iifname \"eth1\" meta mark 0x{all:08x} counter name inbound accept
+                iifname \"eth1\" ip protocol icmp meta mark 0x{FOREIGN_MARK:08x} counter name inbound accept
+                iifname \"eth1\" ip6 nexthdr icmpv6 meta mark 0x{all:08x} counter name inbound6 accept
                 counter name wrong
+            }}
+            chain arrived {{
+                type filter hook input priority -150; policy accept;
+                ip protocol udp meta mark 0x{FOREIGN_MARK:08x} counter name arrived accept
+                ip protocol udp counter name wrong
             }}
         }}",
         all = 0xfff0_0000 | FOREIGN_MARK,
         ours = 0x0640_0000 | FOREIGN_MARK,
     ))?;
     passes(&ground, "between others' marks")?;
-    for (counter, packets) in [("ours", 6), ("theirs", 6), ("inbound", 2), ("wrong", 0)] {
-        let text = ground
-            .node
-            .netns
-            .output(std::process::Command::new("nft").args(["list", "counter", "inet", "others", counter]))?;
-        ensure!(text.contains(&format!("packets {packets} ")), "{counter}: expected {packets}: {text}");
+    let c = &ground.context;
+    ensure!(ground.attack(&[c.to_node(&c.tell_node(c.me.ip))])? == "H");
+    ground.uplink.send(&frames::packet(ground.node.uplink_mac(), c.gateway.mac, &c.tell_node(OUTSIDE)))?;
+    // The node's own mark of the packets to it: "ours" counts them too, before they are known to be that.
+    for (counter, packets) in
+        [("ours", 7), ("theirs", 6), ("inbound", 1), ("inbound6", 1), ("arrived", 2), ("wrong", 0)]
+    {
+        let list = || {
+            let mut command = std::process::Command::new("nft");
+            ground.node.netns.output(command.args(["list", "counter", "inet", "others", counter]))
+        };
+        until(&format!("{packets} packets in the counter {counter}"), || {
+            Ok(list()?.contains(&format!("packets {packets} ")))
+        })?;
     }
     // The mark of a connection is written back on every packet of it, the answers of the node among them.
     ground.nft(

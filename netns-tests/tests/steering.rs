@@ -20,6 +20,7 @@ use crate::harness::topology::{GATEWAY6, MANAGEMENT, MANAGEMENT6, OUTSIDE, OUTSI
 pub const TESTS: &[Test] = &[
     ("steering::one_rule_for_all_nics", one_rule_for_all_nics),
     ("steering::the_other_way_while_packets_pass", the_other_way_while_packets_pass),
+    ("steering::the_uplink_is_marked_with_its_guests", the_uplink_is_marked_with_its_guests),
     ("steering::node_up_again_follows_the_settings", node_up_again_follows_the_settings),
     ("steering::each_table_has_its_mark", each_table_has_its_mark),
     ("steering::a_lost_record_of_another_table", a_lost_record_of_another_table),
@@ -60,6 +61,42 @@ fn one_rule_for_all_nics() -> Result<()> {
     two.ping(OUTSIDE)?;
     two.ping(OUTSIDE6)?;
     Ok(())
+}
+
+/// What comes in on the uplink is marked as long as the node has it, and checked by its mark.
+fn the_uplink_is_marked_with_its_guests() -> Result<()> {
+    let site = Site::new()?;
+    let netns = &site.node.netns;
+    let state = || -> Result<(bool, String)> {
+        let set = netns.output(Command::new("nft").args(["list", "set", "inet", "snf-network", "uplinks_100"]))?;
+        Ok((set.contains("\"eth1\" comment \"uplink\""), netns.sysctl("ipv4/conf/eth1/src_valid_mark")?))
+    };
+    let [on, off] = [(true, "1".to_owned()), (false, "0".to_owned())];
+    let guest = site.node.guest("tap0", WEB1)?;
+    for (line, expected) in [("ROUTING=mark", &on), ("ROUTING=rule", &off), ("ROUTING=mark", &on)] {
+        site.node.files.set(line)?;
+        site.node.uplink_up()?;
+        ensure!(state()? == *expected, "{line}: {:?}", state()?);
+        guest.ping(OUTSIDE)?;
+        site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
+        site.node.files.run(netns, &["status"], "")?.succeeds()?;
+    }
+    // The other family's end is not this one's.
+    for (family, expected) in [("inet6", &on), ("inet", &off)] {
+        site.node.files.run(netns, &["node", "down"], &format!("--dev eth1 --family {family}"))?.succeeds()?;
+        ensure!(state()? == *expected, "{family}: {:?}", state()?);
+    }
+    // By the mark alone, without any rule by an interface, packets from the outside come to the guest.
+    site.node.uplink_up()?;
+    ensure!(netns.delete_rules(&["iif"])? > 0);
+    guest.ping(OUTSIDE)?;
+    netns.output(Command::new("nft").args(["flush", "set", "inet", "snf-network", "uplinks_100"]))?;
+    let mark = guest.send_echo(WEB1.ip.into(), OUTSIDE)?;
+    guest.seen.never(&format!("echo reply {mark}"))?;
+    // What is gone comes back.
+    site.node.files.run(netns, &["reconcile"], "")?.succeeds()?;
+    ensure!(state()? == on, "{:?}", state()?);
+    guest.ping(OUTSIDE).map(drop)
 }
 
 /// A running guest is set up again, under the one way of routing and the other: each packet passes, and none astray.

@@ -1,24 +1,36 @@
 //! Routing that does not grow with the NICs: what comes from the TAPs of a routing table carries a mark, and one policy rule by
 //! it stands before all rules by interface.
 
-use crate::addr::Family;
+use crate::addr::{Family, IfName};
 use crate::nic::Nic;
-use crate::plan::{Mark, Object, PREFERENCE_MARK, PROTOCOL_NODE, Plan, Rule, RuleSelector};
-use crate::ruleset::{self, Datatype, Field, HookPoint, Name, Set, Statement, Table, TableFamily, Value};
+use crate::plan::{self, Change, Folder, Mark, Object, PREFERENCE_MARK, PROTOCOL_NODE, Plan, RuleSelector, Sysctl};
+use crate::ruleset::{
+    Comment, Datatype, Element, Field, HookPoint, Name, Rule, Set, Statement, Table, TableFamily, Value,
+};
 use crate::settings::Settings;
 use crate::setup::base::hooked;
-use crate::setup::element;
+use crate::setup::{Before, element};
 
-/// What the name of a set begins with; the number of its routing table follows.
+/// What the names of sets begin with; the number of their routing table follows.
 const STEERED: &str = "steered_";
+const UPLINKS: &str = "uplinks_";
+/// NFPROTO_IPV4 of linux/netfilter.h.
+const IPV4: Value = Value::NfProto(2);
+/// Setting of an interface: the sources of what comes in there are looked up with the packet's mark (ip-sysctl.rst of the kernel).
+pub const SRC_VALID_MARK: &str = "src_valid_mark";
 /// After mangle PREROUTING (-150), where others write marks or restore those of connections: ours stands in its bits then.
 const AFTER_MANGLE: i32 = -145;
-/// Before mangle FORWARD (-150): the packet has its route, and others need not see our bits, nor keep them with a connection.
+/// Before mangle FORWARD and INPUT (-150): the packet has its route, and others need not see our bits, nor keep them with a connection.
 const BEFORE_MANGLE: i32 = -155;
 
 /// Name of the set, of the tables inet and arp, that holds the interfaces whose packets `table` routes.
 pub fn steered(table: u32) -> Name {
     format!("{STEERED}{table}").into()
+}
+
+/// Name of the set, of the table inet, that holds the interfaces through which `table` reaches the outside by IPv4.
+fn uplinks(table: u32) -> Name {
+    format!("{UPLINKS}{table}").into()
 }
 
 /// The routing tables that have a set, by the names of all sets of the table inet.
@@ -28,36 +40,69 @@ pub fn steered_tables(sets: &[String]) -> Vec<u32> {
 
 /// The sets of a routing table, without the chains: these depend on its mark.
 pub fn sets(table: u32) -> [Table; 2] {
-    [TableFamily::Inet, TableFamily::Arp].map(|family| Table {
-        family,
-        sets: vec![Set::new(steered(table), [Datatype::IfName])],
-        chains: Vec::new(),
-    })
+    let of = |family, names: &[Name]| {
+        let sets = names.iter().map(|name| Set::new(name.clone(), [Datatype::IfName])).collect();
+        Table { family, sets, chains: Vec::new() }
+    };
+    [of(TableFamily::Inet, &[steered(table), uplinks(table)]), of(TableFamily::Arp, &[steered(table)])]
 }
 
 /// Marks what comes from the TAPs of a routing table, in the bits of the mask only, until it is routed. A routing table has its own
-/// set and chains, as the mark is a constant: taking it from a map and keeping the other bits needs Linux 6.13.
+/// sets and chains, as the mark is a constant: taking it from a map and keeping the other bits needs Linux 6.13.
+///
+/// And IPv4 from its uplinks: the kernel asks the rules whether a source can be reached through the device that a packet will leave
+/// by (`__fib_validate_source` of net/ipv4/fib_frontend.c), and would find the answer at the rule of the guest's TAP, behind those of
+/// all others. With the mark and the uplink's `src_valid_mark` it finds it at the mark's.
 ///
 /// In the arp table what the node is asked on a TAP: its own answer to a request goes by the routes (arp_process of the
 /// kernel's net/ipv4/arp.c).
 pub fn tables(table: u32, mark: Mark) -> [Table; 2] {
-    let from_taps = |value| {
-        let write =
-            Statement::WriteBits { field: Field::Mark, mask: Value::Mark(mark.mask), value: Value::Mark(value) };
-        vec![ruleset::Rule::from([Statement::contained([Field::IifName.into()], steered(table)), write])]
+    let write =
+        |value| Statement::WriteBits { field: Field::Mark, mask: Value::Mark(mark.mask), value: Value::Mark(value) };
+    let from = |set| Statement::contained([Field::IifName.into()], set);
+    let from_taps = |value| Rule::from([from(steered(table)), write(value)]);
+    let from_all = |value| {
+        let from_uplinks = [Statement::equal(Field::NfProto, IPV4), from(uplinks(table)), write(value)];
+        vec![from_taps(value), Rule::from(from_uplinks)]
     };
-    let steer = |point, priority| hooked(format!("steer_{table}"), point, priority, from_taps(mark.value));
-    let clear = hooked(format!("clear_{table}"), HookPoint::Forward, BEFORE_MANGLE, from_taps(0));
+    let steer = format!("steer_{table}");
+    let clear = |name, point| hooked(format!("{name}_{table}"), point, BEFORE_MANGLE, from_all(0));
     let [mut inet, mut arp] = sets(table);
-    inet.chains = vec![steer(HookPoint::Prerouting, AFTER_MANGLE), clear];
-    arp.chains = vec![steer(HookPoint::Input, 0)];
+    inet.chains = vec![
+        hooked(steer.clone(), HookPoint::Prerouting, AFTER_MANGLE, from_all(mark.value)),
+        clear("clear", HookPoint::Forward),
+        clear("clear_in", HookPoint::Input),
+    ];
+    arp.chains = vec![hooked(steer, HookPoint::Input, 0, vec![from_taps(mark.value)])];
     [inet, arp]
 }
 
 /// The rule by the mark. It is the table's, not a NIC's: `shared` where a NIC's Plan only makes sure of it.
-pub fn rule(family: Family, table: u32, mark: Mark, shared: bool) -> Rule {
+pub fn rule(family: Family, table: u32, mark: Mark, shared: bool) -> plan::Rule {
     let selector = RuleSelector::Mark(mark);
-    Rule { family, selector, table, preference: PREFERENCE_MARK, protocol: PROTOCOL_NODE, shared }
+    plan::Rule { family, selector, table, preference: PREFERENCE_MARK, protocol: PROTOCOL_NODE, shared }
+}
+
+/// Adds the mark of the IPv4 packets that come in on an uplink, and that the check of their source goes by it.
+pub fn add_uplink(device: &IfName, table: u32, mark: Mark, before: &Before, plan: &mut Plan) {
+    let [inet, _] = tables(table, mark);
+    plan.tables.push(inet);
+    plan.elements.push(Element {
+        family: TableFamily::Inet,
+        set: uplinks(table),
+        key: vec![Value::IfName(device.clone())],
+        data: None,
+        comment: Some(Comment::new("uplink")),
+    });
+    let value = Change { want: 1, before: before.setting(Family::V4, SRC_VALID_MARK) };
+    let interface = Some(device.clone());
+    plan.objects.push(Object::Sysctl(Sysctl {
+        family: Family::V4,
+        folder: Folder::Conf,
+        interface,
+        key: SRC_VALID_MARK,
+        value,
+    }));
 }
 
 /// Adds the mark of a NIC's packets, where the settings want one.

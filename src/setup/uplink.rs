@@ -74,7 +74,13 @@ pub fn plan(uplink: &Uplink, before: &Before) -> Plan {
         let selector = RuleSelector::Iif(device.clone());
         let rule = Rule { family: *family, selector, table: *table, preference, protocol, shared: false };
         plan.objects.push(Object::Rule(rule));
-        plan.objects.extend(uplink.mark.map(|mark| Object::Rule(steering::rule(*family, *table, mark, false))));
+        if let Some(mark) = uplink.mark {
+            plan.objects.push(Object::Rule(steering::rule(*family, *table, mark, false)));
+            if *family == Family::V4 {
+                // Behind the rule by it.
+                steering::add_uplink(device, *table, mark, before, &mut plan);
+            }
+        }
     }
     plan.objects.push(Object::Up(Up { name: device.clone(), down_after: !before.up }));
     routes(uplink, &mut plan);

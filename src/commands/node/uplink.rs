@@ -14,6 +14,7 @@ use crate::record::{settings_of, settings_text};
 use crate::settings::Settings;
 use crate::setup::Before;
 use crate::setup::routed::PROXY_DELAY;
+use crate::setup::steering::SRC_VALID_MARK;
 use crate::setup::uplink::{self, Uplink};
 use crate::state::{self, State, Variables};
 
@@ -71,7 +72,7 @@ fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before
     let link = kernel.link(device)?.cloned();
     let link = link.with_context(|| format!("\"{device}\": there is no such interface"))?;
     let mut settings = Vec::new();
-    for key in ["forwarding", "proxy_arp", "proxy_ndp", "rp_filter"] {
+    for key in ["forwarding", "proxy_arp", "proxy_ndp", "rp_filter", SRC_VALID_MARK] {
         settings.extend(link.setting(family, key).map(|value| (family, key, value)));
     }
     let folder = format!("/proc/sys/net/{}", family.sysctl());
