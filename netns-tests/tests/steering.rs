@@ -33,6 +33,14 @@ fn marks(netns: &Netns) -> Result<Vec<String>> {
     Ok(text.lines().filter(|line| line.contains("fwmark")).map(|line| line.trim().to_owned()).collect())
 }
 
+/// The interfaces of TAPs whose rules lead to a table.
+fn rules_to(netns: &Netns, table: u32) -> Result<Vec<String>> {
+    let text = netns.ip("-4 rule show")?;
+    let rules = text.lines().filter(|line| line.contains(&format!("lookup {table} ")));
+    let interface = |line: &str| Some(line.split_once("iif ")?.1.split(' ').next()?.to_owned());
+    Ok(rules.filter_map(interface).filter(|it| it.starts_with("tap")).collect())
+}
+
 /// The elements of the sets of the table `inet` that a routing table has.
 fn steered(netns: &Netns, table: u32) -> Result<String> {
     netns.output(Command::new("nft").args(["list", "set", "inet", "snf-network", &format!("steered_{table}")]))
@@ -248,6 +256,17 @@ fn a_lost_record_of_another_table() -> Result<()> {
     plain().ifup()?.succeeds()?;
     ensure!(!steered(netns, 200)?.contains("tap0"), "the other table's mark stays");
     ensure!(steered(netns, 100)?.contains("tap0"));
+    // With the elements gone too, its rule stands behind the mark's until somebody clears up.
+    plain().set("LINK", "200").ifup()?.succeeds()?;
+    fs::remove_file(site.node.files.state().join("tap0"))?;
+    netns.output(Command::new("nft").args(["flush", "ruleset"]))?;
+    plain().ifup()?.succeeds()?;
+    ensure!(rules_to(netns, 200)? == ["tap0"], "{:?}", rules_to(netns, 200)?);
+    let drift = site.node.files.run(netns, &["status"], "")?;
+    ensure!(drift.code == Some(3) && drift.stdout.contains("lookup 200"), "{drift:?}");
+    site.node.files.run(netns, &["reconcile"], "")?.succeeds()?;
+    ensure!(rules_to(netns, 200)?.is_empty(), "{:?}", rules_to(netns, 200)?);
+    ensure!(!rules_to(netns, 100)?.is_empty());
     plain().ifdown()?.succeeds()?;
     let left = Snapshot::of(netns)?;
     let left: Vec<_> =

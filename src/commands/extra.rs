@@ -42,8 +42,8 @@ pub fn variables(
         let known = &uplinks[family as usize];
         let names = match nic.mode {
             Mode::Routed { table } if known.is_empty() && nic.endpoint(family).is_some() => {
-                let hint = state::uplink_of_table(&settings.state_dir, table);
-                kernel.uplinks(family, table, hint.as_ref()).unwrap_or_else(|error| {
+                let hint = || state::uplink_of_table(&settings.state_dir, table);
+                kernel.uplinks(family, table, settings.mark(table), hint).unwrap_or_else(|error| {
                     log.line(format!("warning: IFUP_EXTRA_SCRIPT is told no {family} uplink: {error}"));
                     Vec::new()
                 })

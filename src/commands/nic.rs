@@ -162,9 +162,9 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, o
     let mut facts = Facts { index: tap.index, before, uplinks, bridge_mtu: None, bridge_vlans: None };
     match &nic.mode {
         Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
-            let hint = state::uplink_of_table(&settings.state_dir, *table);
+            let (mark, hint) = (settings.mark(*table), || state::uplink_of_table(&settings.state_dir, *table));
             for family in Family::BOTH.into_iter().filter(|family| nic.endpoint(*family).is_some()) {
-                let uplinks = kernel.uplinks(family, *table, hint.as_ref())?;
+                let uplinks = kernel.uplinks(family, *table, mark, hint)?;
                 if uplinks.is_empty() {
                     bail!(
                         "LINK: table {table} has no {family} default route, expected one through the uplink (see snf-network node up)"

@@ -8,9 +8,9 @@ use crate::kernel::Kernel;
 use crate::kernel::nftables::{Presence, is_missing};
 use crate::kernel::rtnetlink::LinkState;
 use crate::log::Log;
-use crate::nic::Nic;
+use crate::nic::{Mode, Nic};
 use crate::ovsdb;
-use crate::plan::{Binding, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Verb};
+use crate::plan::{Binding, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Rule, RuleSelector, Verb};
 use crate::reconcile;
 use crate::record::Record;
 use crate::ruleset::{Element, TableFamily};
@@ -188,16 +188,26 @@ impl Transition<'_> {
         failures
     }
 
-    /// What stands under the TAP's name without a record of it, because its file was lost: rules and binding go at once,
+    /// What stands under the TAP's name without a record of it, because its file was lost: binding and rules go at once,
     /// elements are returned.
     fn unrecorded(&self, kernel: &mut Kernel) -> Result<Vec<Element>> {
         let name = &self.tap.name;
-        kernel.remove_rules_of(name, PREFERENCE_NIC, PROTOCOL_NIC)?;
         if !self.plan.objects.iter().any(|it| matches!(it, Object::Binding(_))) {
             let path = self.record.settings.nfdhcpd_state_dir.join(name.as_str());
             crate::binding::remove(&Binding { path, text: String::new() })?;
         }
-        let settings = &self.record.settings;
+        let elements = self.unrecorded_elements(kernel)?;
+        // The kernel compares all rules with what shall go. Where a mark decides, a rule without elements decides nothing:
+        // `reconcile` removes it.
+        let marked = self.plan.objects.iter().any(is_rule_by_mark);
+        if !elements.is_empty() || matches!(self.nic.mode, Mode::Routed { .. }) && !marked {
+            kernel.remove_rules_of(name, PREFERENCE_NIC, PROTOCOL_NIC)?;
+        }
+        Ok(elements)
+    }
+
+    fn unrecorded_elements(&self, kernel: &mut Kernel) -> Result<Vec<Element>> {
+        let (name, settings) = (&self.tap.name, &self.record.settings);
         let nftables = match kernel.nftables() {
             // A kernel without nf_tables has no elements; a Plan that needs it fails by itself.
             Err(error) if self.plan.tables.is_empty() && is_missing(&error) => return Ok(Vec::new()),
@@ -216,6 +226,10 @@ impl Transition<'_> {
         }
         Ok(elements)
     }
+}
+
+fn is_rule_by_mark(object: &Object) -> bool {
+    matches!(object, Object::Rule(Rule { selector: RuleSelector::Mark(_), .. }))
 }
 
 /// Whether a port goes elsewhere: to another bridge or out of one, or, where filters go with it, into other VLANs. A link that

@@ -30,8 +30,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use self::error::Error;
 use self::netlink::Netlink;
 use self::nftables::{Change, Nftables};
-use self::rtnetlink::{By, LinkChange, LinkState};
+use self::rtnetlink::{By, LinkChange, LinkState, Packets};
 use crate::addr::{Family, IfName};
+use crate::plan::Mark;
 
 /// The kernel as one run sees it: its sockets, and the links it has asked for (each once).
 pub struct Kernel {
@@ -106,17 +107,26 @@ impl Kernel {
         self.places = self.links.iter().enumerate().map(|(place, it)| (it.name.clone(), place)).collect();
     }
 
-    /// The devices of the default route of a table, by name. `hint` is an uplink whose packets the table routes, if one was
-    /// recorded: it makes the question cost the same whatever the number of routes.
+    /// The devices of the default route of a table, by name. By the mark of the packets that the table routes, or else by an
+    /// uplink of which the same is recorded (`hint`), the question costs the same whatever the number of routes.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn uplinks(&mut self, family: Family, table: u32, hint: Option<&IfName>) -> Result<Vec<IfName>, Error> {
-        let mut route = None;
-        if let (Family::V6, Some(hint)) = (family, hint)
-            && let Some(index) = self.link(hint)?.map(|it| it.index)
+    pub fn uplinks(
+        &mut self,
+        family: Family,
+        table: u32,
+        mark: Option<Mark>,
+        hint: impl FnOnce() -> Option<IfName>,
+    ) -> Result<Vec<IfName>, Error> {
+        let by = |netlink: &mut Netlink, packets| rtnetlink::default_route_of_packets(netlink, family, packets, table);
+        let mut route = mark.and_then(|it| by(&mut self.netlink, Packets::Marked(it.value)));
+        if route.is_none()
+            && family == Family::V6
+            && let Some(hint) = hint()
+            && let Some(index) = self.link(&hint)?.map(|it| it.index)
         {
-            route = rtnetlink::default_route_from(&mut self.netlink, index, table)?;
+            route = by(&mut self.netlink, Packets::From(index));
         }
         if route.is_none() {
             route = rtnetlink::default_route_by_dump(family, table)?;

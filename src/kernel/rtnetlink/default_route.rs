@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_DUMP, Parseable};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use super::address_family;
@@ -23,19 +23,38 @@ pub struct DefaultRoute {
     pub devices: Vec<u32>,
 }
 
-/// Asks which route packets that come in on link `iif` take to an address that no ordinary route covers. It is one question
-/// whatever the number of routes, and its answer counts only if it is the default route of `table`.
-///
-/// # Errors
-/// What the kernel refused.
-pub fn default_route_from(netlink: &mut Netlink, iif: u32, table: u32) -> Result<Option<DefaultRoute>, Error> {
-    // 3ffe::/16 went back to IANA in 2006 (RFC 3701) and is routed nowhere.
-    let nowhere = Ipv6Addr::new(0x3ffe, 0xffff, 0, 0, 0, 0, 0, 1);
+/// By what the rules know the packets whose route is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Packets {
+    /// Their mark.
+    Marked(u32),
+    /// The link (number) they come in on. Of IPv6 only: IPv4 would have to look up their source as well.
+    From(u32),
+}
+
+/// Asks which route these packets take to an address that no ordinary route covers. It is one question whatever the number of
+/// routes, and its answer counts only if it is the default route of `table`.
+pub fn default_route_of_packets(
+    netlink: &mut Netlink,
+    family: Family,
+    packets: Packets,
+    table: u32,
+) -> Option<DefaultRoute> {
+    let nowhere = match family {
+        // Reserved for future use (RFC 1112 section 4).
+        Family::V4 => RouteAddress::Inet(Ipv4Addr::new(240, 0, 0, 1)),
+        // 3ffe::/16 went back to IANA in 2006 (RFC 3701) and is routed nowhere.
+        Family::V6 => RouteAddress::Inet6(Ipv6Addr::new(0x3ffe, 0xffff, 0, 0, 0, 0, 0, 1)),
+    };
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet6;
-    message.header.destination_prefix_length = 128;
+    message.header.address_family = address_family(family);
+    message.header.destination_prefix_length = if family == Family::V4 { 32 } else { 128 };
     message.header.flags = RouteFlags::FibMatch;
-    message.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet6(nowhere)), RouteAttribute::Iif(iif)];
+    let selector = match packets {
+        Packets::Marked(mark) => RouteAttribute::Mark(mark),
+        Packets::From(link) => RouteAttribute::Iif(link),
+    };
+    message.attributes = vec![RouteAttribute::Destination(nowhere), selector];
     let question = Request { operation: "RTM_GETROUTE", message: RouteNetlinkMessage::GetRoute(message), flags: 0 };
     let mut found = None;
     let asked = netlink.each_answer(question, |_, payload| {
@@ -43,7 +62,7 @@ pub fn default_route_from(netlink: &mut Netlink, iif: u32, table: u32) -> Result
         false
     });
     // ENETUNREACH and its kin only say that this way of asking did not help.
-    Ok(asked.ok().and(found))
+    asked.ok().and(found)
 }
 
 /// Reads the default route of a table from a dump. Of IPv4 one datagram will do, as the kernel walks the prefixes in
