@@ -169,8 +169,11 @@ impl World {
                 .map(|n| format!("link add prv{n} type bridge mcast_snooping 0\nlink set prv{n} up\n"))
                 .collect()
         };
+        // The node's own network, as every node has one: the kernel looks through all interfaces for an address.
+        wire(&namespace, ("eth0", "02:00:00:00:02:01"), &router, ("management", "02:00:00:00:02:02"))?;
+        ip(&namespace, "address add 192.0.2.10/24 dev eth0\n")?;
         if setup.is_routed() {
-            uplink(&namespace, &router)?;
+            wire(&namespace, ("eth1", UPLINK_MAC), &router, ("lan", ROUTER_MAC))?;
         }
         ip(&namespace, &text)?;
         let guest = namespace.run(|| GuestPort::open(&Number(0).tap().parse()?, Number(0).mac()))?;
@@ -224,14 +227,14 @@ impl World {
     }
 }
 
-/// A veth pair from the node to the router, who answers for the gateway's addresses.
-fn uplink(node: &Netns, router: &Netns) -> Result<()> {
-    let (near, far): (IfName, IfName) = ("eth1".parse()?, "lan".parse()?);
+/// A veth pair from the node to the router, who answers for the gateway's addresses: the name and MAC of each end.
+fn wire(node: &Netns, near: (&str, &str), router: &Netns, far: (&str, &str)) -> Result<()> {
+    let (near_name, far_name): (IfName, IfName) = (near.0.parse()?, far.0.parse()?);
     node.run(|| {
-        snf_network::kernel::topology::add_veth((&near, UPLINK_MAC.parse()?), (&far, ROUTER_MAC.parse()?), router)
+        snf_network::kernel::topology::add_veth((&near_name, near.1.parse()?), (&far_name, far.1.parse()?), router)
     })?;
-    ip(node, "link set eth1 up\n")?;
-    ip(router, "link set lan up\n")
+    ip(node, &format!("link set {near_name} up\n"))?;
+    ip(router, &format!("link set {far_name} up\n"))
 }
 
 /// Runs `ip -batch` in a namespace.
