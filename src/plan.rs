@@ -254,12 +254,11 @@ impl Object {
         match self {
             Self::VlanDevice(it) => it.command(verb),
             Self::Bridge(it) => it.command(verb),
-            Self::Sysctl(it) => match (remove, it.value) {
-                (true, Change { before: None, .. }) => String::new(),
-                (true, Change { before: Some(value), .. }) | (false, Change { want: value, .. }) => {
-                    format!("echo {value} > {}", it.path())
-                }
-            },
+            _ if remove && self.stays() => String::new(),
+            Self::Sysctl(it) => {
+                let value = it.value.before.filter(|_| remove).unwrap_or(it.value.want);
+                format!("echo {value} > {}", it.path())
+            }
             Self::Link(it) => {
                 let pick = |change: Change<String>| if remove { change.before } else { Some(change.want) };
                 let mac = it.mac.map(|c| Change { want: c.want.to_string(), before: c.before.map(|v| v.to_string()) });
@@ -283,7 +282,6 @@ impl Object {
             }
             Self::PortVlans(it) => it.command(verb),
             Self::OvsPort(it) => it.command(verb),
-            Self::Up(it) if remove && !it.down_after => String::new(),
             Self::Up(it) => format!("ip link set dev {} {}", it.name, either("up", "down")),
             Self::Route(it) => {
                 let family = Family::of(it.destination.addr()).ip_option();
@@ -326,6 +324,16 @@ impl Object {
 }
 
 impl Object {
+    /// Whether removal leaves it as it is: it belongs to others, or nobody knows what stood there before.
+    pub fn stays(&self) -> bool {
+        match self {
+            Self::Sysctl(it) => it.value.before.is_none(),
+            Self::Rule(it) => it.shared,
+            Self::Up(it) => !it.down_after,
+            _ => false,
+        }
+    }
+
     /// One line for logs and errors: the commands that make or remove it, or of a file its path.
     pub fn line(&self, verb: Verb) -> String {
         match self {

@@ -19,8 +19,8 @@ pub mod rtnetlink;
 pub mod topology;
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -212,10 +212,20 @@ impl Kernel {
 /// # Errors
 /// Those of open(2) and read(2), and what is no number.
 pub fn read_sysctl(path: &str) -> io::Result<Option<u32>> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        text => text?.trim().parse().map(Some).map_err(io::Error::other),
-    }
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    // The kernel gives the whole of it at once.
+    let mut text = [0; 16];
+    let length = loop {
+        match file.read(&mut text) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            length => break length?,
+        }
+    };
+    let text = str::from_utf8(&text[..length]).map_err(io::Error::other)?;
+    text.trim().parse().map(Some).map_err(io::Error::other)
 }
 
 /// Writes a number into /proc/sys.

@@ -45,10 +45,9 @@ pub struct Mark {
 }
 
 impl Rule {
-    /// The command of iproute2 that makes or removes it; empty where it stays.
+    /// The command of iproute2 that makes or removes it.
     pub(super) fn command(&self, verb: Verb) -> String {
         let action = match verb {
-            Verb::Remove if self.shared => return String::new(),
             Verb::Remove => "del",
             Verb::Add => "add",
         };

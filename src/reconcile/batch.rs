@@ -18,33 +18,49 @@ const BATCH: usize = 512;
 /// What EXFULL means when a port joins (BR_MAX_PORTS of net/bridge/br_private.h).
 const FULL_BRIDGE: &str = "the bridge is full: it has as many ports as a bridge can have (1023)";
 
-/// Requests on their way into one send, each with the object it is for.
-pub(super) struct Batch<'k> {
+/// Requests on their way into one send, each with the objects it is for, which only an error puts into words.
+pub(super) struct Batch<'k, 'p> {
     pub(super) kernel: &'k mut Kernel,
     verb: Verb,
     /// Whose the object is that is being added, among those that are mended at once.
     pub(super) owner: usize,
-    described: Vec<(usize, String)>,
+    queued: Vec<(usize, For<'p>)>,
     /// Whether a device is among them that is not there before they are sent.
     makes: bool,
-    link: Option<(IfName, LinkChange, Vec<String>)>,
+    link: Option<(&'p IfName, LinkChange, Vec<&'p Object>)>,
     /// Routes that are replaced only if it is another one that stands, by their places among the requests.
-    contested: Vec<(usize, Route, Option<u32>)>,
+    contested: Vec<(usize, &'p Object, &'p Route, Option<u32>)>,
 }
 
-impl<'k> Batch<'k> {
+/// What a request is for.
+enum For<'p> {
+    Object(&'p Object),
+    /// Changes of one link.
+    Link(Vec<&'p Object>),
+}
+
+impl For<'_> {
+    fn line(&self, verb: Verb) -> String {
+        match self {
+            Self::Object(object) => object.line(verb),
+            Self::Link(objects) => objects.iter().map(|it| it.command(verb)).collect::<Vec<_>>().join("; "),
+        }
+    }
+}
+
+impl<'k, 'p> Batch<'k, 'p> {
     pub(super) fn new(kernel: &'k mut Kernel, verb: Verb) -> Self {
         // What a batch before this one did not come to send must not go out with it.
         kernel.netlink.forget_queued();
-        Self { kernel, verb, owner: 0, described: Vec::new(), makes: false, link: None, contested: Vec::new() }
+        Self { kernel, verb, owner: 0, queued: Vec::new(), makes: false, link: None, contested: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, object: &Object) -> Result<()> {
-        if object.command(self.verb).is_empty() {
+    pub(super) fn add(&mut self, object: &'p Object) -> Result<()> {
+        if self.verb == Verb::Remove && object.stays() {
             return Ok(());
         }
         let makes = matches!(object, Object::VlanDevice(_) | Object::Bridge(_));
-        if self.described.len() >= BATCH || (self.makes && !makes) {
+        if self.queued.len() >= BATCH || (self.makes && !makes) {
             self.flush()?;
             self.makes = false;
         }
@@ -57,7 +73,7 @@ impl<'k> Batch<'k> {
         self.add_unexplained(object).with_context(|| object.line(self.verb))
     }
 
-    fn add_unexplained(&mut self, object: &Object) -> Result<()> {
+    fn add_unexplained(&mut self, object: &'p Object) -> Result<()> {
         let add = self.verb == Verb::Add;
         if !matches!(object, Object::Sysctl(_) | Object::Link(_) | Object::Port(_)) {
             self.queue_link()?;
@@ -73,7 +89,7 @@ impl<'k> Batch<'k> {
                     self.queue(rtnetlink::delete_link(index), object);
                 }
             }
-            Object::Sysctl(it) => return self.sysctl(it),
+            Object::Sysctl(it) => return self.sysctl(it, object),
             Object::Link(it) => {
                 let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
                 let mac = it.mac.and_then(|c| if add { Some(c.want) } else { c.before });
@@ -141,7 +157,7 @@ impl<'k> Batch<'k> {
                 let request = rtnetlink::route(it, device, add);
                 if add && it.destination.addr().is_ipv6() {
                     self.queue(request.exclusive(), object);
-                    self.contested.push((self.described.len() - 1, it.clone(), device));
+                    self.contested.push((self.queued.len() - 1, object, it, device));
                 } else {
                     self.queue(request, object);
                 }
@@ -166,12 +182,12 @@ impl<'k> Batch<'k> {
         Ok(self.kernel.link(name)?.map(|it| it.index))
     }
 
-    fn queue(&mut self, request: Request, object: &Object) {
+    fn queue(&mut self, request: Request, object: &'p Object) {
         self.kernel.netlink.queue(request);
-        self.described.push((self.owner, object.line(self.verb)));
+        self.queued.push((self.owner, For::Object(object)));
     }
 
-    fn port_vlans(&mut self, vlans: &PortVlans, object: &Object) -> Result<()> {
+    fn port_vlans(&mut self, vlans: &PortVlans, object: &'p Object) -> Result<()> {
         let add = self.verb == Verb::Add;
         let outside = vlans.towards == Towards::Outside;
         let index = match self.kernel.link(&vlans.port)? {
@@ -191,41 +207,44 @@ impl<'k> Batch<'k> {
     }
 
     /// The change of a link that is being gathered; changes of one link go into one message.
-    fn link_change(&mut self, name: &IfName, object: &Object) -> Result<&mut LinkChange> {
-        if self.link.as_ref().is_some_and(|it| it.0 != *name) {
+    fn link_change(&mut self, name: &'p IfName, object: &'p Object) -> Result<&mut LinkChange> {
+        if self.link.as_ref().is_some_and(|it| it.0 != name) {
             self.queue_link()?;
         }
-        let link = self.link.get_or_insert_with(|| (name.clone(), LinkChange::default(), Vec::new()));
-        link.2.push(object.command(self.verb));
+        let link = self.link.get_or_insert_with(|| (name, LinkChange::default(), Vec::new()));
+        link.2.push(object);
         Ok(&mut link.1)
     }
 
     pub(super) fn queue_link(&mut self) -> Result<()> {
-        let Some((name, change, commands)) = self.link.take() else { return Ok(()) };
+        let Some((name, change, objects)) = self.link.take() else { return Ok(()) };
         if change == LinkChange::default() {
             return Ok(());
         }
-        let Some(index) = self.index(&name)? else { return absent(self.verb == Verb::Add) };
+        let Some(index) = self.index(name)? else { return absent(self.verb == Verb::Add) };
         self.kernel.netlink.queue(rtnetlink::set_link(index, &change));
-        self.described.push((self.owner, commands.join("; ")));
+        self.queued.push((self.owner, For::Link(objects)));
         Ok(())
     }
 
-    fn sysctl(&mut self, sysctl: &Sysctl) -> Result<()> {
+    fn sysctl(&mut self, sysctl: &'p Sysctl, object: &'p Object) -> Result<()> {
         let add = self.verb == Verb::Add;
         let Some(value) = (if add { Some(sysctl.value.want) } else { sysctl.value.before }) else { return Ok(()) };
-        let object = Object::Sysctl(sysctl.clone());
         let Some(name) = &sysctl.interface else { return by_proc(sysctl, value) };
         let Some(link) = self.kernel.link(name)?.cloned() else { return absent(add) };
         let current = link.setting(sysctl.family, sysctl.key);
         match (sysctl.folder, sysctl.family) {
             // RTM_SETNEIGHTBL would search the interfaces of all namespaces one by one.
+            // What stood there before us is known to be another value.
+            (Folder::Neigh, _) if sysctl.value.before.is_some_and(|it| it != sysctl.value.want) => {
+                write_sysctl(&sysctl.path(), value)?;
+            }
             (Folder::Neigh, _) => by_proc(sysctl, value)?,
             _ if current == Some(value) => {}
             // IPv6 is off here: there is nothing to restrain, and what needs it fails by name (rule, route).
             (Folder::Conf, Family::V6) if current.is_none() => {}
             (Folder::Conf, family) if family == Family::V4 || sysctl.key == ADDR_GEN_MODE => {
-                self.link_change(name, &object)?.settings.push((family, sysctl.key, value));
+                self.link_change(name, object)?.settings.push((family, sysctl.key, value));
             }
             (Folder::Conf, _) => write_sysctl(&sysctl.path(), value)?,
         }
@@ -240,12 +259,12 @@ impl<'k> Batch<'k> {
     /// Sends what is queued; what was refused, each with its owner.
     pub(super) fn flush_all(&mut self) -> Vec<(usize, Error)> {
         let mut failures: Vec<_> = self.queue_link().err().map(|error| (self.owner, error)).into_iter().collect();
-        let described = std::mem::take(&mut self.described);
+        let queued = std::mem::take(&mut self.queued);
         let refusals = match self.kernel.netlink.flush() {
             Ok(refusals) => refusals,
             Err(error) => {
                 // Nobody knows what became of any of them.
-                let owners: BTreeSet<_> = described.iter().map(|it| it.0).collect();
+                let owners: BTreeSet<_> = queued.iter().map(|it| it.0).collect();
                 failures.extend(owners.into_iter().map(|owner| (owner, error.clone().into())));
                 return failures;
             }
@@ -253,12 +272,14 @@ impl<'k> Batch<'k> {
         let contested = std::mem::take(&mut self.contested);
         let mut replaced = false;
         for (place, error) in refusals {
-            self.owner = described.get(place).map_or(self.owner, |it| it.0);
+            self.owner = queued.get(place).map_or(self.owner, |it| it.0);
             let exists = error.errno == Errno::EEXIST as i32;
             let done = match self.verb {
                 Verb::Add if exists && error.operation == "RTM_NEWROUTE" => {
                     match contested.iter().find(|it| it.0 == place) {
-                        Some((_, route, device)) => self.replace(route, *device).map(|it| replaced |= it),
+                        Some(&(_, object, route, device)) => {
+                            self.replace(object, route, device).map(|it| replaced |= it)
+                        }
                         None => Err(error),
                     }
                 }
@@ -268,7 +289,7 @@ impl<'k> Batch<'k> {
                 _ => Err(error),
             };
             if let Err(error) = done {
-                let (owner, command) = described.get(place).cloned().unwrap_or_default();
+                let (owner, command) = queued.get(place).map(|it| (it.0, it.1.line(self.verb))).unwrap_or_default();
                 let full = error.errno == Errno::EXFULL as i32;
                 let error = Error::new(error);
                 failures.push((owner, if full { error.context(FULL_BRIDGE) } else { error }.context(command)));
@@ -281,11 +302,16 @@ impl<'k> Batch<'k> {
     }
 
     /// Queues the replacement of whatever stands in a route's place, unless it is this very route.
-    fn replace(&mut self, route: &Route, device: Option<u32>) -> Result<bool, kernel::error::Error> {
+    fn replace(
+        &mut self,
+        object: &'p Object,
+        route: &Route,
+        device: Option<u32>,
+    ) -> Result<bool, kernel::error::Error> {
         if routes::stands(&mut self.kernel.netlink, route, device)? {
             return Ok(false);
         }
-        self.queue(rtnetlink::route(route, device, true), &Object::Route(route.clone()));
+        self.queue(rtnetlink::route(route, device, true), object);
         Ok(true)
     }
 }

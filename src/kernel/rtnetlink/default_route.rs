@@ -48,8 +48,11 @@ pub fn default_route_of_packets(
     };
     let mut message = RouteMessage::default();
     message.header.address_family = address_family(family);
-    message.header.destination_prefix_length = if family == Family::V4 { 32 } else { 128 };
-    message.header.flags = RouteFlags::FibMatch;
+    // Without RTM_F_LOOKUP_TABLE IPv4 calls every table main (inet_rtm_getroute of net/ipv4/route.c); IPv6 refuses the flag.
+    (message.header.destination_prefix_length, message.header.flags) = match family {
+        Family::V4 => (32, RouteFlags::FibMatch | RouteFlags::LookupTable),
+        Family::V6 => (128, RouteFlags::FibMatch),
+    };
     let selector = match packets {
         Packets::Marked(mark) => RouteAttribute::Mark(mark),
         Packets::From(link) => RouteAttribute::Iif(link),
