@@ -7,9 +7,10 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use dlmalloc::GlobalDlmalloc;
+use dlmalloc::Dlmalloc;
+use nix::sched::sched_yield;
 
 /// Bytes that are handed out so. An ifup takes some 400 kB, most of it for answers of the kernel; what is not touched costs nothing.
 const SIZE: usize = 1024 * 1024;
@@ -18,10 +19,34 @@ pub struct Allocator {
     memory: Memory,
     /// Bytes of it that are handed out.
     used: AtomicUsize,
+    rest: Rest,
 }
 
 #[repr(align(4096))]
 struct Memory(UnsafeCell<[MaybeUninit<u8>; SIZE]>);
+
+/// dlmalloc behind a lock of one byte: there is hardly ever a second thread, and the pthread mutex of the crate's own takes a fifth of
+/// the time of a `status`.
+struct Rest {
+    taken: AtomicBool,
+    heap: UnsafeCell<Dlmalloc>,
+}
+
+// SAFETY: `with` lets one thread at a time have the heap.
+unsafe impl Sync for Rest {}
+
+impl Rest {
+    fn with<R>(&self, act: impl FnOnce(&mut Dlmalloc) -> R) -> R {
+        while self.taken.swap(true, Ordering::Acquire) {
+            // Only EINVAL of another system, which does not have it.
+            let _ = sched_yield();
+        }
+        // SAFETY: nobody else is here until `taken` is false again, and nothing in `act` allocates.
+        let done = act(unsafe { &mut *self.heap.get() });
+        self.taken.store(false, Ordering::Release);
+        done
+    }
+}
 
 // SAFETY: no byte of it is ever touched here; whoever holds a piece has it alone.
 unsafe impl Sync for Memory {}
@@ -30,7 +55,8 @@ impl Allocator {
     /// With all its memory free.
     #[expect(clippy::new_without_default, reason = "the memory must not be built on a stack, but in a static")]
     pub const fn new() -> Self {
-        Self { memory: Memory(UnsafeCell::new([MaybeUninit::uninit(); SIZE])), used: AtomicUsize::new(0) }
+        let rest = Rest { taken: AtomicBool::new(false), heap: UnsafeCell::new(Dlmalloc::new()) };
+        Self { memory: Memory(UnsafeCell::new([MaybeUninit::uninit(); SIZE])), used: AtomicUsize::new(0), rest }
     }
 
     fn base(&self) -> *mut u8 {
@@ -55,7 +81,9 @@ impl Allocator {
         }
         loop {
             let used = self.used.load(Ordering::Relaxed);
-            let start = used.next_multiple_of(layout.align());
+            // An alignment is a power of two, of which the compiler does not know.
+            let below = layout.align() - 1;
+            let start = (used + below) & !below;
             // Does not overflow: a layout is at most isize::MAX bytes.
             let end = start + layout.size();
             if end > SIZE {
@@ -74,25 +102,27 @@ impl Allocator {
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are the same.
-        self.next(layout).unwrap_or_else(|| unsafe { GlobalDlmalloc.alloc(layout) })
+        let other = || self.rest.with(|heap| unsafe { heap.malloc(layout.size(), layout.align()) });
+        self.next(layout).unwrap_or_else(other)
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: likewise.
-        self.next(layout).unwrap_or_else(|| unsafe { GlobalDlmalloc.alloc_zeroed(layout) })
+        let other = || self.rest.with(|heap| unsafe { heap.calloc(layout.size(), layout.align()) });
+        self.next(layout).unwrap_or_else(other)
     }
 
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
         if self.place(piece).is_none() {
             // SAFETY: what does not lie in our memory came from dlmalloc, with this layout.
-            unsafe { GlobalDlmalloc.dealloc(piece, layout) }
+            self.rest.with(|heap| unsafe { heap.free(piece, layout.size(), layout.align()) });
         }
     }
 
     unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let Some(start) = self.place(piece) else {
             // SAFETY: as above.
-            return unsafe { GlobalDlmalloc.realloc(piece, layout, size) };
+            return self.rest.with(|heap| unsafe { heap.realloc(piece, layout.size(), layout.align(), size) });
         };
         // The last piece grows where it is.
         if size <= layout.size() || (start + size <= SIZE && self.moves(start + layout.size(), start + size)) {
