@@ -271,6 +271,7 @@ fn vlans_of_ports() -> Result<()> {
     let _guest = node.plug("tap0", WEB1)?;
     node.nic("tap0", WEB1).without_network().bridged("br0").set("VLAN", ".10:20").ifup()?.succeeds()?;
     node.settled("tap0")?;
+    node.settled("br0")?;
     in_sync(&node)?;
     let vlans = || node.netns.output(Command::new("bridge").args(["-j", "vlan", "show"]));
     let (before, vlans_before) = (Snapshot::of(&node.netns)?, vlans()?);

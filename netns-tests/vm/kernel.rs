@@ -36,6 +36,7 @@ const MODULES: &[&str] = &[
     "nft_log",
     "nft_masq",
     "nft_nat",
+    "nft_objref",
     "nft_queue",
     "nfnetlink_queue",
     "xt_NFQUEUE",
