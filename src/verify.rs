@@ -10,7 +10,7 @@ pub use self::compare::mending;
 use crate::addr::{Family, IfName};
 use crate::kernel::inventory::{FoundProxy, Inventory};
 use crate::plan::{Object, PROTOCOL_NIC, PROTOCOL_NODE, Plan, Proxy, Rule, Verb};
-use crate::ruleset::{Element, TABLE, Table, TableFamily};
+use crate::ruleset::{Element, TABLE, Table};
 
 /// Something that stands, or should.
 #[derive(Clone, Debug, PartialEq)]
@@ -161,11 +161,8 @@ pub fn verify(owner: &Owner, plan: &Plan, inventory: &Inventory) -> Vec<Drift> {
 pub fn in_name_of(owner: &Owner, inventory: &Inventory) -> Vec<Thing> {
     let (name, protocol) = (owner.interface(), owner.protocol());
     let elements = inventory.elements.get(name).into_iter().flatten();
-    let elements = elements.filter(|it| match owner {
-        Owner::Nic(_) => true,
-        // The only one of an uplink, and it is of IPv4.
-        Owner::Uplink(_, family) => *family == Family::V4 && it.family == TableFamily::Arp,
-    });
+    // Those of an uplink are all of IPv4.
+    let elements = elements.filter(|_| owner.has(Family::V4));
     let mut things: Vec<_> = elements.cloned().map(Thing::Element).collect();
     let rules = inventory.rules.get(name).into_iter().flatten();
     let rules = rules.filter(|it| it.protocol == protocol && owner.has(it.family));

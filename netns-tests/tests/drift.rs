@@ -222,6 +222,18 @@ fn each_object_of_an_uplink() -> Result<()> {
             &["missing: nft element arp snf-network arp_source { \"eth1\" comment \"uplink\" : 10.0.0.254 }"],
         ),
         (
+            Break::Nft("delete element inet snf-network uplinks_100 { \"eth1\" }"),
+            &["missing: nft element inet snf-network uplinks_100 { \"eth1\" comment \"uplink\" }"],
+        ),
+        (
+            Break::Nft("add element inet snf-network steered_100 { \"eth1\" }"),
+            &["foreign: nft element inet snf-network steered_100 { \"eth1\" }"],
+        ),
+        (
+            Break::Sysctl("ipv4/conf/eth1/src_valid_mark", "0"),
+            &["different: echo 1 > /proc/sys/net/ipv4/conf/eth1/src_valid_mark, found: 0"],
+        ),
+        (
             Break::Sysctl("ipv4/conf/eth1/forwarding", "0"),
             &["different: echo 1 > /proc/sys/net/ipv4/conf/eth1/forwarding, found: 0"],
         ),

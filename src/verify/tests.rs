@@ -10,7 +10,7 @@ use crate::plan::{
     Binding, Change, Folder, GroupForwarding, Hop, Link, Port, PortVlan, PortVlans, Route, Rule, Sysctl, TABLE_MAIN,
     Towards, Up,
 };
-use crate::ruleset::{Comment, Value};
+use crate::ruleset::{Comment, TableFamily, Value};
 use crate::setup::base;
 
 fn name(text: &str) -> IfName {
