@@ -114,6 +114,7 @@ fn a_name_used_again() -> Result<()> {
     let node = &site.node;
     let fresh = node.plug("tap0", WEB2)?;
     node.netns.ip("link set tap0 address 02:00:00:00:09:09 up")?;
+    node.settled("tap0")?;
     let before = Snapshot::of(&node.netns)?;
     node.unplug(fresh, "tap0")?;
     vanish(node, "tap0", WEB1)?;
