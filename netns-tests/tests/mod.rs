@@ -108,6 +108,7 @@ const THEMES: &[Theme] = &[
     only_here(dns_hook::TESTS, "bind9 and knot"),
     anywhere(hook::TESTS),
     anywhere(xen::TESTS),
+    only_here(xen::PACKAGED, "Debian's packages"),
     anywhere(network_scripts::TESTS),
     only_here(unit::TESTS, "systemd and Python"),
     only_here(package::TESTS, "cargo, dpkg and lintian"),

@@ -26,8 +26,9 @@ pub const TESTS: &[Test] = &[
     ("xen::a_xenstore_that_does_not_answer", a_xenstore_that_does_not_answer),
     ("xen::a_lock_that_is_held", a_lock_that_is_held),
     ("xen::bad_answers", bad_answers),
-    ("xen::debians_own_xenstored", debians_own_xenstored),
 ];
+/// By Debian's own package.
+pub const PACKAGED: &[Test] = &[("xen::debians_own_xenstored", debians_own_xenstored)];
 
 const NAME: &str = "/local/domain/7/name";
 const STATUS: &str = "backend/vif/7/0/hotplug-status";

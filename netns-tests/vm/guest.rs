@@ -16,7 +16,7 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, chown};
 
 use super::{Verdict, tenant};
 use crate::harness::{Skip, netns, slower_by};
@@ -36,6 +36,8 @@ pub const TESTS: &str = "/tests";
 const LATE: (&str, &str) = ("openvswitch", "ovs::");
 /// The argument that makes this binary run the one test that is named, in namespaces of its own.
 pub const TEST: &str = "--one-test";
+/// A folder that is not of root's alone.
+const MAIL: &str = "/var/mail";
 /// Where a test's verdict is.
 const VERDICT: &str = "/tmp/verdict";
 /// How long one may take.
@@ -59,6 +61,9 @@ fn run() -> Result<()> {
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>).with_context(|| place)?;
     }
+    // As Debian's base-files has it: root's, but of another group.
+    fs::create_dir_all(MAIL)?;
+    chown(MAIL, None, Some(8.into()))?;
     let mut modules = fs::read_dir(MODULES)?.map(|it| Ok(it?.path())).collect::<Result<Vec<_>>>()?;
     modules.sort();
     let is_late = |module: &PathBuf| module.to_string_lossy().contains(LATE.0);
