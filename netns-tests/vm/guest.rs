@@ -31,8 +31,8 @@ pub const REPORT: &str = "/dev/ttyS1";
 
 /// Where the names of the tests are, one a line.
 pub const TESTS: &str = "/tests";
-/// Until Linux 6.1 at least, every network namespace reassembles all fragments once this module is there, and then they do not arrive
-/// as the tests sent them. So it is loaded for the tests of this theme only, the last ones.
+/// Before Linux 6.12 this module switches connection tracking on in every network namespace (nf_conncount_init), which reassembles
+/// fragments: they would not arrive as the tests sent them. So it is loaded for the tests of this theme only, the last ones.
 const LATE: (&str, &str) = ("openvswitch", "ovs::");
 /// The argument that makes this binary run the one test that is named, in namespaces of its own.
 pub const TEST: &str = "--one-test";

@@ -83,7 +83,7 @@ pub fn ports(netlink: &mut Netlink, bridge: u32) -> Result<Vec<BridgePort>, Erro
 
 pub(super) fn port_of(payload: &[u8], bridge: u32) -> Option<BridgePort> {
     let find = |kind| attributes(payload.get(IFINFOMSG..)?).find(|it| it.0 == kind).map(|it| it.1);
-    // A kernel that cannot pick (before 4.18) answers with all links.
+    // The kernel has picked; an answer is looked at all the same.
     if number(find(IFLA_MASTER)?)? != bridge {
         return None;
     }
