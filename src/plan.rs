@@ -324,11 +324,12 @@ impl Object {
 }
 
 impl Object {
-    /// Whether removal leaves it as it is: it belongs to others, or nobody knows what stood there before.
+    /// Whether removal leaves it as it is: it belongs to others too, was so before us, or nobody knows what was there.
     pub fn stays(&self) -> bool {
         match self {
             Self::Sysctl(it) => it.value.before.is_none(),
             Self::Rule(it) => it.shared,
+            Self::PortVlans(it) => it.towards == Towards::Outside,
             Self::Up(it) => !it.down_after,
             _ => false,
         }

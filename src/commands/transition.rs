@@ -3,6 +3,7 @@
 use anyhow::{Context, Error, Result, anyhow};
 
 use super::nic::log_plan;
+use crate::addr::Family;
 use crate::deadline;
 use crate::kernel::Kernel;
 use crate::kernel::nftables::{Presence, is_missing};
@@ -197,11 +198,14 @@ impl Transition<'_> {
             crate::binding::remove(&Binding { path, text: String::new() })?;
         }
         let elements = self.unrecorded_elements(kernel)?;
-        // The kernel compares all rules with what shall go. Where a mark decides, a rule without elements decides nothing:
-        // `reconcile` removes it.
-        let marked = self.plan.objects.iter().any(is_rule_by_mark);
-        if !elements.is_empty() || matches!(self.nic.mode, Mode::Routed { .. }) && !marked {
-            kernel.remove_rules_of(name, PREFERENCE_NIC, PROTOCOL_NIC)?;
+        // The kernel compares all rules with what shall go. Where a mark decides, or a bridge, a rule without elements decides
+        // nothing: `reconcile` removes it.
+        let is_port = matches!(self.nic.mode, Mode::Bridged { .. } | Mode::OpenVswitch { .. });
+        let marks: Vec<_> = self.plan.objects.iter().filter_map(marked_family).collect();
+        for family in Family::BOTH {
+            if !elements.is_empty() || !(is_port || marks.contains(&family)) {
+                kernel.remove_rules_of(family, name, PREFERENCE_NIC, PROTOCOL_NIC)?;
+            }
         }
         Ok(elements)
     }
@@ -228,8 +232,12 @@ impl Transition<'_> {
     }
 }
 
-fn is_rule_by_mark(object: &Object) -> bool {
-    matches!(object, Object::Rule(Rule { selector: RuleSelector::Mark(_), .. }))
+/// The family of a rule by a mark.
+fn marked_family(object: &Object) -> Option<Family> {
+    match object {
+        Object::Rule(Rule { selector: RuleSelector::Mark(_), family, .. }) => Some(*family),
+        _ => None,
+    }
 }
 
 /// Whether a port goes elsewhere: to another bridge or out of one, or, where filters go with it, into other VLANs. A link that

@@ -172,18 +172,19 @@ impl Kernel {
     ///
     /// # Errors
     /// What the kernel refused, other than that there is none.
-    pub fn remove_rules_of(&mut self, iif: &IfName, preference: u32, protocol: u8) -> Result<(), Error> {
+    pub fn remove_rules_of(
+        &mut self,
+        family: Family,
+        iif: &IfName,
+        preference: u32,
+        protocol: u8,
+    ) -> Result<(), Error> {
         loop {
-            for family in Family::BOTH {
-                self.netlink.queue(rtnetlink::any_rule(family, iif, preference, protocol));
-            }
-            let refusals = self.netlink.flush()?;
-            let none_left = refusals.len() == Family::BOTH.len();
-            if let Some((_, error)) = refusals.into_iter().find(|(_, error)| !is_absent(error.errno)) {
-                return Err(error);
-            }
-            if none_left {
-                return Ok(());
+            self.netlink.queue(rtnetlink::any_rule(family, iif, preference, protocol));
+            match self.netlink.flush()?.into_iter().next() {
+                None => {}
+                Some((_, error)) if is_absent(error.errno) => return Ok(()),
+                Some((_, error)) => return Err(error),
             }
         }
     }

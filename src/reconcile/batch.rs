@@ -1,6 +1,7 @@
 //! Objects as requests: gathered, sent in one piece, and their refusals explained.
 
 use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
 
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
@@ -230,16 +231,21 @@ impl<'k, 'p> Batch<'k, 'p> {
     fn sysctl(&mut self, sysctl: &'p Sysctl, object: &'p Object) -> Result<()> {
         let add = self.verb == Verb::Add;
         let Some(value) = (if add { Some(sysctl.value.want) } else { sysctl.value.before }) else { return Ok(()) };
-        let Some(name) = &sysctl.interface else { return by_proc(sysctl, value) };
+        let Some(name) = &sysctl.interface else { return Ok(by_proc(sysctl, value)?) };
         let Some(link) = self.kernel.link(name)?.cloned() else { return absent(add) };
         let current = link.setting(sysctl.family, sysctl.key);
         match (sysctl.folder, sysctl.family) {
             // RTM_SETNEIGHTBL would search the interfaces of all namespaces one by one.
-            // What stood there before us is known to be another value.
-            (Folder::Neigh, _) if sysctl.value.before.is_some_and(|it| it != sysctl.value.want) => {
-                write_sysctl(&sysctl.path(), value)?;
+            (Folder::Neigh, _) => {
+                // What stood there before us is known to be another value.
+                let differs = sysctl.value.before.is_some_and(|it| it != sysctl.value.want);
+                let set = if differs { write_sysctl(&sysctl.path(), value) } else { by_proc(sysctl, value) };
+                match set {
+                    // IPv6 is off there by now.
+                    Err(error) if !add && error.kind() == ErrorKind::NotFound => {}
+                    set => set?,
+                }
             }
-            (Folder::Neigh, _) => by_proc(sysctl, value)?,
             _ if current == Some(value) => {}
             // IPv6 is off here: there is nothing to restrain, and what needs it fails by name (rule, route).
             (Folder::Conf, Family::V6) if current.is_none() => {}
@@ -317,7 +323,7 @@ impl<'k, 'p> Batch<'k, 'p> {
 }
 
 /// Sets what differs by way of /proc/sys.
-fn by_proc(sysctl: &Sysctl, value: u32) -> Result<()> {
+fn by_proc(sysctl: &Sysctl, value: u32) -> io::Result<()> {
     let path = sysctl.path();
     if read_sysctl(&path)? != Some(value) {
         write_sysctl(&path, value)?;

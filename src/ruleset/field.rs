@@ -32,6 +32,8 @@ pub enum Field {
     IpSaddr,
     /// IPv4 destination.
     IpDaddr,
+    /// What the table local says of the destination of IPv4 or IPv6: is it the node's own?
+    DaddrType,
     /// IPv6 source.
     Ip6Saddr,
     /// IPv6 destination.
@@ -100,6 +102,7 @@ impl Field {
             Self::IifName | Self::OifName => Datatype::IfName,
             Self::IifType => Datatype::IfaceType,
             Self::Mark => Datatype::Mark,
+            Self::DaddrType => Datatype::FibAddrType,
             Self::Protocol | Self::EtherType => Datatype::EtherType,
             Self::NfProto => Datatype::NfProto,
             Self::L4Proto => Datatype::InetProto,
@@ -130,6 +133,7 @@ impl fmt::Display for Field {
             Self::OifName => "oifname",
             Self::IifType => "iiftype",
             Self::Mark => "meta mark",
+            Self::DaddrType => "fib daddr type",
             Self::Protocol => "meta protocol",
             Self::NfProto => "meta nfproto",
             Self::L4Proto => "meta l4proto",

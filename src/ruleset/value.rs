@@ -29,6 +29,8 @@ pub enum Datatype {
     IfaceType,
     /// A packet's mark.
     Mark,
+    /// What an address is to the node.
+    FibAddrType,
     /// Flags of TCP.
     TcpFlag,
     /// A port of TCP or UDP.
@@ -57,6 +59,7 @@ impl fmt::Display for Datatype {
             Self::NfProto => "nf_proto",
             Self::IfaceType => "iface_type",
             Self::Mark => "mark",
+            Self::FibAddrType => "fib_addrtype",
             Self::TcpFlag => "tcp_flag",
             Self::InetService => "inet_service",
             Self::Icmp6Type => "icmpv6_type",
@@ -88,6 +91,8 @@ pub enum Value {
     IfaceType(u16),
     /// A packet's mark.
     Mark(u32),
+    /// What an address is to the node (RTN_*: 1 somebody else's, 2 its own; linux/rtnetlink.h).
+    FibAddrType(u32),
     /// Flags of TCP (0x02 SYN, 0x10 ACK; RFC 9293, 3.1).
     TcpFlags(u8),
     /// A port of TCP or UDP.
@@ -116,6 +121,7 @@ impl Value {
             Self::NfProto(_) => Datatype::NfProto,
             Self::IfaceType(_) => Datatype::IfaceType,
             Self::Mark(_) => Datatype::Mark,
+            Self::FibAddrType(_) => Datatype::FibAddrType,
             Self::TcpFlags(_) => Datatype::TcpFlag,
             Self::Port(_) => Datatype::InetService,
             Self::Icmp6Type(_) => Datatype::Icmp6Type,
@@ -213,6 +219,9 @@ impl fmt::Display for Value {
             Self::NfProto(10) => f.write_str("ipv6"),
             Self::IfaceType(1) => f.write_str("ether"),
             Self::Mark(mark) => write!(f, "0x{mark:08x}"),
+            Self::FibAddrType(1) => f.write_str("unicast"),
+            Self::FibAddrType(2) => f.write_str("local"),
+            Self::FibAddrType(number) => number.fmt(f),
             Self::TcpFlags(flags) => tcp_flags(*flags, f),
             Self::Icmp6Type(133) => f.write_str("nd-router-solicit"),
             Self::Icmp6Type(134) => f.write_str("nd-router-advert"),

@@ -1,5 +1,5 @@
-//! Routing that does not grow with the NICs: what comes from the TAPs of a routing table carries a mark, and one policy rule by
-//! it stands before all rules by interface.
+//! Routing that does not grow with the NICs: what comes from the TAPs of a routing table, and what comes in for them, carries a mark,
+//! and one policy rule by it stands before all rules by interface.
 
 use crate::addr::{Family, IfName};
 use crate::nic::Nic;
@@ -16,11 +16,13 @@ const STEERED: &str = "steered_";
 const UPLINKS: &str = "uplinks_";
 /// NFPROTO_IPV4 of linux/netfilter.h.
 const IPV4: Value = Value::NfProto(2);
+/// RTN_UNICAST of linux/rtnetlink.h: not an address of the node itself.
+const RTN_UNICAST: u32 = 1;
 /// Setting of an interface: the sources of what comes in there are looked up with the packet's mark (ip-sysctl.rst of the kernel).
 pub const SRC_VALID_MARK: &str = "src_valid_mark";
 /// After mangle PREROUTING (-150), where others write marks or restore those of connections: ours stands in its bits then.
 const AFTER_MANGLE: i32 = -145;
-/// Before mangle FORWARD and INPUT (-150): the packet has its route, and others need not see our bits, nor keep them with a connection.
+/// Before mangle FORWARD (-150): the packet has its route, and others need not see our bits, nor keep them with a connection.
 const BEFORE_MANGLE: i32 = -155;
 
 /// Name of the set, of the tables inet and arp, that holds the interfaces whose packets `table` routes.
@@ -52,7 +54,8 @@ pub fn sets(table: u32) -> [Table; 2] {
 ///
 /// And IPv4 from its uplinks: the kernel asks the rules whether a source can be reached through the device that a packet will leave
 /// by (`__fib_validate_source` of net/ipv4/fib_frontend.c), and would find the answer at the rule of the guest's TAP, behind those of
-/// all others. With the mark and the uplink's `src_valid_mark` it finds it at the mark's.
+/// all others. With the mark and the uplink's `src_valid_mark` it finds it at the mark's. What is for the node itself stays as it is, and
+/// is checked by table main.
 ///
 /// In the arp table what the node is asked on a TAP: its own answer to a request goes by the routes (arp_process of the
 /// kernel's net/ipv4/arp.c).
@@ -61,17 +64,17 @@ pub fn tables(table: u32, mark: Mark) -> [Table; 2] {
         |value| Statement::WriteBits { field: Field::Mark, mask: Value::Mark(mark.mask), value: Value::Mark(value) };
     let from = |set| Statement::contained([Field::IifName.into()], set);
     let from_taps = |value| Rule::from([from(steered(table)), write(value)]);
-    let from_all = |value| {
-        let from_uplinks = [Statement::equal(Field::NfProto, IPV4), from(uplinks(table)), write(value)];
-        vec![from_taps(value), Rule::from(from_uplinks)]
-    };
+    let to_guests = Statement::equal(Field::DaddrType, Value::FibAddrType(RTN_UNICAST));
+    let from_uplinks = || [Statement::equal(Field::NfProto, IPV4), from(uplinks(table))];
+    let [first, second] = from_uplinks();
+    let in_passing = Rule::from([first, second, to_guests, write(mark.value)]);
+    let [first, second] = from_uplinks();
+    let passed = Rule::from([first, second, write(0)]);
     let steer = format!("steer_{table}");
-    let clear = |name, point| hooked(format!("{name}_{table}"), point, BEFORE_MANGLE, from_all(0));
     let [mut inet, mut arp] = sets(table);
     inet.chains = vec![
-        hooked(steer.clone(), HookPoint::Prerouting, AFTER_MANGLE, from_all(mark.value)),
-        clear("clear", HookPoint::Forward),
-        clear("clear_in", HookPoint::Input),
+        hooked(steer.clone(), HookPoint::Prerouting, AFTER_MANGLE, vec![from_taps(mark.value), in_passing]),
+        hooked(format!("clear_{table}"), HookPoint::Forward, BEFORE_MANGLE, vec![from_taps(0), passed]),
     ];
     arp.chains = vec![hooked(steer, HookPoint::Input, 0, vec![from_taps(mark.value)])];
     [inet, arp]

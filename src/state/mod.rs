@@ -17,9 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub use self::uplinks::{
-    forget_table, lock_uplinks, other_uplinks, record_table, uplink_of_table, uplink_written, uplinks,
-};
+pub use self::uplinks::{forget_table, lock_uplinks, record_table, uplink_of_table, uplink_written, uplinks};
 use crate::addr::IfName;
 use crate::files::{self, Folder};
 use crate::plan::shell_quoted;

@@ -75,17 +75,8 @@ fn uplink_file(device: &IfName, family: Family) -> String {
     format!("{device}.{}", family.sysctl())
 }
 
-/// Whether anything is recorded of that family of another uplink.
-///
-/// # Errors
-/// If the folder cannot be read.
-pub fn other_uplinks(folder: &Path, device: &IfName, family: Family) -> Result<bool> {
-    let (own, kin) = (uplink_file(device, family), format!(".{}", family.sysctl()));
-    let names = names_in(&folder.join(UPLINKS))?;
-    Ok(names.iter().filter_map(|name| name.to_str()).any(|name| name.ends_with(&kin) && name != own))
-}
-
-/// Records through which device a table's default route leads: a hint, which saves the next ifup a dump of the table.
+/// Records through which device a table's default route leads: a hint, which saves the next ifup a dump of an IPv6 table
+/// that no mark leads to.
 ///
 /// # Errors
 /// Those of writing a file.

@@ -8,13 +8,13 @@ use crate::commands::announcer;
 use crate::deadline;
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
-use crate::plan::{Object, Plan, Verb};
+use crate::plan::{Object, Plan, TABLE_MAIN, Verb};
 use crate::reconcile;
 use crate::record::{settings_of, settings_text};
 use crate::settings::Settings;
 use crate::setup::Before;
 use crate::setup::routed::PROXY_DELAY;
-use crate::setup::steering::SRC_VALID_MARK;
+use crate::setup::steering::{self, SRC_VALID_MARK};
 use crate::setup::uplink::{self, Uplink};
 use crate::state::{self, State, Variables};
 
@@ -95,11 +95,15 @@ fn known(
     settings: &Settings,
 ) -> Result<(Vec<(Uplink, Before)>, Before)> {
     let old = state.records.iter().map(|it| recorded(it, uplink.family)).collect::<Result<Vec<_>>>()?;
+    let mut now = before(kernel, &uplink.device, uplink.family)?;
     if let Some((_, before)) = old.last() {
-        let before = before.clone();
+        let mut before = before.clone();
+        // A setting of which an earlier version of this program did not know.
+        now.settings.retain(|it| before.setting(it.0, it.1).is_none());
+        before.settings.append(&mut now.settings);
         return Ok((old, before));
     }
-    let mut before = before(kernel, &uplink.device, uplink.family)?;
+    let mut before = now;
     if let Some((_, first)) = of_other_family(&uplink.device, uplink.family, settings)? {
         // The link is of both, and goes back to what it was with the last of them.
         before.up = first.up;
@@ -120,9 +124,30 @@ fn leave_link(plan: &mut Plan) {
 }
 
 /// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since.
-fn marked(uplink: Uplink, settings: &Settings) -> Uplink {
-    let mark = uplink.mark.or_else(|| settings.routing_mark_mask.of_table(uplink.table));
-    Uplink { mark, ..uplink }
+fn standing(uplink: &Uplink, before: &Before, settings: &Settings) -> Plan {
+    let mut plan = uplink::plan(uplink, before);
+    if uplink.mark.is_none()
+        && uplink.table != TABLE_MAIN
+        && let Some(mark) = settings.routing_mark_mask.of_table(uplink.table)
+    {
+        plan.objects.push(Object::Rule(steering::rule(uplink.family, uplink.table, mark, false)));
+    }
+    plan
+}
+
+/// What of a Plan no other uplink of the family needs: a table, or what is set for all, may be of several.
+fn alone(plan: Plan, device: &IfName, family: Family, settings: &Settings) -> Result<Plan> {
+    let mut plan = plan;
+    for (other, kin) in state::uplinks(&settings.state_dir)? {
+        if kin != family || other == *device {
+            continue;
+        }
+        for variables in State::peek_uplink(&settings.state_dir, &other, kin)? {
+            let (uplink, before) = recorded(&variables, kin)?;
+            plan = reconcile::leftover(&plan, &standing(&uplink, &before, settings));
+        }
+    }
+    Ok(plan)
 }
 
 /// What [`up`] would do, as commands.
@@ -152,8 +177,9 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
     let records = state.records.clone();
     state.write(records.into_iter().filter(|it| *it != variables).chain([variables.clone()]).collect())?;
     let mut leftover = Plan::default();
-    for (old, _) in old.iter().cloned() {
-        let gone = reconcile::difference(&uplink::plan(&marked(old, settings), &before), &plan);
+    for (old, _) in &old {
+        let gone = reconcile::difference(&standing(old, &before, settings), &plan);
+        let gone = alone(gone, &uplink.device, uplink.family, settings)?;
         leftover.elements.extend(gone.elements);
         leftover.objects.extend(gone.objects);
     }
@@ -202,12 +228,7 @@ pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &m
     let shares_link = of_other_family(device, family, settings)?.is_some();
     for variables in state.records.clone().iter().rev() {
         let (uplink, before) = recorded(variables, family)?;
-        let uplink = marked(uplink, settings);
-        let mut plan = uplink::plan(&uplink, &before);
-        if state::other_uplinks(&settings.state_dir, device, family)? {
-            // Another uplink needs what is set for all.
-            plan.objects.retain(|it| !matches!(it, Object::Sysctl(it) if it.interface.is_none()));
-        }
+        let mut plan = alone(standing(&uplink, &before, settings), device, family, settings)?;
         if shares_link {
             leave_link(&mut plan);
         }

@@ -12,6 +12,8 @@ use crate::ruleset::{Equality, Field, Raw, RawHeader, Rule, Selector, Statement,
 enum Source {
     /// A key of `meta`.
     Meta(u32),
+    /// What the routes say of an address of the packet: which, and what of it.
+    Fib(u32, u32),
     /// A header and an offset into it, in bytes.
     Payload(u32, u32),
     /// An extension header of IPv6, an offset into it in bytes, and which bits there.
@@ -40,6 +42,7 @@ fn locate(field: Field) -> (Source, Header) {
         Field::OifName => (Source::Meta(NFT_META_OIFNAME), Header::Any),
         Field::IifType => (Source::Meta(NFT_META_IIFTYPE), Header::Any),
         Field::Mark => (Source::Meta(NFT_META_MARK), Header::Any),
+        Field::DaddrType => (Source::Fib(NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE), Header::Any),
         Field::Protocol => (Source::Meta(NFT_META_PROTOCOL), Header::Any),
         Field::NfProto => (Source::Meta(NFT_META_NFPROTO), Header::Any),
         Field::L4Proto => (Source::Meta(NFT_META_L4PROTO), Header::Any),
@@ -293,6 +296,14 @@ impl Program {
             Source::Meta(key) => {
                 self.push("meta", vec![number(NFTA_META_KEY, key)?, number(NFTA_META_DREG, register)?])
             }
+            Source::Fib(flags, result) => self.push(
+                "fib",
+                vec![
+                    number(NFTA_FIB_FLAGS, flags)?,
+                    number(NFTA_FIB_RESULT, result)?,
+                    number(NFTA_FIB_DREG, register)?,
+                ],
+            ),
             Source::Payload(base, offset) => self.push(
                 "payload",
                 vec![

@@ -28,6 +28,7 @@ pub(super) fn layout(datatype: Datatype) -> (u32, usize, Byteorder) {
         Datatype::NfProto => (TYPE_NFPROTO, 1, Byteorder::Host),
         Datatype::IfaceType => (TYPE_ARPHRD, 2, Byteorder::Host),
         Datatype::Mark => (TYPE_MARK, 4, Byteorder::Host),
+        Datatype::FibAddrType => (TYPE_FIB_ADDR, 4, Byteorder::Host),
         Datatype::TcpFlag => (TYPE_TCP_FLAG, 1, Byteorder::Host),
         Datatype::InetService => (TYPE_INET_SERVICE, 2, Byteorder::Big),
         Datatype::Icmp6Type => (TYPE_ICMP6_TYPE, 1, Byteorder::Big),
@@ -67,7 +68,7 @@ pub(super) fn bytes(value: &Value) -> Vec<u8> {
         Value::Ip6FragmentOffset(number) => (number << 3).to_be_bytes().into(),
         Value::Raw(raw, number) => number.to_be_bytes()[16_usize.saturating_sub(raw.length.into())..].into(),
         Value::IfaceType(number) => number.to_ne_bytes().into(),
-        Value::Mark(number) => number.to_ne_bytes().into(),
+        Value::Mark(number) | Value::FibAddrType(number) => number.to_ne_bytes().into(),
     }
 }
 
@@ -99,6 +100,7 @@ pub(super) fn parse(datatype: Datatype, bytes: &[u8]) -> Option<Value> {
         Datatype::NfProto => Value::NfProto(*bytes.first()?),
         Datatype::IfaceType => Value::IfaceType(u16::from_ne_bytes(bytes.try_into().ok()?)),
         Datatype::Mark => Value::Mark(u32::from_ne_bytes(bytes.try_into().ok()?)),
+        Datatype::FibAddrType => Value::FibAddrType(u32::from_ne_bytes(bytes.try_into().ok()?)),
         Datatype::TcpFlag => Value::TcpFlags(*bytes.first()?),
         Datatype::InetService => Value::Port(u16::from_be_bytes(bytes.try_into().ok()?)),
         Datatype::Icmp6Type => Value::Icmp6Type(*bytes.first()?),

@@ -13,6 +13,7 @@ pub(super) fn chain() -> Chain {
             [Statement::contained([Field::IifName.into()], "guarded"), write].into(),
             [Statement::equal(Field::Mark.masked(mask), value), Statement::Accept].into(),
             [Statement::not_equal(Field::Mark, Value::Mark(0x64)), Statement::Counter].into(),
+            [Statement::equal(Field::DaddrType, Value::FibAddrType(1)), Statement::Counter].into(),
         ],
     }
 }
