@@ -124,7 +124,7 @@ impl Storm<'_> {
             return Ok(());
         }
         ensure!(self.taps[place].vanished_since(before), "its TAP was there all the time: {outcome:?}");
-        // ENOENT is RTM_SETNEIGHTBL's word for a device that is gone.
+        // ENOENT is the word of /proc for a device that is gone.
         let gone = ["there is no such interface", "it is not there", "(os error 2)", "(os error 19)", "ENODEV"];
         ensure!(gone.iter().any(|part| outcome.stderr.contains(part)), "{outcome:?}");
         outcome.fails(&[&format!("{verb} {}: ", Self::name(place))]).map(|_| ())
