@@ -19,7 +19,6 @@ pub struct Allocator {
     memory: Memory,
     /// Bytes of it that are handed out.
     used: AtomicUsize,
-    rest: Rest,
 }
 
 #[repr(align(4096))]
@@ -31,6 +30,9 @@ struct Rest {
     taken: AtomicBool,
     heap: UnsafeCell<Dlmalloc>,
 }
+
+/// What is not zeros at first, and so must not lie beside the memory: all of it would be in the executable.
+static REST: Rest = Rest { taken: AtomicBool::new(false), heap: UnsafeCell::new(Dlmalloc::new()) };
 
 // SAFETY: `with` lets one thread at a time have the heap.
 unsafe impl Sync for Rest {}
@@ -55,8 +57,7 @@ impl Allocator {
     /// With all its memory free.
     #[expect(clippy::new_without_default, reason = "the memory must not be built on a stack, but in a static")]
     pub const fn new() -> Self {
-        let rest = Rest { taken: AtomicBool::new(false), heap: UnsafeCell::new(Dlmalloc::new()) };
-        Self { memory: Memory(UnsafeCell::new([MaybeUninit::uninit(); SIZE])), used: AtomicUsize::new(0), rest }
+        Self { memory: Memory(UnsafeCell::new([MaybeUninit::uninit(); SIZE])), used: AtomicUsize::new(0) }
     }
 
     fn base(&self) -> *mut u8 {
@@ -102,27 +103,27 @@ impl Allocator {
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are the same.
-        let other = || self.rest.with(|heap| unsafe { heap.malloc(layout.size(), layout.align()) });
+        let other = || REST.with(|heap| unsafe { heap.malloc(layout.size(), layout.align()) });
         self.next(layout).unwrap_or_else(other)
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: likewise.
-        let other = || self.rest.with(|heap| unsafe { heap.calloc(layout.size(), layout.align()) });
+        let other = || REST.with(|heap| unsafe { heap.calloc(layout.size(), layout.align()) });
         self.next(layout).unwrap_or_else(other)
     }
 
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
         if self.place(piece).is_none() {
             // SAFETY: what does not lie in our memory came from dlmalloc, with this layout.
-            self.rest.with(|heap| unsafe { heap.free(piece, layout.size(), layout.align()) });
+            REST.with(|heap| unsafe { heap.free(piece, layout.size(), layout.align()) });
         }
     }
 
     unsafe fn realloc(&self, piece: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let Some(start) = self.place(piece) else {
             // SAFETY: as above.
-            return self.rest.with(|heap| unsafe { heap.realloc(piece, layout.size(), layout.align(), size) });
+            return REST.with(|heap| unsafe { heap.realloc(piece, layout.size(), layout.align(), size) });
         };
         // The last piece grows where it is.
         if size <= layout.size() || (start + size <= SIZE && self.moves(start + layout.size(), start + size)) {
