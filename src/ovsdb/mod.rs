@@ -45,7 +45,11 @@ pub struct Refusal {
 
 impl Refusal {
     fn of(value: &Value) -> Self {
-        let text = |it: &Value| it.as_str().map_or_else(|| it.to_string(), str::to_owned);
+        // Of no words at all, their quotes are shown.
+        let text = |it: &Value| match it.as_str() {
+            Some(text) if !words(text).is_empty() => text.to_owned(),
+            _ => it.to_string(),
+        };
         match value.get("error") {
             Some(error) => Self { error: text(error), details: value.get("details").map(text) },
             None => Self { error: text(value), details: None },
