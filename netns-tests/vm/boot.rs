@@ -11,15 +11,16 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::kernel::{SERIES, Series};
 use super::{Verdict, initramfs};
 use crate::harness::{Skip, ovs};
 
-/// How long a machine may be silent, which tells of each test: longer than a test may take there, which has its own time.
-const SILENCE: Duration = Duration::from_secs(1200);
+/// How long a machine may be silent, which tells of each test.
+const SILENCE: Duration = Duration::from_secs(600);
+const SILENT: &str = "says nothing any more";
 /// How many machines run at a time.
 const AT_A_TIME: usize = 2;
 /// What reads and changes the network there, as the real tools do, and Open vSwitch; and what else the tests start.
@@ -95,9 +96,21 @@ fn run(series: &Series, tests: &[String]) -> Result<()> {
     pass_on(series, &json!({ "version": kernel.version }).to_string());
     let name = |kind: &str| folder.join(format!("{kind}-{}-{}", series.name, std::process::id()));
     let (image, console) = (name("initramfs"), name("console"));
-    let done = initramfs::write(&image, &kernel, TOOLS, FILES, (super::guest::TESTS, &tests.join("\n")))
-        .context("initramfs")
-        .and_then(|()| relay(series, &mut start(&kernel.image, &image, &console)?, &console));
+    let mut left = tests.to_vec();
+    let mut boot = || -> Result<()> {
+        loop {
+            let before = left.len();
+            initramfs::write(&image, &kernel, TOOLS, FILES, (super::guest::TESTS, &left.join("\n")))
+                .context("initramfs")?;
+            match relay(series, &mut start(&kernel.image, &image, &console)?, &console, &mut left)? {
+                End::Told => return Ok(()),
+                // Seen once, and not again with the same test: the next machine goes on from there.
+                End::Silent(error) if left.len() < before => eprintln!("{error:#}\nbooted anew"),
+                End::Silent(error) => return Err(error),
+            }
+        }
+    };
+    let done = boot();
     for file in [image, console] {
         // What stays in target/ harms nobody.
         let _ = fs::remove_file(file);
@@ -128,8 +141,16 @@ fn start(kernel: &Path, initramfs: &Path, console: &Path) -> Result<Child> {
         .context("qemu-system-x86_64")
 }
 
-/// Passes on what comes out of the machine until it ends, or says nothing any more.
-fn relay(series: &Series, machine: &mut Child, console: &Path) -> Result<()> {
+/// How a machine ended.
+enum End {
+    /// It told of all tests.
+    Told,
+    /// It said nothing any more.
+    Silent(anyhow::Error),
+}
+
+/// Passes on what comes out of the machine until it ends, or says nothing any more; `left` loses the tests that it told of.
+fn relay(series: &Series, machine: &mut Child, console: &Path, left: &mut Vec<String>) -> Result<End> {
     let out = machine.stdout.take().context("the machine's serial port")?;
     let (send, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -143,9 +164,13 @@ fn relay(series: &Series, machine: &mut Child, console: &Path) -> Result<()> {
     let why = loop {
         match lines.recv_timeout(SILENCE) {
             Ok(line) if line.trim() == super::guest::END => ended = true,
-            Ok(line) => pass_on(series, &line),
+            Ok(line) => {
+                let told = Verdict::of_line(&line).and_then(|it| it.0);
+                left.retain(|it| Some(it) != told.as_ref());
+                pass_on(series, &line);
+            }
             Err(RecvTimeoutError::Disconnected) => break "ended before its tests did",
-            Err(RecvTimeoutError::Timeout) => break "says nothing any more",
+            Err(RecvTimeoutError::Timeout) => break SILENT,
         }
     };
     // It may have ended by itself.
@@ -161,9 +186,10 @@ fn relay(series: &Series, machine: &mut Child, console: &Path) -> Result<()> {
         let log = String::from_utf8_lossy(&log);
         let last: Vec<_> = log.lines().rev().take(30).collect();
         let last = last.into_iter().rev().collect::<Vec<_>>().join("\n    ");
-        bail!("the virtual machine {why}: {}\n    {last}", String::from_utf8_lossy(&errors).trim());
+        let error = anyhow!("the virtual machine {why}: {}\n    {last}", String::from_utf8_lossy(&errors).trim());
+        return if why == SILENT { Ok(End::Silent(error)) } else { Err(error) };
     }
-    Ok(())
+    Ok(End::Told)
 }
 
 /// The file beside a file: `Path::with_extension` would take away the end of a version.
