@@ -150,13 +150,15 @@ impl<'a> Nic<'a> {
 }
 
 impl Files {
-    /// What surrounds the program: Ganeti's working folder and environment, and our settings.
+    /// What surrounds the program: Ganeti's working folder and environment, and our settings; and what a sanitised one is told.
     pub fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let sanitiser = std::env::vars_os().filter(|(key, _)| key == "ASAN_OPTIONS");
         command
             .env_clear()
             .env("PATH", "/sbin:/bin:/usr/sbin:/usr/bin")
             .env("LC_ALL", "C")
             .env("SNF_NETWORK_DEFAULTS", self.settings())
+            .envs(sanitiser)
             .current_dir("/")
     }
 

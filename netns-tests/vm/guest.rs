@@ -1,9 +1,10 @@
 //! Inside the machine: /init, which runs the tests.
 #![expect(unsafe_code, reason = "finit_module(2) and reboot(2) have no safe form")]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -61,9 +62,10 @@ fn run() -> Result<()> {
     for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>).with_context(|| place)?;
     }
-    // As Debian's base-files has it: root's, but of another group.
+    // As Debian's base-files has it: root's, but another group can write it.
     fs::create_dir_all(MAIL)?;
     chown(MAIL, None, Some(8.into()))?;
+    fs::set_permissions(MAIL, Permissions::from_mode(0o2775))?;
     let mut modules = fs::read_dir(MODULES)?.map(|it| Ok(it?.path())).collect::<Result<Vec<_>>>()?;
     modules.sort();
     let is_late = |module: &PathBuf| module.to_string_lossy().contains(LATE.0);
