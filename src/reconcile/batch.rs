@@ -44,7 +44,10 @@ impl For<'_> {
     fn line(&self, verb: Verb) -> String {
         match self {
             Self::Object(object) => object.line(verb),
-            Self::Link(objects) => objects.iter().map(|it| it.command(verb)).collect::<Vec<_>>().join("; "),
+            Self::Link(objects) => {
+                let commands = objects.iter().map(|it| it.command(verb)).filter(|it| !it.is_empty());
+                commands.collect::<Vec<_>>().join("; ")
+            }
         }
     }
 }

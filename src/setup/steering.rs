@@ -64,17 +64,26 @@ pub fn tables(table: u32, mark: Mark) -> [Table; 2] {
         |value| Statement::WriteBits { field: Field::Mark, mask: Value::Mark(mark.mask), value: Value::Mark(value) };
     let from = |set| Statement::contained([Field::IifName.into()], set);
     let from_taps = |value| Rule::from([from(steered(table)), write(value)]);
-    let to_guests = Statement::equal(Field::DaddrType, Value::FibAddrType(RTN_UNICAST));
-    let from_uplinks = || [Statement::equal(Field::NfProto, IPV4), from(uplinks(table))];
-    let [first, second] = from_uplinks();
-    let in_passing = Rule::from([first, second, to_guests, write(mark.value)]);
-    let [first, second] = from_uplinks();
-    let passed = Rule::from([first, second, write(0)]);
+    let from_uplinks = |rest: &[Statement]| {
+        let ipv4 = [Statement::equal(Field::NfProto, IPV4), from(uplinks(table))];
+        Rule([&ipv4, rest].concat())
+    };
+    let in_passing = Statement::equal(Field::DaddrType, Value::FibAddrType(RTN_UNICAST));
     let steer = format!("steer_{table}");
     let [mut inet, mut arp] = sets(table);
     inet.chains = vec![
-        hooked(steer.clone(), HookPoint::Prerouting, AFTER_MANGLE, vec![from_taps(mark.value), in_passing]),
-        hooked(format!("clear_{table}"), HookPoint::Forward, BEFORE_MANGLE, vec![from_taps(0), passed]),
+        hooked(
+            steer.clone(),
+            HookPoint::Prerouting,
+            AFTER_MANGLE,
+            vec![from_taps(mark.value), from_uplinks(&[in_passing, write(mark.value)])],
+        ),
+        hooked(
+            format!("clear_{table}"),
+            HookPoint::Forward,
+            BEFORE_MANGLE,
+            vec![from_taps(0), from_uplinks(&[write(0)])],
+        ),
     ];
     arp.chains = vec![hooked(steer, HookPoint::Input, 0, vec![from_taps(mark.value)])];
     [inet, arp]
