@@ -1,12 +1,12 @@
 //! The entry point: hands the arguments to the table of commands.
 
-use std::process::ExitCode;
-
+use snf_network::commands;
 use snf_network::kernel::allocator::Allocator;
+use snf_network::kernel::process;
 
 #[global_allocator]
-static ALLOCATOR: Allocator = Allocator::new();
+static ALLOCATOR: Allocator = Allocator;
 
-fn main() -> ExitCode {
-    snf_network::commands::run(std::env::args_os().collect())
+fn main() {
+    process::end(commands::run(std::env::args_os().collect()))
 }

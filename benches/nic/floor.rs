@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use snf_network::kernel::packet::{AdvertisementSocket, PacketSocket};
-use snf_network::kernel::process::detach;
+use snf_network::kernel::process;
 
 /// As long as the program's own detached process holds its sockets.
 const GRACE: Duration = Duration::from_millis(100);
@@ -21,6 +21,11 @@ const GRACE: Duration = Duration::from_millis(100);
 const NETLINK: i32 = 16;
 
 fn main() -> Result<()> {
+    replay()?;
+    process::end(0)
+}
+
+fn replay() -> Result<()> {
     let file = std::env::args().nth(1).context("expected a recording")?;
     let recording = fs::read(file)?;
     let mut rest = recording.as_slice();
@@ -69,7 +74,7 @@ fn main() -> Result<()> {
                 let [_, netfilter] = std::mem::take(&mut netlink);
                 let kept: Vec<OwnedFd> =
                     packets.take().map(PacketSocket::into_fd).into_iter().chain(netfilter.map(Into::into)).collect();
-                detach(kept, |_| sleep(GRACE))?;
+                process::leave(kept, |_kept| sleep(GRACE));
             }
             other => bail!("{other}: no such part of a recording"),
         }

@@ -145,8 +145,8 @@ impl Owner {
     }
 }
 
-/// Goes on in a process of its own: repeats the announcements, and closes `lingering` when that makes nobody wait.
-pub fn detach(lingering: Option<OwnedFd>, announcer: Option<Announcer>) {
+/// Leaves to a process of its own to repeat the announcements, and to close `lingering` when that makes nobody wait.
+pub fn leave(lingering: Option<OwnedFd>, announcer: Option<Announcer>) {
     let mut announcer = announcer.filter(|it| !it.announced.is_empty());
     if lingering.is_none() && announcer.is_none() {
         return;
@@ -154,8 +154,9 @@ pub fn detach(lingering: Option<OwnedFd>, announcer: Option<Announcer>) {
     let packets = announcer.as_mut().and_then(|it| it.packets.take()).map(PacketSocket::into_fd);
     let has_packets = packets.is_some();
     let kept = packets.into_iter().chain(lingering).collect();
-    // If there can be no such process, the sockets were closed here: late, but nothing is lost but the repeats.
-    let _best_effort = process::detach(kept, move |kept| {
+    process::leave(kept, move |kept| {
+        // If there can be no such process, the sockets are closed by now: late, but nothing is lost but the repeats.
+        let Ok(kept) = kept else { return };
         let mut kept = kept.into_iter();
         confined(announcer.as_ref());
         if let Some(announcer) = &mut announcer {

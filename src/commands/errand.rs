@@ -51,17 +51,21 @@ fn try_leave(verb: Verb, interface: &IfName, nics: &[(&RawNic, &Settings)], sett
     let instance = nics.iter().find_map(|(raw, _)| raw.instance.as_deref()).unwrap_or("-");
     let command = if verb == Verb::Add { "ifup" } else { "ifdown" };
     let mut log = Log::new(["", command, interface.as_str(), instance]);
-    let work = |kept: Vec<_>| {
-        if let Err(error) = confined(settings) {
-            log.line(format!("warning: dns: not confined: {error}"));
-        }
-        let turn = kept.into_iter().next().map(|fd| Turn::from_parts((fd, number)));
-        if let Err(error) = carry_out(verb, &wanted, turn.as_ref(), settings, &mut log) {
+    let settings = settings.clone();
+    process::leave(vec![kept], move |kept| {
+        let done = kept.context("fork").and_then(|kept| {
+            if let Err(error) = confined(&settings) {
+                log.line(format!("warning: dns: not confined: {error}"));
+            }
+            let turn = kept.into_iter().next().map(|fd| Turn::from_parts((fd, number)));
+            carry_out(verb, &wanted, turn.as_ref(), &settings, &mut log)
+        });
+        if let Err(error) = done {
             log.line(format!("warning: dns: {error:#}"));
         }
         log.append_to(&settings.logfile);
-    };
-    process::detach(vec![kept], work).context("fork")
+    });
+    Ok(())
 }
 
 /// Leaves this process with what it needs to talk to name servers and to write the log.

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
 use super::survey::{self, Condition, Survey};
 use super::transition::Known;
-use super::{DRIFT, Selection, announcer, conclude, nic};
+use super::{DRIFT, SUCCESS, Selection, announcer, conclude, nic};
 use crate::addr::IfName;
 use crate::kernel::inventory::Inventory;
 use crate::kernel::{Kernel, is_absent, rtnetlink};
@@ -24,7 +23,7 @@ use crate::verify::{Drift, Thing};
 ///
 /// # Errors
 /// What could not be removed; everything else was.
-pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
+pub fn run(arguments: &[OsString]) -> Result<u8> {
     let selection = Selection::new("gc", arguments, false, &["dry-run"])?;
     let (settings, warnings) = Settings::load().context("gc")?;
     let mut kernel = Kernel::open().context("gc")?;
@@ -32,13 +31,13 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
         let survey = Survey::of(&mut kernel, &settings, &[]).context("gc")?;
         let lines = lines(&survey);
         super::print(&lines);
-        return Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DRIFT) });
+        return Ok(if lines.is_empty() { SUCCESS } else { DRIFT });
     }
     let mut log = Log::new(["", "gc", "", "-"]);
     warnings.into_iter().for_each(|warning| log.line(format!("warning: {warning}")));
     let failures = collect(&mut kernel, &settings, &mut log);
-    announcer::detach(kernel.into_lingering(), None);
-    conclude(joined(&failures), &mut log, &settings, "gc").map(|()| ExitCode::SUCCESS)
+    announcer::leave(kernel.into_lingering(), None);
+    conclude(joined(&failures), &mut log, &settings, "gc").map(|()| SUCCESS)
 }
 
 /// All failures as one error.

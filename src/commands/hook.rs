@@ -107,7 +107,7 @@ fn clear(departed: &Departed, settings: &Settings, log: &mut Log) -> Result<()> 
             failures.push(format!("{interface}: {error:#}"));
         }
     }
-    announcer::detach(kernel.into_lingering(), None);
+    announcer::leave(kernel.into_lingering(), None);
     if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("; "))) }
 }
 

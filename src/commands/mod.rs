@@ -24,7 +24,6 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use lexopt::prelude::*;
@@ -34,6 +33,7 @@ use self::table::{NIC, NODE, done};
 use crate::addr::IfName;
 use crate::environment::{Caller, RawNic};
 use crate::kernel::confine::{self, Calls, Capability};
+use crate::kernel::process;
 use crate::log::Log;
 use crate::printable::quoted;
 use crate::settings::Settings;
@@ -47,11 +47,15 @@ pub struct Call {
     pub arguments: Vec<OsString>,
 }
 
+/// EXIT_SUCCESS and EXIT_FAILURE of stdlib.h.
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
 /// What a command that only looked exits with where something is not as it should be.
 const DRIFT: u8 = 3;
 
-/// Runs the command that argv[0], the first word or ACTION names, or what ifupdown wants.
-pub fn run(arguments: Vec<OsString>) -> ExitCode {
+/// Runs the command that argv[0], the first word or ACTION names, or what ifupdown wants. Returns the exit status; what was left to
+/// processes of their own has not begun yet.
+pub fn run(arguments: Vec<OsString>) -> u8 {
     let mut words = arguments.into_iter().peekable();
     let program = words.next().unwrap_or_default();
     if let (Some(verb), None) = (node::ifupdown::verb_of(&program), words.peek()) {
@@ -86,7 +90,7 @@ fn confined(needs: &[Capability], calls: Calls) {
     let _best_effort = confine::keep(needs).and_then(|()| confine::allow(calls));
 }
 
-fn ended(done: Result<ExitCode>) -> ExitCode {
+fn ended(done: Result<u8>) -> u8 {
     match done {
         Ok(code) => code,
         Err(error) => complain(&format!("{error:#}")),
@@ -108,16 +112,16 @@ fn by_action(called: &OsStr) -> Option<(&'static Command, &'static str)> {
 }
 
 /// One line on stderr, whatever the message holds; Ganeti shows it to the operator.
-fn complain(message: &str) -> ExitCode {
+fn complain(message: &str) -> u8 {
     let line = message.replace(|c: char| c.is_control(), " ");
     let _nobody_listens = writeln!(std::io::stderr(), "{line}");
-    ExitCode::FAILURE
+    FAILURE
 }
 
 /// Prints; a reader who went away is no error.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> u8 {
     let _nobody_listens = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    SUCCESS
 }
 
 fn help() -> String {
@@ -173,6 +177,7 @@ fn ifup(call: &Call) -> Result<()> {
     let Some((settings, told)) = for_nic(call, nic::ifup)? else { return Ok(()) };
     let Some(script) = settings.ifup_extra_script else { return Ok(()) };
     // The last act: the administrator's own script takes our place, no child of ours is left to wait for.
+    process::begin();
     let mut command = std::process::Command::new(&script);
     let error = command.args(&call.arguments).envs(told.into_iter().flatten()).exec();
     Err(error).with_context(|| format!("{}: IFUP_EXTRA_SCRIPT: {}", call.name, script.display()))

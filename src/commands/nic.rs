@@ -39,14 +39,14 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
         let removed =
             remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], Some(tap.index), log);
         let told = extra::variables(&mut kernel, &nic, raw, &facts.uplinks, settings, log);
-        announcer::detach(kernel.into_lingering(), None);
+        announcer::leave(kernel.into_lingering(), None);
         return removed.map(|()| told);
     }
     let record = Record::new(raw, &nic, settings, facts);
     let made =
         Transition { nic: &nic, tap: &tap, old: &old, plan: &plan, record: &record }.run(&mut kernel, &mut state, log);
     if let Err(error) = made {
-        announcer::detach(kernel.into_lingering(), None);
+        announcer::leave(kernel.into_lingering(), None);
         return Err(error);
     }
     let owner = Owner {
@@ -57,7 +57,7 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
     };
     let told = extra::variables(&mut kernel, &nic, raw, &record.facts.uplinks, settings, log);
     let announcer = Announcer::first_round(&mut kernel, &plan.announcements, owner, log);
-    announcer::detach(kernel.into_lingering(), Some(announcer));
+    announcer::leave(kernel.into_lingering(), Some(announcer));
     // Before a migration the name server knows the guest as where it still is.
     if nic.migration_phase != Some(MigrationPhase::Pre) {
         errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
@@ -88,7 +88,7 @@ pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -
     let mut kernel = Kernel::open()?;
     let live = kernel.link(&interface)?.map(|it| it.index);
     let removed = remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], live, log);
-    announcer::detach(kernel.into_lingering(), None);
+    announcer::leave(kernel.into_lingering(), None);
     if ["false", "no", "0"].contains(&cleanup) && raw.migration_phase.is_none() {
         let nics: Vec<_> = old.records.iter().map(|it| (&it.record.raw, &it.record.settings)).collect();
         errand::leave(errand::Verb::Remove, &interface, &nics, settings, log);

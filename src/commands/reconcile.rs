@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow};
 
 use super::survey::{self, Condition, RecordedNic, RecordedUplink, Survey};
-use super::{DRIFT, Selection, announcer, conclude, gc};
+use super::{DRIFT, SUCCESS, Selection, announcer, conclude, gc};
 use crate::addr::{Family, IfName};
 use crate::kernel::inventory::Inventory;
 use crate::kernel::{Kernel, process};
@@ -25,7 +24,7 @@ const OTHER_FILES: usize = 64;
 ///
 /// # Errors
 /// What could not be put right, on which NIC; everything else was.
-pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
+pub fn run(arguments: &[OsString]) -> Result<u8> {
     let selection = Selection::new("reconcile", arguments, true, &["dry-run"])?;
     let (settings, warnings) = Settings::load().context("reconcile")?;
     let mut kernel = Kernel::open().context("reconcile")?;
@@ -34,16 +33,16 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
         super::print(&lines(&survey));
         return match survey.failure() {
             Some(failure) => Err(failure.context("reconcile")),
-            None if survey.is_right() => Ok(ExitCode::SUCCESS),
-            None => Ok(ExitCode::from(DRIFT)),
+            None if survey.is_right() => Ok(SUCCESS),
+            None => Ok(DRIFT),
         };
     }
     let mut log = Log::new(["", "reconcile", "", "-"]);
     warnings.into_iter().for_each(|warning| log.line(format!("warning: {warning}")));
     let done = all(&mut kernel, &settings, &selection.taps, &mut log);
-    announcer::detach(kernel.into_lingering(), None);
+    announcer::leave(kernel.into_lingering(), None);
     let done = done.and_then(|failures| gc::joined(&failures));
-    conclude(done, &mut log, &settings, "reconcile").map(|()| ExitCode::SUCCESS)
+    conclude(done, &mut log, &settings, "reconcile").map(|()| SUCCESS)
 }
 
 /// What would change, a line each.

@@ -5,14 +5,13 @@ mod way;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::survey::Survey;
-use super::{DRIFT, Selection};
+use super::{DRIFT, SUCCESS, Selection};
 use crate::addr::IfName;
 use crate::kernel::Kernel;
 use crate::kernel::changes::Changes;
@@ -30,7 +29,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 ///
 /// # Errors
 /// What could not be read.
-pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
+pub fn run(arguments: &[OsString]) -> Result<u8> {
     let selection = Selection::new("status", arguments, true, &["json", "watch", "verbose"])?;
     let (settings, _) = Settings::load().context("status")?;
     let form = match (selection.has("json"), selection.has("verbose")) {
@@ -40,14 +39,14 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode> {
         (false, false) => Form::Table,
     };
     if selection.has("watch") {
-        return watch(&settings, &selection.taps, form).context("status").map(|()| ExitCode::SUCCESS);
+        return watch(&settings, &selection.taps, form).context("status").map(|()| SUCCESS);
     }
     let survey = look(&settings, &selection.taps, form).context("status")?;
     super::print(&report(&survey, form));
     match survey.failure() {
         Some(failure) => Err(failure.context("status")),
-        None if survey.is_right() => Ok(ExitCode::SUCCESS),
-        None => Ok(ExitCode::from(DRIFT)),
+        None if survey.is_right() => Ok(SUCCESS),
+        None => Ok(DRIFT),
     }
 }
 

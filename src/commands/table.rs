@@ -1,10 +1,8 @@
 //! The table of commands: what each is called, keeps of the process's rights, and runs.
 
-use std::process::ExitCode;
-
 use anyhow::{Context, Result};
 
-use super::{Call, announce, demo, dns, gc, hook, ifdown, ifup, log, node, plan, reconcile, status, vif};
+use super::{Call, SUCCESS, announce, demo, dns, gc, hook, ifdown, ifup, log, node, plan, reconcile, status, vif};
 use crate::kernel::confine::{Calls, Capability};
 
 /// A command, its names and what `--help` says of it.
@@ -19,7 +17,8 @@ pub struct Command {
     pub(super) needs: &'static [Capability],
     /// The system calls that it keeps.
     pub(super) calls: Calls,
-    pub(super) run: fn(&Call) -> Result<ExitCode>,
+    /// What it does; returns the exit status.
+    pub(super) run: fn(&Call) -> Result<u8>,
 }
 
 impl Command {
@@ -34,8 +33,8 @@ impl Command {
 }
 
 /// What a command that did what it was asked for exits with.
-pub(super) fn done(result: Result<()>) -> Result<ExitCode> {
-    result.map(|()| ExitCode::SUCCESS)
+pub(super) fn done(result: Result<()>) -> Result<u8> {
+    result.map(|()| SUCCESS)
 }
 
 /// Files of others are nfdhcpd's folder, the log, the name server's key.

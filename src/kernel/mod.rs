@@ -4,6 +4,8 @@ pub mod address;
 pub mod allocator;
 pub mod changes;
 pub mod confine;
+#[cfg(all(target_arch = "x86_64", any(test, target_env = "musl")))]
+pub mod copy;
 pub mod error;
 pub mod folder;
 pub mod guest_port;

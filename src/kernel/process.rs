@@ -1,40 +1,116 @@
-//! The detached process: ourselves, going on after the caller has its answer.
-#![expect(unsafe_code, reason = "fork(2), close_range(2) and dup2(2) have no safe form")]
+//! The detached processes: ourselves, going on after the caller has its answer.
+#![expect(unsafe_code, reason = "clone(2), fork(2), close_range(2) and dup2(2) have no safe form")]
 
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::process::exit;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::libc;
+use nix::libc::{self, c_int, c_void};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, fork, setsid};
 
 use crate::deadline;
 
-/// Forks; the child keeps `kept` and no other file descriptor of the caller's (its stdin, stdout and stderr become
-/// /dev/null), leaves the caller's session and directory, runs `work` and exits. The parent returns at once, its own copies
-/// of `kept` closed: what closing them makes wait (see docs/architecture.md) is then nobody's wait.
+/// Bytes of its stack that a process which ends leaves to itself: far more than it takes to call _exit(2).
+const LAST_STEPS: usize = 64 * 1024;
+
+/// What is left for when the caller has its answer.
+struct Work {
+    kept: Vec<OwnedFd>,
+    carry_out: Box<dyn FnOnce(io::Result<Vec<OwnedFd>>) + Send>,
+}
+
+/// It belongs to the process, as what atexit(3) registers does.
+static LEFT: Mutex<Vec<Work>> = Mutex::new(Vec::new());
+
+/// Leaves work to a process of its own, which begins when this one ends or becomes another program. It keeps `kept` and no
+/// other file descriptor of the caller's (its stdin, stdout and stderr become /dev/null), and leaves the caller's session and
+/// directory. What closing `kept` makes wait (see docs/architecture.md) is then nobody's wait.
 ///
-/// # Errors
-/// Those of fork(2); then `kept` is closed here.
-pub fn detach(kept: Vec<OwnedFd>, work: impl FnOnce(Vec<OwnedFd>)) -> io::Result<()> {
-    // SAFETY: this program has one thread, so the child may allocate and take locks like any process.
-    match unsafe { fork() }? {
-        ForkResult::Parent { .. } => Ok(()),
-        ForkResult::Child => {
-            deadline::lift();
-            let status = match leave(kept) {
-                Ok(kept) => {
-                    work(kept);
-                    0
-                }
-                Err(_) => 1,
-            };
-            // Not exit(3): the caller's buffers are the parent's to write.
-            // SAFETY: _exit(2) takes any status and does not return.
-            unsafe { libc::_exit(status) }
+/// Where there can be no such process, `work` gets the error of clone(2), fork(2) or what followed, in this one, with `kept` closed.
+pub fn leave(kept: Vec<OwnedFd>, work: impl FnOnce(io::Result<Vec<OwnedFd>>) + Send + 'static) {
+    left().push(Work { kept, carry_out: Box::new(work) });
+}
+
+/// Begins what was left, for a process that becomes another program.
+pub fn begin() {
+    std::mem::take(&mut *left()).into_iter().for_each(Work::begin);
+}
+
+/// Begins what was left, and ends this process.
+pub fn end(status: u8) -> ! {
+    let mut works = std::mem::take(&mut *left());
+    let Some(last) = works.pop() else { exit(status.into()) };
+    works.into_iter().for_each(Work::begin);
+    last.take_over(status)
+}
+
+fn left() -> MutexGuard<'static, Vec<Work>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Work {
+    /// Begins it in a child with a copy of our memory.
+    fn begin(self) {
+        // SAFETY: this program has one thread, so the child may allocate and take locks like any process.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { .. }) => {}
+            Ok(ForkResult::Child) => self.go_on(),
+            Err(error) => self.fail(error.into()),
         }
     }
+
+    /// Begins it in a child that takes our memory over, as we end: to copy it, and to give it up, takes longer than all else that is
+    /// left to do.
+    fn take_over(self, status: u8) -> ! {
+        // Whoever does not read any more is told nothing.
+        let _best_effort = io::stdout().flush();
+        // Who waits for the end of our output need not wait for the child to let it go.
+        close_standard();
+        let here = 0_u8;
+        // As it grows downwards, the child has the rest of our stack, with the guard that the kernel keeps below it.
+        let stack = (&raw const here).map_addr(|it| (it - LAST_STEPS) & !0xf).cast_mut();
+        let work = Box::into_raw(Box::new(self));
+        // SAFETY: the child runs in our memory, so nothing of it may be used any more here, but the stack down to where the child's
+        // begins: all that follows is _exit(2). Thread-local storage is the child's too, as this thread ends.
+        let child = unsafe { libc::clone(taken_over, stack.cast(), libc::CLONE_VM | libc::SIGCHLD, work.cast()) };
+        if child < 0 {
+            let error = io::Error::last_os_error();
+            // SAFETY: there is no child, so it is still ours, as it was made above.
+            unsafe { Box::from_raw(work) }.fail(error);
+        }
+        // SAFETY: _exit(2) takes any status and does not return.
+        unsafe { libc::_exit(status.into()) }
+    }
+
+    fn fail(self, error: io::Error) {
+        drop(self.kept);
+        (self.carry_out)(Err(error));
+    }
+
+    /// In the child.
+    fn go_on(self) -> ! {
+        deadline::lift();
+        (self.carry_out)(let_go(self.kept));
+        // Not exit(3): the caller's buffers are the parent's to write.
+        // SAFETY: as above.
+        unsafe { libc::_exit(0) }
+    }
+}
+
+extern "C" fn taken_over(work: *mut c_void) -> c_int {
+    // SAFETY: `take_over` made it of a Box, and gave it to us alone.
+    unsafe { Box::from_raw(work.cast::<Work>()) }.go_on()
+}
+
+/// Closes stdin, stdout and stderr.
+fn close_standard() {
+    // SAFETY: close(2) takes a number and touches no memory. Nothing is read or written there any more.
+    (0..3).for_each(|standard| unsafe {
+        libc::close(standard);
+    });
 }
 
 /// Raises the limit of open files to what is allowed; returns what it is then.
@@ -48,7 +124,7 @@ pub fn raise_open_files() -> usize {
 }
 
 /// Lets go of everything of the caller's but `kept`, which is moved to the lowest numbers behind stderr.
-fn leave(kept: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
+fn let_go(kept: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
     setsid()?;
     nix::unistd::chdir("/")?;
     // Out of the way first, then down to where they belong: a kept one may stand where another one goes.
@@ -63,18 +139,15 @@ fn leave(kept: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
         // SAFETY: the number was returned by the call above and is owned by nobody else.
         parked.push(unsafe { OwnedFd::from_raw_fd(number) });
     }
-    let null = File::options().read(true).write(true).open("/dev/null").ok();
-    for standard in 0..3 {
-        // Where there is no /dev/null (an empty chroot), closed is the next best.
-        if let Some(null) = &null {
-            // SAFETY: dup2(2) takes numbers and touches no memory; nothing else in this process refers to 0, 1 and 2.
-            unsafe { libc::dup2(null.as_raw_fd(), standard) };
-        } else {
-            // SAFETY: likewise close(2).
-            unsafe { libc::close(standard) };
-        }
+    close_standard();
+    // The lowest number that is free: 0. Where there is no /dev/null (an empty chroot), closed is the next best.
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let null = null.into_raw_fd();
+        // SAFETY: dup2(2) takes numbers and touches no memory.
+        (1..3).for_each(|standard| unsafe {
+            libc::dup2(null, standard);
+        });
     }
-    drop(null);
     let mut moved = Vec::new();
     for (place, fd) in (3..).zip(parked) {
         // SAFETY: as above; whatever had this number is the caller's and is let go of.

@@ -210,7 +210,7 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
     }
     state.write(vec![variables])?;
     state::record_table(&settings.state_dir, uplink.table, &uplink.device)?;
-    announcer::detach(kernel.into_lingering(), None);
+    announcer::leave(kernel.into_lingering(), None);
     Ok(())
 }
 
@@ -241,6 +241,6 @@ pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &m
         }
         state::forget_table(&settings.state_dir, uplink.table, device);
     }
-    announcer::detach(kernel.into_lingering(), None);
+    announcer::leave(kernel.into_lingering(), None);
     state.write(Vec::new())
 }
