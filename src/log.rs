@@ -6,12 +6,14 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::files;
+use crate::printable::is_plain;
 
 /// What a run did, for the log.
 #[derive(Debug, Default)]
 pub struct Log {
     speaker: String,
-    lines: Vec<(SystemTime, String)>,
+    /// The lines, as they will be written.
+    text: String,
     said: Vec<String>,
 }
 
@@ -37,13 +39,21 @@ impl Log {
 
     /// Adds a line, unless it is empty; line breaks in it become spaces, so that nobody can forge one.
     pub fn line(&mut self, text: impl std::fmt::Display) {
-        let mut text = text.to_string();
-        if text.contains(|c: char| c.is_control()) {
-            text = text.replace(|c: char| c.is_control(), " ");
+        let before = self.text.len();
+        let time = humantime::format_rfc3339_millis(SystemTime::now());
+        let _infallible = write!(self.text, "{time} {}: ", self.speaker);
+        let start = self.text.len();
+        let _infallible = write!(self.text, "{text}");
+        let line = &self.text[start..];
+        if line.is_empty() {
+            self.text.truncate(before);
+            return;
         }
-        if !text.is_empty() {
-            self.lines.push((SystemTime::now(), text));
+        if !is_plain(line) {
+            let line = line.replace(|c: char| c.is_control(), " ");
+            self.text.replace_range(start.., &line);
         }
+        self.text.push('\n');
     }
 
     /// Appends the gathered lines to the file. One that cannot be written is not worth a guest's network, so errors are
@@ -57,10 +67,7 @@ impl Log {
     /// # Errors
     /// Those of open(2) and write(2).
     pub fn try_append_to(&mut self, path: &Path) -> io::Result<()> {
-        let mut text = String::new();
-        for (time, line) in self.lines.drain(..) {
-            let _infallible = writeln!(text, "{} {}: {line}", humantime::format_rfc3339_millis(time), self.speaker);
-        }
+        let text = std::mem::take(&mut self.text);
         if text.is_empty() {
             return Ok(());
         }

@@ -346,7 +346,7 @@ impl Object {
 
 /// A word that a POSIX shell reads as exactly `text`.
 pub fn shell_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+    ["'", &text.replace('\'', r"'\''"), "'"].concat()
 }
 
 impl fmt::Display for Plan {

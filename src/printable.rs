@@ -22,6 +22,11 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// Whether `text` is printable ASCII throughout: what nearly all text is, seen at a byte's cost.
+pub fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 /// Whether `text` can be shown as it is: no control characters, no line or paragraph separators, and none of the
 /// invisible characters that change how the rest of a line looks (Unicode's Cc, Cf, Zl, Zp, Co, Cn).
 pub fn is_printable(text: &str) -> bool {
@@ -39,6 +44,12 @@ mod tests {
         assert_eq!(quoted("a\n\"\u{202e}\u{1b}[31m").to_string(), r#""a\n\"\u{202e}\u{1b}[31m""#);
         assert_eq!(quoted(&"ä".repeat(65)).to_string(), format!("\"{}\"... (130 bytes)", "ä".repeat(64)));
         assert_eq!(quoted(&"ä".repeat(64)).to_string(), format!("\"{}\"", "ä".repeat(64)));
+    }
+
+    #[test]
+    fn plain_text_is_printable() {
+        assert!((' '..='~').all(|c| is_plain(&c.to_string()) && is_printable(&c.to_string())) && is_plain(""));
+        assert!(!["a\n", "\0", "\u{7f}", "ä"].into_iter().any(is_plain));
     }
 
     #[test]

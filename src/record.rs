@@ -1,6 +1,8 @@
 //! All that a NIC's Plan was made from, as variables in a state file: the environment of its ifup, the settings that mattered,
 //! and the facts read from the kernel.
 
+use std::borrow::Cow;
+
 use anyhow::{Context, Result};
 
 use crate::addr::{Family, IfName};
@@ -81,7 +83,10 @@ impl Record {
     /// As variables for the state file.
     pub fn variables(&self) -> Variables {
         let mut variables: Variables = Vec::new();
-        let mut put = |key: &str, value: String| variables.push((key.to_owned(), one_line(&value)));
+        let mut put = |key: &str, value: String| {
+            let other = if let Cow::Owned(it) = one_line(&value) { Some(it) } else { None };
+            variables.push((key.to_owned(), other.unwrap_or(value)));
+        };
         for (key, value) in self.raw.variables() {
             put(key, value.unwrap_or_default().to_owned());
         }
@@ -167,19 +172,13 @@ pub fn settings_text(settings: &[(Family, &'static str, u32)]) -> String {
 
 /// Undoes [`settings_text`]; what is not known is left out.
 pub fn settings_of(text: &str) -> Vec<(Family, &'static str, u32)> {
-    let known = DEVCONF.iter().map(|it| (it.0, it.1)).chain(
-        Family::BOTH
-            .into_iter()
-            .flat_map(|family| [PROXY_DELAY, "all.forwarding", "all.proxy_ndp"].map(|key| (family, key))),
-    );
-    let mut settings = Vec::new();
-    for (family, key) in known {
-        let value = text.split(' ').find_map(|word| {
-            let (name, value) = word.split_once('=')?;
-            let (folder, name) = name.split_once('.')?;
-            (folder == family.sysctl() && name == key).then(|| value.parse().ok())?
-        });
-        settings.extend(value.map(|value| (family, key, value)));
-    }
-    settings
+    let others = |family| [PROXY_DELAY, "all.forwarding", "all.proxy_ndp"].map(|key| (family, key));
+    let known = || DEVCONF.iter().map(|it| (it.0, it.1)).chain(Family::BOTH.into_iter().flat_map(others));
+    let read = |word: &str| {
+        let (name, value) = word.split_once('=')?;
+        let (folder, name) = name.split_once('.')?;
+        let (family, key) = known().find(|(family, key)| folder == family.sysctl() && name == *key)?;
+        Some((family, key, value.parse().ok()?))
+    };
+    text.split(' ').filter_map(read).collect()
 }

@@ -6,7 +6,7 @@ mod statement;
 mod value;
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 pub use field::{Field, Raw, RawHeader, Selector};
 pub use set::{Deletion, Element, Set};
@@ -137,11 +137,19 @@ impl Chain {
     /// The comment the chain carries: a digest of its hook and rules (FNV-1a, 32 bits). By it a later run sees, without
     /// reading the rules, that another version of this program or another setting made them.
     pub fn fingerprint(&self) -> Comment {
-        let digest = self
-            .to_string()
-            .bytes()
-            .fold(0x811c_9dc5_u32, |digest, byte| (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        Comment::new(&format!("rules {digest:08x}"))
+        let mut digest = Fnv1a(0x811c_9dc5);
+        let _infallible = write!(digest, "{self}");
+        Comment::new(&format!("rules {:08x}", digest.0))
+    }
+}
+
+/// The digest of what is written into it.
+struct Fnv1a(u32);
+
+impl fmt::Write for Fnv1a {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = text.bytes().fold(self.0, |digest, byte| (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        Ok(())
     }
 }
 
@@ -156,7 +164,11 @@ impl fmt::Display for Chain {
         if let Some(hook) = self.hook {
             writeln!(f, "\t\t{hook}")?;
         }
-        self.rules.iter().try_for_each(|rule| writeln!(f, "\t\t{rule}"))
+        self.rules.iter().try_for_each(|rule| {
+            f.write_str("\t\t")?;
+            rule.fmt(f)?;
+            f.write_str("\n")
+        })
     }
 }
 
@@ -182,7 +194,9 @@ fn concatenation(f: &mut fmt::Formatter<'_>, parts: &[impl fmt::Display]) -> fmt
 
 fn separated(f: &mut fmt::Formatter<'_>, parts: &[impl fmt::Display], separator: &str) -> fmt::Result {
     for (index, part) in parts.iter().enumerate() {
-        write!(f, "{}{part}", if index == 0 { "" } else { separator })?;
+        // Not write!, which would cost as much again: these are the most of what a run puts into words.
+        f.write_str(if index == 0 { "" } else { separator })?;
+        part.fmt(f)?;
     }
     Ok(())
 }

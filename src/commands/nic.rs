@@ -53,7 +53,7 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
         folder: settings.state_dir.clone(),
         interface: nic.interface.clone(),
         index: tap.index,
-        record: record.variables(),
+        record: state.records.pop().unwrap_or_default(),
     };
     let told = extra::variables(&mut kernel, &nic, raw, &record.facts.uplinks, settings, log);
     let announcer = Announcer::first_round(&mut kernel, &plan.announcements, owner, log);

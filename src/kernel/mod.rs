@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod allocator;
+mod attributes;
 pub mod changes;
 pub mod confine;
 #[cfg(all(target_arch = "x86_64", any(test, target_env = "musl")))]

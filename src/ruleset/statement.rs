@@ -94,7 +94,10 @@ impl fmt::Display for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Match { selector: Selector { field, mask: None }, equality, value } => {
-                write!(f, "{field} {}{value}", not(*equality))
+                field.fmt(f)?;
+                f.write_str(" ")?;
+                f.write_str(not(*equality))?;
+                value.fmt(f)
             }
             Self::Match { selector: Selector { field, mask: Some(mask) }, equality, value } => {
                 let value = value.masked(mask);
@@ -106,7 +109,10 @@ impl fmt::Display for Statement {
             }
             Self::Lookup { selectors, equality, set } => {
                 concatenation(f, selectors)?;
-                write!(f, " {}@{set}", not(*equality))
+                f.write_str(" ")?;
+                f.write_str(not(*equality))?;
+                f.write_str("@")?;
+                f.write_str(set)
             }
             Self::Write { field, selectors, map } => {
                 write!(f, "{field} set ")?;

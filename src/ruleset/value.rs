@@ -199,7 +199,11 @@ fn tcp_flags(flags: u8, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::IfName(name) => write!(f, "\"{name}\""),
+            Self::IfName(name) => {
+                f.write_str("\"")?;
+                f.write_str(name.as_str())?;
+                f.write_str("\"")
+            }
             Self::V4(address) => address.fmt(f),
             Self::V6(address) => address.fmt(f),
             Self::Mac(mac) => mac.fmt(f),
@@ -251,8 +255,12 @@ impl Comment {
     /// A comment of the printable ASCII in `text`, of [`Self::MAX`] bytes at most; quotes, backslashes and anything else
     /// become `_`.
     pub fn new(text: &str) -> Self {
-        let plain = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
-        Self(text.chars().take(Self::MAX).map(|c| if plain(c) { c } else { '_' }).collect())
+        let plain = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        if text.len() <= Self::MAX && text.bytes().all(plain) {
+            return Self(text.to_owned());
+        }
+        let shown = |c| if u8::try_from(c).is_ok_and(plain) { c } else { '_' };
+        Self(text.chars().take(Self::MAX).map(shown).collect())
     }
 
     /// The text.

@@ -7,8 +7,8 @@
 mod lock;
 mod uplinks;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ pub use self::uplinks::{forget_table, lock_uplinks, record_table, uplink_of_tabl
 use crate::addr::IfName;
 use crate::files::{self, Folder};
 use crate::plan::shell_quoted;
+use crate::printable::is_plain;
 
 /// Format of the files; others are not read.
 const VERSION: &str = "1";
@@ -48,7 +49,6 @@ pub struct State {
     folder: Folder,
     /// Its path, and that of the file in it.
     path: (PathBuf, PathBuf),
-    text: String,
     /// Oldest first; the last one is in force, those before it wait to be cleared away.
     pub records: Vec<Variables>,
     /// What was wrong with the file, if it could not be read.
@@ -91,15 +91,15 @@ impl State {
     }
 
     fn locked(folder: Folder, path: &Path, file: PathBuf, lock: File) -> Result<Self> {
-        let (text, records, complaint) = match read(&folder, &file) {
-            Ok((text, records)) => (text, records, None),
+        let (records, complaint) = match read(&folder, &file) {
+            Ok(records) => (records, None),
             // What it names may stand, and would be lost.
             Err(error) if is_unread(&error) => {
                 return Err(error.context(format!("STATE_DIR: {}", path.join(&file).display())));
             }
-            Err(error) => (String::new(), Vec::new(), Some(format!("{}: {error:#}", path.join(&file).display()))),
+            Err(error) => (Vec::new(), Some(format!("{}: {error:#}", path.join(&file).display()))),
         };
-        Ok(Self { folder, path: (path.to_owned(), file), text, records, complaint, _lock: lock })
+        Ok(Self { folder, path: (path.to_owned(), file), records, complaint, _lock: lock })
     }
 
     /// Reads without waiting for a run that is under way.
@@ -114,7 +114,7 @@ impl State {
         let read = || -> Result<_> {
             match Folder::open(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-                opened => Ok(read(&opened?, file)?.1),
+                opened => read(&opened?, file),
             }
         };
         read().with_context(|| folder.join(file).display().to_string())
@@ -125,12 +125,11 @@ impl State {
     /// # Errors
     /// Those of writing and renaming a file.
     pub fn write(&mut self, records: Vec<Variables>) -> Result<()> {
-        let text = text(&records);
-        if text != self.text {
-            self.replace(&text).with_context(|| format!("STATE_DIR: {}", self.path.0.join(&self.path.1).display()))?;
-            self.text = text;
+        if records != self.records {
+            let replaced = self.replace(&text(&records));
+            replaced.with_context(|| format!("STATE_DIR: {}", self.path.0.join(&self.path.1).display()))?;
+            self.records = records;
         }
-        self.records = records;
         Ok(())
     }
 
@@ -210,7 +209,10 @@ pub fn wait_for_run(folder: &Path, interface: &IfName) {
 
 /// A value as it is recorded: a line break could forge a variable of its own. What parts words becomes a space; other control
 /// characters do not, as one word would be two then, each of which may mean something.
-pub fn one_line(value: &str) -> String {
+pub fn one_line(value: &str) -> Cow<'_, str> {
+    if is_plain(value) {
+        return value.into();
+    }
     let shown = |c: char| match c {
         c if c.is_ascii_whitespace() => ' ',
         c if c.is_control() => '?',
@@ -219,20 +221,19 @@ pub fn one_line(value: &str) -> String {
     value.chars().map(shown).collect()
 }
 
-fn read(folder: &Folder, file: &Path) -> Result<(String, Vec<Variables>)> {
-    let Some(bytes) = folder.read_ours(file, LONGEST)? else { return Ok((String::new(), Vec::new())) };
-    let text = String::from_utf8(bytes)?;
-    let records = parse(&text)?;
-    Ok((text, records))
+fn read(folder: &Folder, file: &Path) -> Result<Vec<Variables>> {
+    let Some(bytes) = folder.read_ours(file, LONGEST)? else { return Ok(Vec::new()) };
+    parse(&String::from_utf8(bytes)?)
 }
 
 /// The file of these records.
 pub fn text(records: &[Variables]) -> String {
     let mut text = String::new();
     for record in records {
-        let _infallible = writeln!(text, "{HEAD}\nSNF_NETWORK_STATE={}", shell_quoted(VERSION));
-        for (key, value) in record {
-            let _infallible = writeln!(text, "{key}={}", shell_quoted(&one_line(value)));
+        let version = ("SNF_NETWORK_STATE", VERSION);
+        text.extend([HEAD, "\n"]);
+        for (key, value) in [version].into_iter().chain(record.iter().map(|it| (it.0.as_str(), it.1.as_str()))) {
+            text.extend([key, "=", &shell_quoted(&one_line(value)), "\n"]);
         }
     }
     text

@@ -75,7 +75,7 @@ impl Socket {
         let requests = chains().map(|(table, chain)| encode::get_chain(table.family, chain)).collect::<Result<_>>()?;
         let answers = self.ask(requests)?;
         let stands = |((table, chain), object): ((&Table, &Chain), Option<Object>)| {
-            object.is_some_and(|it| seen_chain(table, chain, &it.attributes) == SeenChain::Complete)
+            object.is_some_and(|it| seen_chain(table, chain, it.attributes()) == SeenChain::Complete)
         };
         Ok(chains().zip(answers).all(stands))
     }
@@ -96,7 +96,7 @@ impl Socket {
         }
         let mut answers = self.ask(requests)?.into_iter();
         let generation = answers.next().flatten().filter(|object| object.kind == NFT_MSG_NEWGEN);
-        let generation = generation.and_then(|object| object.attributes.number(NFTA_GEN_ID));
+        let generation = generation.and_then(|object| object.attributes().number(NFTA_GEN_ID));
         let generation = generation.context("NFT_MSG_GETGEN: no generation in the answer")?;
         let mut seen = Vec::with_capacity(tables.len());
         for table in tables {
@@ -104,12 +104,12 @@ impl Socket {
             for set in &table.sets {
                 let object = answers.next().flatten();
                 if let Some(object) = &object {
-                    check_set(table.family, set, &object.attributes)?;
+                    check_set(table.family, set, object.attributes())?;
                 }
                 sets.push(object.is_some());
             }
             let chains = table.chains.iter().map(|chain| match answers.next().flatten() {
-                Some(object) => seen_chain(table, chain, &object.attributes),
+                Some(object) => seen_chain(table, chain, object.attributes()),
                 None => SeenChain::Missing,
             });
             let chains = chains.collect();
@@ -121,7 +121,7 @@ impl Socket {
 
 /// The set that is there must be of our type. Whether its elements count is not asked: no filter depends on it, and kernels before
 /// Linux 5.7 make them without.
-pub(super) fn check_set(family: TableFamily, set: &Set, attributes: &Attributes) -> Result<()> {
+pub(super) fn check_set(family: TableFamily, set: &Set, attributes: Attributes<'_>) -> Result<()> {
     let (key_type, key_length) = key_layout(&set.key);
     let data_type = set.data.map_or(0, |data| layout(data).0);
     let wanted = [key_type, u32::try_from(key_length)?, data_type, set_flags(set)];
@@ -142,7 +142,7 @@ pub(super) fn check_set(family: TableFamily, set: &Set, attributes: &Attributes)
 }
 
 /// A chain is complete when it carries the digest of our rules, and holds as many rules, with the jumps to it, as ours.
-pub(super) fn seen_chain(table: &Table, chain: &Chain, attributes: &Attributes) -> SeenChain {
+pub(super) fn seen_chain(table: &Table, chain: &Chain, attributes: Attributes<'_>) -> SeenChain {
     let ours = attributes.get(NFTA_CHAIN_USERDATA) == Some(&chain_udata(chain));
     let references = attributes.number(NFTA_CHAIN_USE).and_then(|count| usize::try_from(count).ok());
     if ours && references == Some(table.references(chain)) { SeenChain::Complete } else { SeenChain::Different }

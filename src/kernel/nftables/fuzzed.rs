@@ -40,14 +40,14 @@ fn read(datagram: &[u8]) {
             Answer::Object(object) => {
                 let table = base::arp();
                 for chain in &table.chains {
-                    seen_chain(&table, chain, &object.attributes);
+                    seen_chain(&table, chain, object.attributes());
                 }
                 for set in table.sets.iter().chain(&sets()) {
-                    if let Err(error) = check_set(TableFamily::Arp, set, &object.attributes) {
+                    if let Err(error) = check_set(TableFamily::Arp, set, object.attributes()) {
                         check_error(&error);
                     }
                 }
-                for stored in stored_elements(&object.attributes) {
+                for stored in stored_elements(object.attributes()) {
                     for set in sets() {
                         let Some(element) = decode(TableFamily::Inet, &set, stored.clone()) else { continue };
                         assert_eq!(element.key.len(), set.key.len());
@@ -95,7 +95,7 @@ fn sent_and_read(choices: &mut Choices<'_>) {
     read(&bytes);
     let mut answers = answers(&bytes).expect("what we wrote");
     let Some((1, Answer::Object(object))) = answers.pop() else { panic!("{bytes:?}") };
-    let mut stored = stored_elements(&object.attributes);
+    let mut stored = stored_elements(object.attributes());
     let stored = stored.pop().filter(|_| stored.is_empty()).expect("one element");
     assert_eq!(presence(&element, Some(&stored)), Presence::Present);
     assert_eq!(decode(element.family, set, stored), Some(element));

@@ -7,10 +7,11 @@ use neli::consts::nl::NlmF;
 use neli::genl::{AttrTypeBuilder, Nlattr, NlattrBuilder};
 use neli::nl::{NlPayload, NlmsghdrBuilder};
 use neli::types::{Buffer, GenlBuffer};
-use neli::{FromBytesWithInput, Size, ToBytes};
+use neli::{Size, ToBytes};
 use nix::libc::{EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPERM};
 
 use super::uapi::*;
+use crate::kernel::attributes::{are_whole, attributes};
 use crate::kernel::error::{self, Error};
 use crate::ruleset::TableFamily;
 
@@ -144,8 +145,14 @@ pub(super) struct Object {
     pub(super) kind: u16,
     /// Whether other changes came between the parts of this dump (NLM_F_DUMP_INTR): it is then not to be trusted.
     pub(super) interrupted: bool,
-    /// Its attributes.
-    pub(super) attributes: Attributes,
+    /// Its attributes, none of which is cut short.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Object {
+    pub(super) fn attributes(&self) -> Attributes<'_> {
+        Attributes(&self.bytes)
+    }
 }
 
 /// Length of struct nlmsghdr and of struct nfgenmsg.
@@ -180,9 +187,9 @@ pub(super) fn answers(mut bytes: &[u8]) -> Option<Vec<(u32, Answer)>> {
             NLMSG_ERROR => all.push((sequence, refusal(payload, flags)?)),
             NLMSG_DONE => all.push((sequence, Answer::Done)),
             _ => {
-                let attributes = Attributes::parse(payload.get(NFGENMSG..)?)?;
+                let bytes = payload.get(NFGENMSG..).filter(|bytes| are_whole(bytes))?.to_vec();
                 let interrupted = flags & NLM_F_DUMP_INTR != 0;
-                all.push((sequence, Answer::Object(Object { kind, interrupted, attributes })));
+                all.push((sequence, Answer::Object(Object { kind, interrupted, bytes })));
             }
         }
         bytes = bytes.get(length.checked_next_multiple_of(4)?..).unwrap_or_default();
@@ -204,39 +211,32 @@ fn refusal(payload: &[u8], flags: u16) -> Option<Answer> {
 }
 
 /// Attributes of a message or of another attribute.
-#[derive(Debug)]
-pub(super) struct Attributes(GenlBuffer<u16, Buffer>);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attributes<'a>(&'a [u8]);
 
-impl Attributes {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let length = bytes.len();
-        GenlBuffer::from_bytes_with_input(&mut Cursor::new(bytes), length).ok().map(Self)
-    }
-
+impl<'a> Attributes<'a> {
     /// What the attribute of this type holds.
-    pub(super) fn get(&self, kind: u16) -> Option<&[u8]> {
-        let attribute = self.0.iter().find(|attribute| *attribute.nla_type().nla_type() == kind)?;
-        Some(attribute.nla_payload().as_ref())
+    pub(super) fn get(self, kind: u16) -> Option<&'a [u8]> {
+        attributes(self.0).find(|it| it.0 == kind).map(|it| it.1)
     }
 
     /// The number the attribute of this type holds.
-    pub(super) fn number(&self, kind: u16) -> Option<u32> {
+    pub(super) fn number(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
     /// The number of 64 bits the attribute of this type holds.
-    pub(super) fn number64(&self, kind: u16) -> Option<u64> {
+    pub(super) fn number64(self, kind: u16) -> Option<u64> {
         Some(u64::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
     /// The attributes that the attribute of this type holds.
-    pub(super) fn nested(&self, kind: u16) -> Option<Self> {
-        Self::parse(self.get(kind)?)
+    pub(super) fn nested(self, kind: u16) -> Option<Self> {
+        self.each(kind).next()
     }
 
     /// The attributes that each attribute of this type holds.
-    pub(super) fn each(&self, kind: u16) -> impl Iterator<Item = Self> {
-        let of_kind = self.0.iter().filter(move |attribute| *attribute.nla_type().nla_type() == kind);
-        of_kind.filter_map(|attribute| Self::parse(attribute.nla_payload().as_ref()))
+    pub(super) fn each(self, kind: u16) -> impl Iterator<Item = Self> {
+        attributes(self.0).filter(move |it| it.0 == kind && are_whole(it.1)).map(|it| Self(it.1))
     }
 }

@@ -42,7 +42,7 @@ impl Socket {
         let seen = elements.iter().map(|element| match dumps.get(&(element.family, element.set.as_ref())) {
             Some(dump) => presence(element, dump.get(&key_bytes(&element.key))),
             None => {
-                let stored = answers.next().flatten().and_then(|object| stored_elements(&object.attributes).pop());
+                let stored = answers.next().flatten().and_then(|object| stored_elements(object.attributes()).pop());
                 presence(element, stored.as_ref())
             }
         });
@@ -89,8 +89,8 @@ impl Socket {
     /// The names of the sets and maps of our table of a family, none where there is no such table.
     pub(super) fn set_names(&mut self, family: TableFamily) -> Result<Vec<String>> {
         let objects = self.dump_objects(&|| encode::dump_sets(family), &format!("table {family} {TABLE}"))?;
-        let name = |object: &Attributes| {
-            let bytes = object.get(NFTA_SET_NAME)?;
+        let name = |object: &Object| {
+            let bytes = object.attributes().get(NFTA_SET_NAME)?;
             Some(std::str::from_utf8(bytes).ok()?.trim_end_matches('\0').to_owned())
         };
         Ok(objects.iter().filter_map(name).collect())
@@ -100,11 +100,11 @@ impl Socket {
     fn dump(&mut self, family: TableFamily, set: &str) -> Result<Vec<Stored>> {
         let what = format!("set {family} {TABLE} {set}");
         let objects = self.dump_objects(&|| encode::dump_elements(family, set), &what)?;
-        Ok(objects.iter().flat_map(stored_elements).collect())
+        Ok(objects.iter().flat_map(|it| stored_elements(it.attributes())).collect())
     }
 
     /// What a dump answers, none where what is dumped is not there.
-    fn dump_objects(&mut self, request: &dyn Fn() -> Result<Request>, what: &str) -> Result<Vec<Attributes>> {
+    fn dump_objects(&mut self, request: &dyn Fn() -> Result<Request>, what: &str) -> Result<Vec<Object>> {
         for _ in 0..DUMPS {
             let mut objects = Vec::new();
             let mut complete = true;
@@ -113,7 +113,7 @@ impl Socket {
                 match answer {
                     Answer::Object(object) => {
                         complete &= !object.interrupted;
-                        objects.push(object.attributes);
+                        objects.push(object);
                     }
                     Answer::Done => done = true,
                     Answer::Acknowledged => {}
@@ -140,15 +140,15 @@ pub(super) struct Stored {
 }
 
 /// `NFTA_SET_ELEM_LIST_ELEMENTS { NFTA_LIST_ELEM { NFTA_SET_ELEM_KEY { NFTA_DATA_VALUE }, .. } .. }`
-pub(super) fn stored_elements(attributes: &Attributes) -> Vec<Stored> {
+pub(super) fn stored_elements(attributes: Attributes<'_>) -> Vec<Stored> {
     let Some(list) = attributes.nested(NFTA_SET_ELEM_LIST_ELEMENTS) else { return Vec::new() };
-    let value = |element: &Attributes, kind| Some(element.nested(kind)?.get(NFTA_DATA_VALUE)?.to_vec());
-    let decode = |element: Attributes| {
+    let value = |element: Attributes<'_>, kind| Some(element.nested(kind)?.get(NFTA_DATA_VALUE)?.to_vec());
+    let decode = |element: Attributes<'_>| {
         Some(Stored {
-            key: value(&element, NFTA_SET_ELEM_KEY)?,
-            data: value(&element, NFTA_SET_ELEM_DATA),
+            key: value(element, NFTA_SET_ELEM_KEY)?,
+            data: value(element, NFTA_SET_ELEM_DATA),
             udata: element.get(NFTA_SET_ELEM_USERDATA).map(<[u8]>::to_vec),
-            count: count(&element),
+            count: count(element),
         })
     };
     list.each(NFTA_LIST_ELEM).filter_map(decode).collect()
@@ -156,7 +156,7 @@ pub(super) fn stored_elements(attributes: &Attributes) -> Vec<Stored> {
 
 /// The counter among an element's expressions: `NFTA_SET_ELEM_EXPR { NFTA_EXPR_NAME, NFTA_EXPR_DATA {..} }` where it is the only
 /// one, as in our sets, else in a list of them, `NFTA_SET_ELEM_EXPRESSIONS { NFTA_LIST_ELEM {..} .. }`.
-fn count(element: &Attributes) -> Option<(u64, u64)> {
+fn count(element: Attributes<'_>) -> Option<(u64, u64)> {
     let list = element.nested(NFTA_SET_ELEM_EXPRESSIONS);
     let mut all = element.each(NFTA_SET_ELEM_EXPR).chain(list.iter().flat_map(|list| list.each(NFTA_LIST_ELEM)));
     let counter = all.find(|it| it.get(NFTA_EXPR_NAME).is_some_and(|name| name.starts_with(b"counter\0")))?;

@@ -103,7 +103,7 @@ fn answers_are_read() {
         .flat_map(|line| message::answers(&hex(line)).expect("answers"))
         .collect();
     let objects = answers.iter().filter_map(|(_, answer)| match answer {
-        Answer::Object(object) => Some(&object.attributes),
+        Answer::Object(object) => Some(object.attributes()),
         _ => None,
     });
     let objects: Vec<_> = objects.collect();
@@ -191,14 +191,15 @@ fn garbled_answers_do_no_harm() {
         }
         for (_, answer) in message::answers(&bytes).unwrap_or_default() {
             match answer {
-                Answer::Object(message::Object { attributes, .. }) => {
-                    for stored in query::stored_elements(&attributes) {
+                Answer::Object(object) => {
+                    let attributes = object.attributes();
+                    for stored in query::stored_elements(attributes) {
                         query::presence(&elements()[0], Some(&stored));
                         query::drops(TableFamily::Inet, &counted(), stored.clone());
                         query::decode(TableFamily::Inet, &inet.sets[1], stored);
                     }
-                    let _ = base::check_set(TableFamily::Arp, &arp.sets[0], &attributes);
-                    base::seen_chain(&arp, &arp.chains[0], &attributes);
+                    let _ = base::check_set(TableFamily::Arp, &arp.sets[0], attributes);
+                    base::seen_chain(&arp, &arp.chains[0], attributes);
                 }
                 Answer::Refused(refusal) => drop(refusal.explain().to_string()),
                 Answer::Done | Answer::Acknowledged => {}

@@ -14,8 +14,8 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::attributes::{attribute, attributes, number, text};
 use crate::addr::IfName;
+use crate::kernel::attributes::{attribute, attributes, number, text};
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, Request};
 use crate::plan::PortVlan;

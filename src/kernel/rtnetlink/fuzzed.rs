@@ -8,9 +8,10 @@ use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
 
-use super::{LinkState, attributes, bridge, default_route, proxy_delay};
+use super::{LinkState, bridge, default_route, proxy_delay};
 use crate::addr::{Family, IfName};
 use crate::fuzzed::Choices;
+use crate::kernel::attributes;
 use crate::kernel::{address, inventory, netlink};
 
 /// struct nlmsghdr, to be put before what is made of choices.

@@ -1,9 +1,9 @@
 //! A link as the kernel reports it. Read attribute by attribute: netlink-packet-route's own reader understands every kind of
 //! device, which costs a run a tenth of its time and the program a tenth of its size.
 
-use super::attributes::{attributes, number, text};
 use super::{ADDR_GEN_MODE, DEVCONF};
 use crate::addr::{Family, IfName, Mac};
+use crate::kernel::attributes::{attributes, number, text};
 
 /// struct ifinfomsg of linux/rtnetlink.h: its length, and where in it the number and the flags are.
 const HEADER: usize = 16;

@@ -1,6 +1,5 @@
 //! rtnetlink: messages, and questions with their answers, by what they are about.
 
-mod attributes;
 mod bridge;
 mod default_route;
 mod device;

@@ -10,8 +10,8 @@
 use std::collections::HashMap;
 
 use super::address_family;
-use super::attributes::{attributes, number};
 use crate::addr::Family;
+use crate::kernel::attributes::{attributes, number};
 use crate::kernel::error::Error;
 use crate::kernel::netlink::Netlink;
 

@@ -1,5 +1,5 @@
-//! Attributes of netlink (struct nlattr of linux/netlink.h) as bytes, for what netlink-packet-route does not know or reads at too
-//! high a cost.
+//! Attributes of netlink (struct nlattr of linux/netlink.h) as bytes, for what netlink-packet-route does not know, and for what it or
+//! neli reads at too high a cost.
 
 /// struct nlattr with its value, padded to four bytes.
 pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -19,6 +19,11 @@ pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         // Not NLA_F_NESTED, not NLA_F_NET_BYTEORDER.
         Some((kind & 0x3fff, value))
     })
+}
+
+/// Whether none of them is cut short.
+pub fn are_whole(bytes: &[u8]) -> bool {
+    attributes(bytes).map(|(_, value)| (4 + value.len()).next_multiple_of(4)).sum::<usize>() >= bytes.len()
 }
 
 /// A number in the byte order of the machine, from the first four bytes.
