@@ -4,7 +4,7 @@ use anyhow::Result;
 use neli::consts::nl::NlmF;
 
 use super::expression::{expression, expressions};
-use super::message::{Attribute, Request, attribute, nested, number};
+use super::message::{Attribute, Request, attribute, nested, number, text};
 use super::uapi::*;
 use super::value::{bytes, key_bytes, key_layout, layout};
 use crate::ruleset::{
@@ -44,7 +44,7 @@ pub(super) fn end() -> Request {
 
 /// Makes the table, if it is missing.
 pub(super) fn new_table(family: TableFamily) -> Result<Request> {
-    let attributes = vec![attribute(NFTA_TABLE_NAME, TABLE)?, number(NFTA_TABLE_FLAGS, 0)?];
+    let attributes = vec![text(NFTA_TABLE_NAME, TABLE)?, number(NFTA_TABLE_FLAGS, 0)?];
     Ok(Request::new(NFT_MSG_NEWTABLE, NlmF::CREATE, family, attributes))
 }
 
@@ -58,8 +58,8 @@ pub(super) fn new_table(family: TableFamily) -> Result<Request> {
 pub(super) fn new_set(family: TableFamily, set: &Set, id: u32) -> Result<Request> {
     let (key_type, key_length) = key_layout(&set.key);
     let mut attributes = vec![
-        attribute(NFTA_SET_TABLE, TABLE)?,
-        attribute(NFTA_SET_NAME, set.name.as_ref())?,
+        text(NFTA_SET_TABLE, TABLE)?,
+        text(NFTA_SET_NAME, &set.name)?,
         number(NFTA_SET_FLAGS, set_flags(set))?,
         number(NFTA_SET_KEY_TYPE, key_type)?,
         number(NFTA_SET_KEY_LEN, u32::try_from(key_length)?)?,
@@ -70,7 +70,7 @@ pub(super) fn new_set(family: TableFamily, set: &Set, id: u32) -> Result<Request
         attributes.push(number(NFTA_SET_DATA_LEN, u32::try_from(data_length)?)?);
     }
     attributes.push(number(NFTA_SET_ID, id)?);
-    attributes.push(attribute(NFTA_SET_USERDATA, set_udata(set).as_slice())?);
+    attributes.push(attribute(NFTA_SET_USERDATA, &set_udata(set))?);
     if set.counter {
         attributes.push(expression(NFTA_SET_EXPR, "counter", Vec::new())?);
     }
@@ -100,8 +100,8 @@ fn set_udata(set: &Set) -> Vec<u8> {
         all.extend(word(NFTNL_UDATA_SET_DATABYTEORDER, layout(data).2 as u32));
         all.extend(word(NFTNL_UDATA_SET_DATA_INTERVAL, 0));
     }
-    if let Some(text) = &set.comment {
-        all.extend(comment(NFTNL_UDATA_SET_COMMENT, text));
+    if let Some(said) = &set.comment {
+        all.extend(comment(NFTNL_UDATA_SET_COMMENT, said));
     }
     all
 }
@@ -156,7 +156,7 @@ fn hook_number(family: TableFamily, point: HookPoint) -> u32 {
 pub(super) fn new_chain(family: TableFamily, chain: &Chain) -> Result<Request> {
     let mut attributes = name_chain(chain)?;
     if let Some(Hook { point, priority }) = chain.hook {
-        attributes.push(attribute(NFTA_CHAIN_TYPE, "filter")?);
+        attributes.push(text(NFTA_CHAIN_TYPE, "filter")?);
         attributes.push(number(NFTA_CHAIN_POLICY, NF_ACCEPT.cast_unsigned())?);
         let hook = vec![
             number(NFTA_HOOK_HOOKNUM, hook_number(family, point))?,
@@ -164,7 +164,7 @@ pub(super) fn new_chain(family: TableFamily, chain: &Chain) -> Result<Request> {
         ];
         attributes.push(nested(NFTA_CHAIN_HOOK, hook)?);
     }
-    attributes.push(attribute(NFTA_CHAIN_USERDATA, chain_udata(chain).as_slice())?);
+    attributes.push(attribute(NFTA_CHAIN_USERDATA, &chain_udata(chain))?);
     Ok(Request::new(NFT_MSG_NEWCHAIN, NlmF::CREATE, family, attributes))
 }
 
@@ -174,7 +174,7 @@ pub(super) fn chain_udata(chain: &Chain) -> Vec<u8> {
 }
 
 fn name_chain(chain: &Chain) -> Result<Vec<Attribute>> {
-    Ok(vec![attribute(NFTA_CHAIN_TABLE, TABLE)?, attribute(NFTA_CHAIN_NAME, chain.name.as_ref())?])
+    Ok(vec![text(NFTA_CHAIN_TABLE, TABLE)?, text(NFTA_CHAIN_NAME, &chain.name)?])
 }
 
 /// Asks for a chain.
@@ -190,8 +190,8 @@ pub(super) fn delete_chain(family: TableFamily, chain: &Chain) -> Result<Request
 /// Appends a rule to a chain.
 pub(super) fn new_rule(family: TableFamily, chain: &Chain, rule: &Rule) -> Result<Request> {
     let attributes = vec![
-        attribute(NFTA_RULE_TABLE, TABLE)?,
-        attribute(NFTA_RULE_CHAIN, chain.name.as_ref())?,
+        text(NFTA_RULE_TABLE, TABLE)?,
+        text(NFTA_RULE_CHAIN, &chain.name)?,
         nested(NFTA_RULE_EXPRESSIONS, expressions(family, rule)?)?,
     ];
     Ok(Request::new(NFT_MSG_NEWRULE, NlmF::CREATE | NlmF::APPEND, family, attributes))
@@ -199,13 +199,13 @@ pub(super) fn new_rule(family: TableFamily, chain: &Chain, rule: &Rule) -> Resul
 
 /// Deletes all rules of a chain, which must be there.
 pub(super) fn delete_rules(family: TableFamily, chain: &Chain) -> Result<Request> {
-    let attributes = vec![attribute(NFTA_RULE_TABLE, TABLE)?, attribute(NFTA_RULE_CHAIN, chain.name.as_ref())?];
+    let attributes = vec![text(NFTA_RULE_TABLE, TABLE)?, text(NFTA_RULE_CHAIN, &chain.name)?];
     Ok(Request::new(NFT_MSG_DELRULE, NlmF::empty(), family, attributes))
 }
 
 /// Asks for a set.
 pub(super) fn get_set(family: TableFamily, set: &Set) -> Result<Request> {
-    let attributes = vec![attribute(NFTA_SET_TABLE, TABLE)?, attribute(NFTA_SET_NAME, set.name.as_ref())?];
+    let attributes = vec![text(NFTA_SET_TABLE, TABLE)?, text(NFTA_SET_NAME, &set.name)?];
     Ok(Request::new(NFT_MSG_GETSET, NlmF::empty(), family, attributes))
 }
 
@@ -221,7 +221,7 @@ pub(super) fn dump_elements(family: TableFamily, set: &str) -> Result<Request> {
 
 /// Asks for all sets of a table.
 pub(super) fn dump_sets(family: TableFamily) -> Result<Request> {
-    Ok(Request::new(NFT_MSG_GETSET, NlmF::DUMP, family, vec![attribute(NFTA_SET_TABLE, TABLE)?]))
+    Ok(Request::new(NFT_MSG_GETSET, NlmF::DUMP, family, vec![text(NFTA_SET_TABLE, TABLE)?]))
 }
 
 /// Asks for one element, by its key.
@@ -242,7 +242,7 @@ pub(super) fn delete_elements(elements: &[&Element]) -> Result<Vec<Request>> {
 }
 
 fn name_set(set: &str) -> Result<Vec<Attribute>> {
-    Ok(vec![attribute(NFTA_SET_ELEM_LIST_TABLE, TABLE)?, attribute(NFTA_SET_ELEM_LIST_SET, set)?])
+    Ok(vec![text(NFTA_SET_ELEM_LIST_TABLE, TABLE)?, text(NFTA_SET_ELEM_LIST_SET, set)?])
 }
 
 /// Neighbours of the same set share a message as long as they fit:
@@ -260,7 +260,7 @@ fn grouped(
         let mut rest = same_set.iter().peekable();
         while let Some(element) = rest.next() {
             let encoded = encode(element)?;
-            size += usize::from(*encoded.nla_len()).next_multiple_of(4);
+            size += encoded.len();
             list.push(encoded);
             if size >= ELEMENTS_MAX || rest.peek().is_none() {
                 let mut attributes = name_set(&element.set)?;
@@ -285,14 +285,14 @@ fn whole(element: &Element) -> Result<Attribute> {
         attributes.push(data(NFTA_SET_ELEM_DATA, &bytes(value))?);
     }
     if let Some(udata) = element_udata(element) {
-        attributes.push(attribute(NFTA_SET_ELEM_USERDATA, udata.as_slice())?);
+        attributes.push(attribute(NFTA_SET_ELEM_USERDATA, &udata)?);
     }
     nested(NFTA_LIST_ELEM, attributes)
 }
 
 /// The user data of an element: its comment.
 pub(super) fn element_udata(element: &Element) -> Option<Vec<u8>> {
-    element.comment.as_ref().map(|text| comment(NFTNL_UDATA_SET_ELEM_COMMENT, text))
+    element.comment.as_ref().map(|it| comment(NFTNL_UDATA_SET_ELEM_COMMENT, it))
 }
 
 /// `kind { NFTA_DATA_VALUE }`

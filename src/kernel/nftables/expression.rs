@@ -3,7 +3,7 @@
 use anyhow::{Result, bail, ensure};
 
 use super::encode::data;
-use super::message::{Attribute, attribute, nested, number};
+use super::message::{Attribute, attribute, nested, number, text};
 use super::uapi::*;
 use super::value::{bytes, layout};
 use crate::ruleset::{Equality, Field, Raw, RawHeader, Rule, Selector, Statement, TableFamily, Value};
@@ -108,7 +108,7 @@ pub(super) fn expressions(family: TableFamily, rule: &Rule) -> Result<Vec<Attrib
 
 /// An expression: `kind { NFTA_EXPR_NAME, NFTA_EXPR_DATA {..} }`.
 pub(super) fn expression(kind: u16, name: &str, attributes: Vec<Attribute>) -> Result<Attribute> {
-    nested(kind, vec![attribute(NFTA_EXPR_NAME, name)?, nested(NFTA_EXPR_DATA, attributes)?])
+    nested(kind, vec![text(NFTA_EXPR_NAME, name)?, nested(NFTA_EXPR_DATA, attributes)?])
 }
 
 struct Program {
@@ -124,7 +124,7 @@ impl Program {
             Statement::Match { selector, equality, value } => self.compare(selector, *equality, value),
             Statement::Lookup { selectors, equality, set } => {
                 self.load_all(selectors)?;
-                let mut lookup = vec![number(NFTA_LOOKUP_SREG, NFT_REG_1)?, attribute(NFTA_LOOKUP_SET, set.as_ref())?];
+                let mut lookup = vec![number(NFTA_LOOKUP_SREG, NFT_REG_1)?, text(NFTA_LOOKUP_SET, set)?];
                 if *equality == Equality::NotEqual {
                     lookup.push(number(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV)?);
                 }
@@ -141,7 +141,7 @@ impl Program {
                     vec![
                         number(NFTA_LOOKUP_SREG, NFT_REG_1)?,
                         number(NFTA_LOOKUP_DREG, NFT_REG_1)?,
-                        attribute(NFTA_LOOKUP_SET, map.as_ref())?,
+                        text(NFTA_LOOKUP_SET, map)?,
                     ],
                 )?;
                 self.push(
@@ -179,7 +179,7 @@ impl Program {
     fn verdict(&mut self, code: i32, chain: Option<&str>) -> Result<()> {
         let mut verdict = vec![number(NFTA_VERDICT_CODE, code.cast_unsigned())?];
         if let Some(chain) = chain {
-            verdict.push(attribute(NFTA_VERDICT_CHAIN, chain)?);
+            verdict.push(text(NFTA_VERDICT_CHAIN, chain)?);
         }
         let verdict = nested(NFTA_DATA_VERDICT, verdict)?;
         self.push(
@@ -318,7 +318,7 @@ impl Program {
                     "exthdr",
                     vec![
                         number(NFTA_EXTHDR_DREG, register)?,
-                        attribute(NFTA_EXTHDR_TYPE, header)?,
+                        attribute(NFTA_EXTHDR_TYPE, &[header])?,
                         number(NFTA_EXTHDR_OFFSET, offset)?,
                         number(NFTA_EXTHDR_LEN, u32::try_from(length)?)?,
                         number(NFTA_EXTHDR_OP, NFT_EXTHDR_OP_IPV6)?,

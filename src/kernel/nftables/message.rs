@@ -1,38 +1,55 @@
-//! Messages of nfnetlink: attributes and headers as bytes, both ways. The types are neli's.
+//! Messages of nfnetlink: attributes and headers as bytes, both ways. What is sent has neli's headers.
 
 use std::io::Cursor;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use neli::consts::nl::NlmF;
-use neli::genl::{AttrTypeBuilder, Nlattr, NlattrBuilder};
 use neli::nl::{NlPayload, NlmsghdrBuilder};
-use neli::types::{Buffer, GenlBuffer};
+use neli::types::Buffer;
 use neli::{Size, ToBytes};
 use nix::libc::{EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPERM};
 
 use super::uapi::*;
-use crate::kernel::attributes::{are_whole, attributes};
+use crate::kernel::attributes::{self, are_whole};
 use crate::kernel::error::{self, Error};
 use crate::ruleset::TableFamily;
 
-/// A netlink attribute.
-pub(super) type Attribute = Nlattr<u16, Buffer>;
+/// A netlink attribute as bytes, padded.
+#[derive(Debug)]
+pub(super) struct Attribute(Vec<u8>);
 
-/// An attribute holding `payload` as it is.
-pub(super) fn attribute(kind: u16, payload: impl Size + ToBytes) -> Result<Attribute> {
-    let kind = AttrTypeBuilder::default().nla_type(kind).build()?;
-    Ok(NlattrBuilder::default().nla_type(kind).nla_payload(payload).build()?)
+impl Attribute {
+    /// Its length in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// An attribute holding `value` as it is, which must stay below 64 kB.
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Result<Attribute> {
+    ensure!(value.len() < usize::from(u16::MAX) - 4, "an attribute of {} bytes, expected 64 kB at most", value.len());
+    Ok(Attribute(attributes::attribute(kind, value)))
+}
+
+/// An attribute holding text and its final NUL.
+pub(super) fn text(kind: u16, value: &str) -> Result<Attribute> {
+    attribute(kind, &[value.as_bytes(), b"\0"].concat())
 }
 
 /// An attribute holding a number: nf_tables wants them all big-endian.
 pub(super) fn number(kind: u16, value: u32) -> Result<Attribute> {
-    attribute(kind, value.to_be_bytes())
+    attribute(kind, &value.to_be_bytes())
 }
 
-/// An attribute holding attributes (NLA_F_NESTED). All together must stay below 64 kB.
+/// An attribute holding attributes. All together must stay below 64 kB.
 pub(super) fn nested(kind: u16, attributes: Vec<Attribute>) -> Result<Attribute> {
-    let kind = AttrTypeBuilder::default().nla_type(kind).nla_nested(true).build()?;
-    Ok(NlattrBuilder::default().nla_type(kind).nla_payload(attributes).build()?)
+    attribute(NLA_F_NESTED | kind, &joined(&attributes))
+}
+
+fn joined(attributes: &[Attribute]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(attributes.iter().map(Attribute::len).sum());
+    attributes.iter().for_each(|it| bytes.extend(&it.0));
+    bytes
 }
 
 /// The number netfilter gives a family.
@@ -50,7 +67,7 @@ struct Nfgenmsg {
     family: u8,
     version: u8,
     resource: [u8; 2],
-    attributes: GenlBuffer<u16, Buffer>,
+    attributes: Buffer,
 }
 
 /// A message to the kernel, without its sequence number.
@@ -76,7 +93,7 @@ impl Request {
     pub(super) fn write(self, sequence: u32, batch: &mut Vec<u8>) -> Result<()> {
         let bound = matches!(self.kind, NFNL_MSG_BATCH_BEGIN | NFNL_MSG_BATCH_END);
         let resource = if bound { NFNL_SUBSYS_NFTABLES } else { 0 }.to_be_bytes();
-        let attributes = self.attributes.into_iter().collect();
+        let attributes = joined(&self.attributes).into();
         let body = Nfgenmsg { family: self.family, version: NFNETLINK_V0, resource, attributes };
         let message = NlmsghdrBuilder::default()
             .nl_type(self.kind)
@@ -159,6 +176,7 @@ impl Object {
 const HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 // linux/netlink.h
+const NLA_F_NESTED: u16 = 0x8000;
 const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -217,7 +235,7 @@ pub(super) struct Attributes<'a>(&'a [u8]);
 impl<'a> Attributes<'a> {
     /// What the attribute of this type holds.
     pub(super) fn get(self, kind: u16) -> Option<&'a [u8]> {
-        attributes(self.0).find(|it| it.0 == kind).map(|it| it.1)
+        attributes::attributes(self.0).find(|it| it.0 == kind).map(|it| it.1)
     }
 
     /// The number the attribute of this type holds.
@@ -237,6 +255,6 @@ impl<'a> Attributes<'a> {
 
     /// The attributes that each attribute of this type holds.
     pub(super) fn each(self, kind: u16) -> impl Iterator<Item = Self> {
-        attributes(self.0).filter(move |it| it.0 == kind && are_whole(it.1)).map(|it| Self(it.1))
+        attributes::attributes(self.0).filter(move |it| it.0 == kind && are_whole(it.1)).map(|it| Self(it.1))
     }
 }

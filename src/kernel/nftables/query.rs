@@ -26,7 +26,7 @@ impl Socket {
     /// What is there of the elements, in their order.
     pub(super) fn look_at_elements(&mut self, elements: &[&Element]) -> Result<Vec<Presence>> {
         let mut sets: HashMap<(TableFamily, &str), usize> = HashMap::new();
-        for element in elements {
+        for element in elements.iter().filter(|_| elements.len() >= DUMP_FROM) {
             *sets.entry((element.family, element.set.as_ref())).or_default() += 1;
         }
         let mut dumps = HashMap::new();
