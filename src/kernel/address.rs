@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{NLM_F_DUMP, Parseable};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::libc::RTM_GETADDR;
 
 use super::netlink::{Netlink, Request};
 use super::rtnetlink::{self, By, LinkState};
@@ -43,9 +44,8 @@ pub enum LinkLocal {
 pub fn link_local(netlink: &mut Netlink, index: u32) -> Result<LinkLocal> {
     let mut message = AddressMessage::default();
     message.header = AddressHeader { family: AddressFamily::Inet6, index, ..Default::default() };
-    let message = RouteNetlinkMessage::GetAddress(message);
     let mut found = LinkLocal::None;
-    netlink.each_answer(Request { operation: "RTM_GETADDR", message, flags: NLM_F_DUMP }, |_, payload| {
+    netlink.each_answer(Request::new(RTM_GETADDR, &message, NLM_F_DUMP), |_, payload| {
         match AddressMessage::parse(payload).ok().and_then(|it| state_of(index, it)) {
             Some(usable @ LinkLocal::Usable(_)) => found = usable,
             Some(other) if found == LinkLocal::None => found = other,

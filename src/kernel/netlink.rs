@@ -1,19 +1,17 @@
 //! One rtnetlink socket: many requests in one send, answers matched by sequence number, the kernel's own text kept.
 
 mod answer;
+mod request;
 
 use std::io;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
-};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::libc;
 
 pub(super) use self::answer::{done_of, error_of, messages};
+pub use self::request::{RTM_GETVLAN, Request};
 use super::error::Error;
 use super::readable;
 use crate::deadline;
@@ -32,24 +30,6 @@ const SHORT_DATAGRAM: usize = 8 * 1024;
 /// Requests in one send, and bytes (but for a longer single one): the kernel takes as many into a send buffer of the default
 /// size (212992 bytes), and their refusals, of a kilobyte each as it counts them, fit into such a receive buffer.
 const AT_ONCE: (usize, usize) = (128, 96 * 1024);
-
-/// A request and the name it has in the kernel's headers.
-pub struct Request {
-    /// Such as `RTM_NEWRULE`.
-    pub operation: &'static str,
-    /// What is sent.
-    pub message: RouteNetlinkMessage,
-    /// NLM_F_CREATE and its kin; NLM_F_REQUEST is added.
-    pub flags: u16,
-}
-
-impl Request {
-    /// The same request, refused (EEXIST) where there is such an object already.
-    pub fn exclusive(mut self) -> Self {
-        self.flags = self.flags & !NLM_F_REPLACE | NLM_F_EXCL;
-        self
-    }
-}
 
 /// An rtnetlink socket with a queue of requests.
 pub struct Netlink {
@@ -111,8 +91,8 @@ impl Netlink {
     /// Puts a request behind those that wait to be sent; returns its place among them.
     pub fn queue(&mut self, request: Request) -> usize {
         self.sequence += 1;
-        let (sequence, offset, operation) = (self.sequence, self.out.len(), request.operation);
-        append(&mut self.out, request, sequence);
+        let (sequence, offset, operation) = (self.sequence, self.out.len(), request.operation());
+        request.append(&mut self.out, sequence);
         self.queued.push(Queued { sequence, offset, operation });
         self.queued.len() - 1
     }
@@ -199,11 +179,11 @@ impl Netlink {
     /// # Errors
     /// What the kernel refused.
     pub fn each_answer(&mut self, request: Request, take: impl FnMut(u16, &[u8]) -> bool) -> Result<(), Error> {
-        let operation = request.operation;
+        let operation = request.operation();
         let dump = request.flags & NLM_F_DUMP == NLM_F_DUMP;
         self.sequence += 1;
         let mut question = Vec::with_capacity(128);
-        append(&mut question, request, self.sequence);
+        request.append(&mut question, self.sequence);
         self.exchange(&question, operation, dump, take)
     }
 
@@ -211,25 +191,8 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn dump(
-        &mut self,
-        operation: &'static str,
-        kind: u16,
-        payload: &[u8],
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<(), Error> {
-        self.sequence += 1;
-        let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
-        // struct nlmsghdr; the last field is the port, which the kernel fills in.
-        let question = [
-            &length.to_ne_bytes()[..],
-            &kind.to_ne_bytes(),
-            &(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes(),
-            &self.sequence.to_ne_bytes(),
-            &[0; 4],
-            payload,
-        ];
-        self.exchange(&question.concat(), operation, true, |_, payload| {
+    pub fn dump(&mut self, kind: u16, payload: Vec<u8>, mut take: impl FnMut(&[u8])) -> Result<(), Error> {
+        self.each_answer(Request::of_bytes(kind, payload, NLM_F_DUMP), |_, payload| {
             take(payload);
             true
         })
@@ -292,18 +255,6 @@ impl Netlink {
         }
         Ok(())
     }
-}
-
-/// Encodes a request behind what `out` holds.
-fn append(out: &mut Vec<u8>, request: Request, sequence: u32) {
-    let offset = out.len();
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | request.flags;
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.message));
-    message.finalize();
-    out.resize(offset + message.buffer_len(), 0);
-    message.serialize(&mut out[offset..]);
 }
 
 fn send(socket: &Socket, bytes: &[u8], operation: &'static str) -> Result<(), Error> {

@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_DUMP, Parseable};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::libc::RTM_GETROUTE;
 
 use super::error::Error;
 use super::netlink::{Netlink, Request};
@@ -42,7 +43,7 @@ fn is_among(
     device: Option<u32>,
 ) -> Result<bool, Error> {
     let mut found = false;
-    let request = Request { operation: "RTM_GETROUTE", message: RouteNetlinkMessage::GetRoute(message), flags };
+    let request = Request::new(RTM_GETROUTE, &message, flags);
     netlink.each_answer(request, |_, payload| {
         found |= RouteMessage::parse(payload).is_ok_and(|it| is_same(&it, route, device));
         true
@@ -96,9 +97,8 @@ pub fn leads_elsewhere(netlink: &mut Netlink, proxy: &Proxy, uplink: u32, behind
     message.header.flags = RouteFlags::FibMatch;
     let destination = RouteAttribute::Destination(RouteAddress::from(proxy.address));
     message.attributes = vec![destination, RouteAttribute::Iif(uplink)];
-    let message = RouteNetlinkMessage::GetRoute(message);
     let mut elsewhere = false;
-    let asked = netlink.each_answer(Request { operation: "RTM_GETROUTE", message, flags: 0 }, |_, payload| {
+    let asked = netlink.each_answer(Request::new(RTM_GETROUTE, &message, 0), |_, payload| {
         let Ok(found) = RouteMessage::parse(payload) else { return false };
         let device = found.attributes.iter().find_map(|it| match it {
             RouteAttribute::Oif(index) => Some(*index),

@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::libc::{RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTM_SETLINK};
 
 use super::address::find;
 use super::namespace::Netns;
@@ -37,7 +38,7 @@ pub fn add_veth((name, mac): (&IfName, Mac), (peer, peer_mac): (&IfName, Mac), n
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
     ]));
-    change("RTM_NEWLINK", RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
+    change(RTM_NEWLINK, &near, NLM_F_CREATE | NLM_F_EXCL)
         .with_context(|| format!("ip link add {name} type veth peer name {peer}"))?;
     Ok(())
 }
@@ -50,7 +51,7 @@ pub fn add_bridge(name: &IfName, mac: Mac) -> Result<()> {
     let mut bridge = named(name);
     bridge.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
     bridge.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
-    change("RTM_NEWLINK", RouteNetlinkMessage::NewLink(bridge), NLM_F_CREATE | NLM_F_EXCL)
+    change(RTM_NEWLINK, &bridge, NLM_F_CREATE | NLM_F_EXCL)
         .with_context(|| format!("ip link add name {name} address {mac} type bridge"))?;
     Ok(())
 }
@@ -69,8 +70,7 @@ pub fn join_bridge(name: &IfName, bridge: &IfName) -> Result<()> {
 /// # Errors
 /// ENODEV if there is none.
 pub fn delete(name: &IfName) -> Result<()> {
-    change("RTM_DELLINK", RouteNetlinkMessage::DelLink(named(name)), 0)
-        .with_context(|| format!("ip link del {name}"))?;
+    change(RTM_DELLINK, &named(name), 0).with_context(|| format!("ip link del {name}"))?;
     Ok(())
 }
 
@@ -106,9 +106,9 @@ pub fn set_mtu(name: &IfName, mtu: u32) -> Result<()> {
     set(name, LinkAttribute::Mtu(mtu)).with_context(|| format!("ip link set {name} mtu {mtu}"))
 }
 
-fn change(operation: &'static str, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
+fn change(kind: u16, message: &impl Emitable, flags: u16) -> Result<()> {
     let mut netlink = Netlink::open()?;
-    netlink.queue(Request { operation, message, flags });
+    netlink.queue(Request::new(kind, message, flags));
     netlink.flush()?.into_iter().next().map_or(Ok(()), |(_, error)| Err(error.into()))
 }
 
@@ -121,14 +121,14 @@ fn named(name: &IfName) -> LinkMessage {
 fn set(name: &IfName, attribute: LinkAttribute) -> Result<()> {
     let mut message = named(name);
     message.attributes.push(attribute);
-    change("RTM_SETLINK", RouteNetlinkMessage::SetLink(message), 0)
+    change(RTM_SETLINK, &message, 0)
 }
 
 fn set_flags(name: &IfName, flags: LinkFlags, mask: LinkFlags) -> Result<()> {
     let mut message = named(name);
     message.header.flags = flags;
     message.header.change_mask = mask;
-    change("RTM_SETLINK", RouteNetlinkMessage::SetLink(message), 0)
+    change(RTM_SETLINK, &message, 0)
 }
 
 /// `ip addr add`, for IPv6 without duplicate address detection: nobody else is on these wires.
@@ -147,7 +147,7 @@ pub fn add_address(name: &IfName, address: IpNet) -> Result<()> {
     // IPv4 has both: the peer's address and our own, here the same.
     message.attributes.push(AddressAttribute::Local(address.addr()));
     message.attributes.push(AddressAttribute::Address(address.addr()));
-    change("RTM_NEWADDR", RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    change(RTM_NEWADDR, &message, NLM_F_CREATE | NLM_F_EXCL)
         .with_context(|| format!("ip addr add {address} dev {name}"))?;
     Ok(())
 }
@@ -180,7 +180,7 @@ pub fn add_route(destination: IpNet, gateway: Option<IpAddr>, device: Option<&If
         message.attributes.push(RouteAttribute::Oif(find(device)?.index));
         command += &format!(" dev {device}");
     }
-    change("RTM_NEWROUTE", RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL).context(command)?;
+    change(RTM_NEWROUTE, &message, NLM_F_CREATE | NLM_F_EXCL).context(command)?;
     Ok(())
 }
 

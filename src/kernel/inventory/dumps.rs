@@ -1,11 +1,11 @@
 //! The dumps themselves, each begun again while other changes come between its parts.
 
 use anyhow::{Result, bail};
-use netlink_packet_core::{NLM_F_DUMP, Parseable};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{Emitable, NLM_F_DUMP, Parseable};
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
+use nix::libc::{RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE};
 
 use crate::addr::Family;
 use crate::kernel::error::Error;
@@ -30,14 +30,14 @@ pub fn whole<T>(netlink: &mut Netlink, mut dump: impl FnMut(&mut Netlink) -> Res
 pub fn rules(netlink: &mut Netlink, family: Family) -> Result<Vec<RuleMessage>> {
     let mut rule = RuleMessage::default();
     rule.header.family = address_family(family);
-    messages(netlink, "RTM_GETRULE", &RouteNetlinkMessage::GetRule(rule))
+    messages(netlink, RTM_GETRULE, &rule)
 }
 
 /// All routes of a family, of all tables.
 pub fn routes(netlink: &mut Netlink, family: Family) -> Result<Vec<RouteMessage>> {
     let mut route = RouteMessage::default();
     route.header.address_family = address_family(family);
-    messages(netlink, "RTM_GETROUTE", &RouteNetlinkMessage::GetRoute(route))
+    messages(netlink, RTM_GETROUTE, &route)
 }
 
 /// All proxy entries of a family.
@@ -45,18 +45,13 @@ pub fn proxies(netlink: &mut Netlink, family: Family) -> Result<Vec<NeighbourMes
     let mut proxy = NeighbourMessage::default();
     proxy.header.family = address_family(family);
     proxy.header.flags = NeighbourFlags::Proxy;
-    messages(netlink, "RTM_GETNEIGH", &RouteNetlinkMessage::GetNeighbour(proxy))
+    messages(netlink, RTM_GETNEIGH, &proxy)
 }
 
-fn messages<T: Parseable<[u8]>>(
-    netlink: &mut Netlink,
-    operation: &'static str,
-    message: &RouteNetlinkMessage,
-) -> Result<Vec<T>> {
+fn messages<T: Parseable<[u8]>>(netlink: &mut Netlink, kind: u16, message: &impl Emitable) -> Result<Vec<T>> {
     whole(netlink, |netlink| {
         let mut all = Vec::new();
-        let request = Request { operation, message: message.clone(), flags: NLM_F_DUMP };
-        netlink.each_answer(request, |_, payload| {
+        netlink.each_answer(Request::new(kind, message, NLM_F_DUMP), |_, payload| {
             all.extend(T::parse(payload).ok());
             true
         })?;

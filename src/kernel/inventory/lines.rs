@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use netlink_packet_core::Parseable;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use nix::errno::Errno;
+use nix::libc::RTM_GETNEIGH;
 
 use super::dumps;
 use crate::addr::{Family, IfName, Mac};
@@ -43,8 +43,7 @@ pub fn neighbour(index: u32, address: IpAddr) -> Result<Option<Mac>> {
     message.header.ifindex = index;
     message.attributes.push(NeighbourAttribute::Destination(address.into()));
     let mut found = None;
-    let message = RouteNetlinkMessage::GetNeighbour(message);
-    let asked = Netlink::open()?.each_answer(Request { operation: "RTM_GETNEIGH", message, flags: 0 }, |_, payload| {
+    let asked = Netlink::open()?.each_answer(Request::new(RTM_GETNEIGH, &message, 0), |_, payload| {
         let attributes = NeighbourMessage::parse(payload).map(|it| it.attributes).unwrap_or_default();
         found = attributes.into_iter().find_map(|attribute| match attribute {
             NeighbourAttribute::LinkLayerAddress(octets) => octets.try_into().ok().map(Mac),

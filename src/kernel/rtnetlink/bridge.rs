@@ -9,20 +9,18 @@
 
 use std::collections::HashMap;
 
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkMessage, VlanProtocol,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::libc::{RTM_DELLINK, RTM_GETLINK, RTM_SETLINK};
 
 use crate::addr::IfName;
 use crate::kernel::attributes::{attribute, attributes, number, text};
 use crate::kernel::error::Error;
-use crate::kernel::netlink::{Netlink, Request};
+use crate::kernel::netlink::{Netlink, RTM_GETVLAN, Request};
 use crate::plan::PortVlan;
 
-/// RTM_GETLINK and RTM_GETVLAN (Linux 5.6) of linux/rtnetlink.h.
-const RTM_GETLINK: u16 = 18;
-const RTM_GETVLAN: u16 = 114;
 /// IFLA_* of linux/if_link.h.
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
@@ -75,7 +73,7 @@ pub struct VlanDevice {
 /// What the kernel refused.
 pub fn ports(netlink: &mut Netlink, bridge: u32) -> Result<Vec<BridgePort>, Error> {
     let mut ports = Vec::new();
-    netlink.dump("RTM_GETLINK", RTM_GETLINK, &links_where(IFLA_MASTER, &bridge.to_ne_bytes()), |payload| {
+    netlink.dump(RTM_GETLINK, links_where(IFLA_MASTER, &bridge.to_ne_bytes()), |payload| {
         ports.extend(port_of(payload, bridge));
     })?;
     Ok(ports)
@@ -99,7 +97,7 @@ pub(super) fn port_of(payload: &[u8], bridge: u32) -> Option<BridgePort> {
 pub fn vlan_devices(netlink: &mut Netlink) -> Result<Vec<VlanDevice>, Error> {
     let mut devices = Vec::new();
     let kind = attribute(IFLA_INFO_KIND, b"vlan\0");
-    netlink.dump("RTM_GETLINK", RTM_GETLINK, &links_where(IFLA_LINKINFO, &kind), |payload| {
+    netlink.dump(RTM_GETLINK, links_where(IFLA_LINKINFO, &kind), |payload| {
         devices.extend(vlan_device_of(payload));
     })?;
     Ok(devices)
@@ -148,7 +146,7 @@ fn each_vlan(netlink: &mut Netlink, index: u32, mut take: impl FnMut(u32, PortVl
     let mut message = [0; BR_VLAN_MSG];
     message[0] = u8::from(AddressFamily::Bridge);
     message[4..].copy_from_slice(&index.to_ne_bytes());
-    netlink.dump("RTM_GETVLAN", RTM_GETVLAN, &message, |payload| {
+    netlink.dump(RTM_GETVLAN, message.to_vec(), |payload| {
         let Some(index) = payload.get(4..).and_then(number) else { return };
         for (kind, entry) in payload.get(BR_VLAN_MSG..).into_iter().flat_map(attributes) {
             if kind == BRIDGE_VLANDB_ENTRY {
@@ -180,11 +178,7 @@ pub fn change_vlans(index: u32, vlans: &[PortVlan], add: bool) -> Request {
         AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid: vlan.vid })
     });
     message.attributes.push(LinkAttribute::AfSpecBridge(infos.collect()));
-    if add {
-        Request { operation: "RTM_SETLINK", message: RouteNetlinkMessage::SetLink(message), flags: 0 }
-    } else {
-        Request { operation: "RTM_DELLINK", message: RouteNetlinkMessage::DelLink(message), flags: 0 }
-    }
+    if add { Request::new(RTM_SETLINK, &message, 0) } else { Request::new(RTM_DELLINK, &message, 0) }
 }
 
 /// The payload of a RTM_GETLINK dump of the links that have this attribute.

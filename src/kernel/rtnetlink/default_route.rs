@@ -3,11 +3,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{NLM_F_DUMP, Parseable};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType,
 };
 use nix::errno::Errno;
+use nix::libc::RTM_GETROUTE;
 
 use super::address_family;
 use crate::addr::Family;
@@ -58,7 +58,7 @@ pub fn default_route_of_packets(
         Packets::From(link) => RouteAttribute::Iif(link),
     };
     message.attributes = vec![RouteAttribute::Destination(nowhere), selector];
-    let question = Request { operation: "RTM_GETROUTE", message: RouteNetlinkMessage::GetRoute(message), flags: 0 };
+    let question = Request::new(RTM_GETROUTE, &message, 0);
     let mut found = None;
     let asked = netlink.each_answer(question, |_, payload| {
         found = RouteMessage::parse(payload).ok().and_then(|it| default_route_of(&it, table));
@@ -77,8 +77,7 @@ pub fn default_route_by_dump(family: Family, table: u32) -> Result<Option<Defaul
     let mut message = RouteMessage::default();
     message.header.address_family = address_family(family);
     message.attributes.push(RouteAttribute::Table(table));
-    let question =
-        Request { operation: "RTM_GETROUTE", message: RouteNetlinkMessage::GetRoute(message), flags: NLM_F_DUMP };
+    let question = Request::new(RTM_GETROUTE, &message, NLM_F_DUMP);
     let mut best: Option<DefaultRoute> = None;
     let mut netlink = match family {
         Family::V4 => Netlink::for_the_beginning()?,

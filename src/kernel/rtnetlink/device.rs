@@ -1,8 +1,8 @@
 //! Devices that are made by a message, and the message that removes one.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoBridge, InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkMessage};
+use nix::libc::{RTM_DELLINK, RTM_NEWLINK};
 
 use crate::kernel::netlink::Request;
 use crate::plan::{Bridge, GROUP_NODE, VlanDevice};
@@ -26,12 +26,12 @@ fn made(name: &str, kind: InfoKind, data: InfoData, more: Option<LinkAttribute>)
     message.attributes.extend(more);
     message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
     let flags = NLM_F_CREATE | NLM_F_EXCL;
-    Request { operation: "RTM_NEWLINK", message: RouteNetlinkMessage::NewLink(message), flags }
+    Request::new(RTM_NEWLINK, &message, flags)
 }
 
 /// The message that removes link number `index`.
 pub fn delete_link(index: u32) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    Request { operation: "RTM_DELLINK", message: RouteNetlinkMessage::DelLink(message), flags: 0 }
+    Request::new(RTM_DELLINK, &message, 0)
 }

@@ -1,12 +1,12 @@
 //! Links: what the kernel reports of them, and the message that changes one.
 
 use netlink_packet_core::{DefaultNla, Emitable, NLM_F_DUMP};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
+use nix::libc::{RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK};
 
 use super::LinkState;
 use crate::addr::{Family, IfName, Mac};
@@ -92,7 +92,7 @@ pub fn set_link(index: u32, change: &LinkChange) -> Request {
     if !spec.is_empty() {
         attributes.push(LinkAttribute::AfSpecUnspec(spec));
     }
-    Request { operation: "RTM_SETLINK", message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+    Request::new(RTM_SETLINK, &message, 0)
 }
 
 /// The message that sets which link-local groups the port with link number `index` treats as ordinary ones:
@@ -104,7 +104,7 @@ pub fn set_group_forwarding(index: u32, groups: u16) -> Request {
     let data = InfoPortData::BridgePort(vec![InfoBridgePort::GroupFwdMask(groups)]);
     let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)];
     message.attributes.push(LinkAttribute::LinkInfo(info));
-    Request { operation: "RTM_NEWLINK", message: RouteNetlinkMessage::NewLink(message), flags: 0 }
+    Request::new(RTM_NEWLINK, &message, 0)
 }
 
 /// Which link is asked for.
@@ -127,7 +127,7 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
         By::Index(index) => message.header.index = index,
     }
     message.attributes.push(without_statistics());
-    let question = Request { operation: "RTM_GETLINK", message: RouteNetlinkMessage::GetLink(message), flags: 0 };
+    let question = Request::new(RTM_GETLINK, &message, 0);
     let mut found = None;
     let asked = netlink.each_answer(question, |_, payload| {
         found = LinkState::decode(payload);
@@ -147,9 +147,8 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
 pub fn links(netlink: &mut Netlink) -> Result<Vec<LinkState>, Error> {
     let mut message = LinkMessage::default();
     message.attributes.push(without_statistics());
-    let message = RouteNetlinkMessage::GetLink(message);
     let mut links = Vec::new();
-    netlink.each_answer(Request { operation: "RTM_GETLINK", message, flags: NLM_F_DUMP }, |_, payload| {
+    netlink.each_answer(Request::new(RTM_GETLINK, &message, NLM_F_DUMP), |_, payload| {
         links.extend(LinkState::decode(payload));
         true
     })?;

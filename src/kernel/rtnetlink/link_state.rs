@@ -187,16 +187,17 @@ impl BridgeState {
 #[cfg(test)]
 mod tests {
     use netlink_packet_core::{NLM_F_DUMP, Parseable};
-    use netlink_packet_route::RouteNetlinkMessage;
     use netlink_packet_route::link::{AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkMessage};
+
+    use nix::libc::RTM_GETLINK;
 
     use super::*;
     use crate::kernel::netlink::{Netlink, Request};
 
     /// All links of this machine.
     fn payloads() -> Vec<Vec<u8>> {
-        let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let request = Request { operation: "RTM_GETLINK", message, flags: NLM_F_DUMP };
+        let message = LinkMessage::default();
+        let request = Request::new(RTM_GETLINK, &message, NLM_F_DUMP);
         let answers = Netlink::open().expect("a socket").ask(request).expect("a dump");
         answers.into_iter().map(|it| it.1).collect()
     }

@@ -7,6 +7,7 @@
 //!     NDTPA_PROXY_DELAY  u64, milliseconds
 //! ```
 
+use nix::libc::RTM_GETNEIGHTBL;
 use std::collections::HashMap;
 
 use super::address_family;
@@ -15,8 +16,6 @@ use crate::kernel::attributes::{attributes, number};
 use crate::kernel::error::Error;
 use crate::kernel::netlink::Netlink;
 
-/// RTM_GETNEIGHTBL of linux/rtnetlink.h.
-const RTM_GETNEIGHTBL: u16 = 66;
 /// NDTA_* and NDTPA_* of linux/neighbour.h.
 const NDTA_PARMS: u16 = 6;
 const NDTPA_IFINDEX: u16 = 1;
@@ -33,7 +32,7 @@ const USER_HZ: u64 = 10;
 pub fn proxy_delays(netlink: &mut Netlink, family: Family) -> Result<HashMap<u32, u32>, Error> {
     let message = [u8::from(address_family(family)), 0, 0, 0];
     let mut delays = HashMap::new();
-    netlink.dump("RTM_GETNEIGHTBL", RTM_GETNEIGHTBL, &message, |payload| delays.extend(delay_of(payload)))?;
+    netlink.dump(RTM_GETNEIGHTBL, message.to_vec(), |payload| delays.extend(delay_of(payload)))?;
     Ok(delays)
 }
 

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use nix::libc::{RTM_DELNEIGH, RTM_DELROUTE, RTM_DELRULE, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_NEWRULE};
 
 use super::address_family;
 use crate::addr::{Family, IfName};
@@ -37,9 +37,9 @@ pub fn rule(rule: &plan::Rule, add: bool) -> Request {
     ]);
     if add {
         let flags = creation(false);
-        Request { operation: "RTM_NEWRULE", message: RouteNetlinkMessage::NewRule(message), flags }
+        Request::new(RTM_NEWRULE, &message, flags)
     } else {
-        Request { operation: "RTM_DELRULE", message: RouteNetlinkMessage::DelRule(message), flags: 0 }
+        Request::new(RTM_DELRULE, &message, 0)
     }
 }
 
@@ -52,7 +52,7 @@ pub fn any_rule(family: Family, iif: &IfName, preference: u32, protocol: u8) -> 
         RuleAttribute::Priority(preference),
         RuleAttribute::Protocol(RouteProtocol::from(protocol)),
     ];
-    Request { operation: "RTM_DELRULE", message: RouteNetlinkMessage::DelRule(message), flags: 0 }
+    Request::new(RTM_DELRULE, &message, 0)
 }
 
 /// The message that makes or removes a route; `device` is the number of the hop's device.
@@ -87,9 +87,9 @@ pub fn route(route: &plan::Route, device: Option<u32>, add: bool) -> Request {
     message.attributes.extend(route.metric.map(RouteAttribute::Priority));
     if add {
         let flags = creation(true);
-        Request { operation: "RTM_NEWROUTE", message: RouteNetlinkMessage::NewRoute(message), flags }
+        Request::new(RTM_NEWROUTE, &message, flags)
     } else {
-        Request { operation: "RTM_DELROUTE", message: RouteNetlinkMessage::DelRoute(message), flags: 0 }
+        Request::new(RTM_DELROUTE, &message, 0)
     }
 }
 
@@ -104,8 +104,8 @@ pub fn proxy(proxy: &plan::Proxy, device: u32, add: bool) -> Request {
     if add {
         message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::from(proxy.protocol)));
         let flags = creation(true);
-        Request { operation: "RTM_NEWNEIGH", message: RouteNetlinkMessage::NewNeighbour(message), flags }
+        Request::new(RTM_NEWNEIGH, &message, flags)
     } else {
-        Request { operation: "RTM_DELNEIGH", message: RouteNetlinkMessage::DelNeighbour(message), flags: 0 }
+        Request::new(RTM_DELNEIGH, &message, 0)
     }
 }
