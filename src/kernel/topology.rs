@@ -7,17 +7,26 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
-use nix::libc::{RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTM_SETLINK};
+use nix::libc::{
+    IFF_UP, IFLA_ADDRESS, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_NET_NS_FD,
+    RTM_DELLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTM_SETLINK,
+};
 
 use super::address::find;
+use super::attributes::attribute;
 use super::namespace::Netns;
 use super::netlink::{Netlink, Request};
+use super::rtnetlink::LinkMessage;
 use crate::addr::{Family, IfName, Mac};
+
+/// VETH_INFO_PEER of linux/veth.h.
+const VETH_INFO_PEER: u16 = 1;
+/// IFF_UP of linux/if.h.
+const UP: u32 = IFF_UP.cast_unsigned();
 
 /// `lo`.
 pub(super) fn loopback() -> Result<IfName> {
@@ -29,16 +38,12 @@ pub(super) fn loopback() -> Result<IfName> {
 /// # Errors
 /// EEXIST if there is a device of that name already, and EPERM.
 pub fn add_veth((name, mac): (&IfName, Mac), (peer, peer_mac): (&IfName, Mac), namespace: &Netns) -> Result<()> {
-    let mut far = named(peer);
-    far.attributes.push(LinkAttribute::Address(peer_mac.0.to_vec()));
-    far.attributes.push(LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd()));
-    let mut near = named(name);
-    near.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
-    near.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
-    ]));
-    change(RTM_NEWLINK, &near, NLM_F_CREATE | NLM_F_EXCL)
+    let namespace = namespace.as_fd().as_raw_fd().to_ne_bytes();
+    let far = LinkMessage::named(peer).with(IFLA_ADDRESS, &peer_mac.0).with(IFLA_NET_NS_FD, &namespace);
+    let data = attribute(IFLA_INFO_DATA, &attribute(VETH_INFO_PEER, &far.bytes()));
+    let info = [attribute(IFLA_INFO_KIND, b"veth"), data].concat();
+    let near = LinkMessage::named(name).with(IFLA_ADDRESS, &mac.0).with(IFLA_LINKINFO, &info);
+    change(near.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL))
         .with_context(|| format!("ip link add {name} type veth peer name {peer}"))?;
     Ok(())
 }
@@ -48,10 +53,9 @@ pub fn add_veth((name, mac): (&IfName, Mac), (peer, peer_mac): (&IfName, Mac), n
 /// # Errors
 /// EEXIST if there is a device of that name already, EOPNOTSUPP where the kernel has no bridges.
 pub fn add_bridge(name: &IfName, mac: Mac) -> Result<()> {
-    let mut bridge = named(name);
-    bridge.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
-    bridge.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
-    change(RTM_NEWLINK, &bridge, NLM_F_CREATE | NLM_F_EXCL)
+    let info = attribute(IFLA_INFO_KIND, b"bridge");
+    let bridge = LinkMessage::named(name).with(IFLA_ADDRESS, &mac.0).with(IFLA_LINKINFO, &info);
+    change(bridge.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL))
         .with_context(|| format!("ip link add name {name} address {mac} type bridge"))?;
     Ok(())
 }
@@ -61,7 +65,7 @@ pub fn add_bridge(name: &IfName, mac: Mac) -> Result<()> {
 /// # Errors
 /// ENODEV if there is no such device, EOPNOTSUPP if `bridge` is none.
 pub fn join_bridge(name: &IfName, bridge: &IfName) -> Result<()> {
-    set(name, LinkAttribute::Controller(find(bridge)?.index))
+    set(LinkMessage::named(name).number(IFLA_MASTER, find(bridge)?.index))
         .with_context(|| format!("ip link set {name} master {bridge}"))
 }
 
@@ -70,7 +74,7 @@ pub fn join_bridge(name: &IfName, bridge: &IfName) -> Result<()> {
 /// # Errors
 /// ENODEV if there is none.
 pub fn delete(name: &IfName) -> Result<()> {
-    change(RTM_DELLINK, &named(name), 0).with_context(|| format!("ip link del {name}"))?;
+    change(LinkMessage::named(name).request(RTM_DELLINK, 0)).with_context(|| format!("ip link del {name}"))?;
     Ok(())
 }
 
@@ -79,7 +83,7 @@ pub fn delete(name: &IfName) -> Result<()> {
 /// # Errors
 /// ENODEV if there is none.
 pub fn set_up(name: &IfName) -> Result<()> {
-    set_flags(name, LinkFlags::Up, LinkFlags::Up).with_context(|| format!("ip link set {name} up"))
+    set(LinkMessage::named(name).flags(UP, UP)).with_context(|| format!("ip link set {name} up"))
 }
 
 /// `ip link set down`.
@@ -87,7 +91,7 @@ pub fn set_up(name: &IfName) -> Result<()> {
 /// # Errors
 /// ENODEV if there is none.
 pub fn set_down(name: &IfName) -> Result<()> {
-    set_flags(name, LinkFlags::empty(), LinkFlags::Up).with_context(|| format!("ip link set {name} down"))
+    set(LinkMessage::named(name).flags(0, UP)).with_context(|| format!("ip link set {name} down"))
 }
 
 /// `ip link set address`.
@@ -95,7 +99,8 @@ pub fn set_down(name: &IfName) -> Result<()> {
 /// # Errors
 /// EADDRNOTAVAIL for a MAC that is none.
 pub fn set_mac(name: &IfName, mac: Mac) -> Result<()> {
-    set(name, LinkAttribute::Address(mac.0.to_vec())).with_context(|| format!("ip link set {name} address {mac}"))
+    set(LinkMessage::named(name).with(IFLA_ADDRESS, &mac.0))
+        .with_context(|| format!("ip link set {name} address {mac}"))
 }
 
 /// `ip link set mtu`.
@@ -103,32 +108,17 @@ pub fn set_mac(name: &IfName, mac: Mac) -> Result<()> {
 /// # Errors
 /// EINVAL for what the driver does not take.
 pub fn set_mtu(name: &IfName, mtu: u32) -> Result<()> {
-    set(name, LinkAttribute::Mtu(mtu)).with_context(|| format!("ip link set {name} mtu {mtu}"))
+    set(LinkMessage::named(name).number(IFLA_MTU, mtu)).with_context(|| format!("ip link set {name} mtu {mtu}"))
 }
 
-fn change(kind: u16, message: &impl Emitable, flags: u16) -> Result<()> {
+fn change(request: Request) -> Result<()> {
     let mut netlink = Netlink::open()?;
-    netlink.queue(Request::new(kind, message, flags));
+    netlink.queue(request);
     netlink.flush()?.into_iter().next().map_or(Ok(()), |(_, error)| Err(error.into()))
 }
 
-fn named(name: &IfName) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_string()));
-    message
-}
-
-fn set(name: &IfName, attribute: LinkAttribute) -> Result<()> {
-    let mut message = named(name);
-    message.attributes.push(attribute);
-    change(RTM_SETLINK, &message, 0)
-}
-
-fn set_flags(name: &IfName, flags: LinkFlags, mask: LinkFlags) -> Result<()> {
-    let mut message = named(name);
-    message.header.flags = flags;
-    message.header.change_mask = mask;
-    change(RTM_SETLINK, &message, 0)
+fn set(message: LinkMessage) -> Result<()> {
+    change(message.request(RTM_SETLINK, 0))
 }
 
 /// `ip addr add`, for IPv6 without duplicate address detection: nobody else is on these wires.
@@ -147,7 +137,7 @@ pub fn add_address(name: &IfName, address: IpNet) -> Result<()> {
     // IPv4 has both: the peer's address and our own, here the same.
     message.attributes.push(AddressAttribute::Local(address.addr()));
     message.attributes.push(AddressAttribute::Address(address.addr()));
-    change(RTM_NEWADDR, &message, NLM_F_CREATE | NLM_F_EXCL)
+    change(Request::new(RTM_NEWADDR, &message, NLM_F_CREATE | NLM_F_EXCL))
         .with_context(|| format!("ip addr add {address} dev {name}"))?;
     Ok(())
 }
@@ -180,7 +170,7 @@ pub fn add_route(destination: IpNet, gateway: Option<IpAddr>, device: Option<&If
         message.attributes.push(RouteAttribute::Oif(find(device)?.index));
         command += &format!(" dev {device}");
     }
-    change(RTM_NEWROUTE, &message, NLM_F_CREATE | NLM_F_EXCL).context(command)?;
+    change(Request::new(RTM_NEWROUTE, &message, NLM_F_CREATE | NLM_F_EXCL)).context(command)?;
     Ok(())
 }
 

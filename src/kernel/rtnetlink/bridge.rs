@@ -9,39 +9,32 @@
 
 use std::collections::HashMap;
 
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::link::{
-    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkMessage, VlanProtocol,
+use nix::libc::{
+    AF_BRIDGE, IFLA_AF_SPEC, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO,
+    IFLA_MASTER, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK,
 };
-use nix::libc::{RTM_DELLINK, RTM_GETLINK, RTM_SETLINK};
 
+use super::link_message::{IFINFOMSG, LinkMessage};
 use crate::addr::IfName;
 use crate::kernel::attributes::{attribute, attributes, number, text};
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, RTM_GETVLAN, Request};
 use crate::plan::PortVlan;
 
-/// IFLA_* of linux/if_link.h.
-const IFLA_IFNAME: u16 = 3;
-const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_EXT_MASK: u16 = 29;
-const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+/// IFLA_* of linux/if_link.h, ETH_P_8021Q of linux/if_ether.h.
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
-/// RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h.
-const SKIP_STATS: u32 = 1 << 3;
-/// Length of struct ifinfomsg.
-const IFINFOMSG: usize = 16;
+const ETH_P_8021Q: u16 = 0x8100;
 /// Length of struct br_vlan_msg of linux/if_bridge.h.
 const BR_VLAN_MSG: usize = 8;
 /// BRIDGE_VLANDB_* of linux/if_bridge.h.
 const BRIDGE_VLANDB_ENTRY: u16 = 1;
 const BRIDGE_VLANDB_ENTRY_INFO: u16 = 1;
 const BRIDGE_VLANDB_ENTRY_RANGE: u16 = 2;
+/// IFLA_BRIDGE_VLAN_INFO and BRIDGE_VLAN_INFO_* of linux/if_bridge.h.
+const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
+const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
 
 /// A port of a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +110,7 @@ pub(super) fn vlan_device_of(payload: &[u8]) -> Option<VlanDevice> {
         name: text(find(IFLA_IFNAME)?),
         lower: number(find(IFLA_LINK)?)?,
         vid: u16::from_ne_bytes(of_vlan(IFLA_VLAN_ID)?),
-        protocol: of_vlan(IFLA_VLAN_PROTOCOL).map_or(VlanProtocol::default().into(), u16::from_be_bytes),
+        protocol: of_vlan(IFLA_VLAN_PROTOCOL).map_or(ETH_P_8021Q, u16::from_be_bytes),
     })
 }
 
@@ -144,7 +137,7 @@ pub fn all_vlans(netlink: &mut Netlink) -> Result<HashMap<u32, Vec<PortVlan>>, E
 /// Of link number `index`, or of all if that is 0.
 fn each_vlan(netlink: &mut Netlink, index: u32, mut take: impl FnMut(u32, PortVlan)) -> Result<(), Error> {
     let mut message = [0; BR_VLAN_MSG];
-    message[0] = u8::from(AddressFamily::Bridge);
+    message[0] = AF_BRIDGE as u8;
     message[4..].copy_from_slice(&index.to_ne_bytes());
     netlink.dump(RTM_GETVLAN, message.to_vec(), |payload| {
         let Some(index) = payload.get(4..).and_then(number) else { return };
@@ -158,35 +151,27 @@ fn each_vlan(netlink: &mut Netlink, index: u32, mut take: impl FnMut(u32, PortVl
 
 pub(super) fn entry_of(entry: &[u8]) -> Option<impl Iterator<Item = PortVlan>> {
     let find = |kind| attributes(entry).find(|it| it.0 == kind).map(|it| it.1);
-    let info = BridgeVlanInfo::try_from(find(BRIDGE_VLANDB_ENTRY_INFO)?.get(..BridgeVlanInfo::LENGTH)?).ok()?;
-    let last = find(BRIDGE_VLANDB_ENTRY_RANGE).and_then(|it| it.first_chunk().copied());
-    let last = last.map_or(info.vid, u16::from_ne_bytes);
-    let pvid = info.flags.contains(BridgeVlanInfoFlags::Pvid);
-    let untagged = info.flags.contains(BridgeVlanInfoFlags::Untagged);
-    Some((info.vid..=last).map(move |vid| PortVlan { vid, pvid, untagged }))
+    let (flags, vid) = find(BRIDGE_VLANDB_ENTRY_INFO)?.split_first_chunk()?;
+    let (flags, vid) = (u16::from_ne_bytes(*flags), u16::from_ne_bytes(*vid.first_chunk()?));
+    let last = find(BRIDGE_VLANDB_ENTRY_RANGE).and_then(|it| it.first_chunk().copied()).map_or(vid, u16::from_ne_bytes);
+    let (pvid, untagged) = (flags & BRIDGE_VLAN_INFO_PVID != 0, flags & BRIDGE_VLAN_INFO_UNTAGGED != 0);
+    Some((vid..=last).map(move |vid| PortVlan { vid, pvid, untagged }))
 }
 
 /// The message that adds VLANs to a port, or removes them.
 pub fn change_vlans(index: u32, vlans: &[PortVlan], add: bool) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.interface_family = AddressFamily::Bridge;
-    message.header.index = index;
-    let infos = vlans.iter().map(|vlan| {
-        let mut flags = BridgeVlanInfoFlags::empty();
-        flags.set(BridgeVlanInfoFlags::Pvid, add && vlan.pvid);
-        flags.set(BridgeVlanInfoFlags::Untagged, add && vlan.untagged);
-        AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid: vlan.vid })
-    });
-    message.attributes.push(LinkAttribute::AfSpecBridge(infos.collect()));
-    if add { Request::new(RTM_SETLINK, &message, 0) } else { Request::new(RTM_DELLINK, &message, 0) }
+    let mut spec = Vec::new();
+    for vlan in vlans {
+        let flag = |set: bool, flag: u16| if add && set { flag } else { 0 };
+        let flags = flag(vlan.pvid, BRIDGE_VLAN_INFO_PVID) | flag(vlan.untagged, BRIDGE_VLAN_INFO_UNTAGGED);
+        spec.extend(attribute(IFLA_BRIDGE_VLAN_INFO, &[flags.to_ne_bytes(), vlan.vid.to_ne_bytes()].concat()));
+    }
+    LinkMessage::of_port(index).with(IFLA_AF_SPEC, &spec).request(if add { RTM_SETLINK } else { RTM_DELLINK }, 0)
 }
 
 /// The payload of a RTM_GETLINK dump of the links that have this attribute.
 fn links_where(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut payload = vec![0; IFINFOMSG];
-    payload.extend(attribute(kind, value));
-    payload.extend(attribute(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes()));
-    payload
+    LinkMessage::default().with(kind, value).without_statistics().bytes()
 }
 
 #[cfg(test)]

@@ -1,37 +1,39 @@
 //! Devices that are made by a message, and the message that removes one.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::link::{InfoBridge, InfoData, InfoKind, InfoVlan, LinkAttribute, LinkInfo, LinkMessage};
-use nix::libc::{RTM_DELLINK, RTM_NEWLINK};
+use nix::libc::{IFLA_GROUP, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINKINFO, RTM_DELLINK, RTM_NEWLINK};
 
+use super::LinkMessage;
+use crate::addr::IfName;
+use crate::kernel::attributes::attribute;
 use crate::kernel::netlink::Request;
 use crate::plan::{Bridge, GROUP_NODE, VlanDevice};
 
+/// IFLA_BR_FORWARD_DELAY and IFLA_VLAN_ID of linux/if_link.h.
+const IFLA_BR_FORWARD_DELAY: u16 = 1;
+const IFLA_VLAN_ID: u16 = 1;
+
 /// The message that makes a bridge. Its forward delay is zero: a port forwards at once, also should STP be switched on.
 pub fn new_bridge(bridge: &Bridge) -> Request {
-    let data = InfoData::Bridge(vec![InfoBridge::ForwardDelay(0)]);
-    made(bridge.name.as_str(), InfoKind::Bridge, data, None)
+    made(&bridge.name, "bridge", &attribute(IFLA_BR_FORWARD_DELAY, &0_u32.to_ne_bytes()), None)
 }
 
 /// The message that makes a VLAN device on link number `lower`.
 pub fn new_vlan_device(device: &VlanDevice, lower: u32) -> Request {
-    let data = InfoData::Vlan(vec![InfoVlan::Id(device.vid)]);
-    made(device.name.as_str(), InfoKind::Vlan, data, Some(LinkAttribute::Link(lower)))
+    made(&device.name, "vlan", &attribute(IFLA_VLAN_ID, &device.vid.to_ne_bytes()), Some(lower))
 }
 
 /// IFLA_GROUP is of the same message, so that nothing of ours ever stands without its mark.
-fn made(name: &str, kind: InfoKind, data: InfoData, more: Option<LinkAttribute>) -> Request {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Group(GROUP_NODE)];
-    message.attributes.extend(more);
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
-    let flags = NLM_F_CREATE | NLM_F_EXCL;
-    Request::new(RTM_NEWLINK, &message, flags)
+fn made(name: &IfName, kind: &str, data: &[u8], lower: Option<u32>) -> Request {
+    let mut message = LinkMessage::named(name).number(IFLA_GROUP, GROUP_NODE);
+    if let Some(lower) = lower {
+        message = message.number(IFLA_LINK, lower);
+    }
+    let info = [attribute(IFLA_INFO_KIND, kind.as_bytes()), attribute(IFLA_INFO_DATA, data)].concat();
+    message.with(IFLA_LINKINFO, &info).request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// The message that removes link number `index`.
 pub fn delete_link(index: u32) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    Request::new(RTM_DELLINK, &message, 0)
+    LinkMessage::of(index).request(RTM_DELLINK, 0)
 }

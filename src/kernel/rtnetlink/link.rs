@@ -1,26 +1,24 @@
 //! Links: what the kernel reports of them, and the message that changes one.
 
-use netlink_packet_core::{DefaultNla, Emitable, NLM_F_DUMP};
-use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
-};
+use netlink_packet_core::NLM_F_DUMP;
 use nix::errno::Errno;
-use nix::libc::{RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK};
+use nix::libc::{
+    AF_INET, AF_INET6, IFF_UP, IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINKINFO,
+    IFLA_MASTER, IFLA_MTU, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK,
+};
 
-use super::LinkState;
+use super::{LinkMessage, LinkState};
 use crate::addr::{Family, IfName, Mac};
+use crate::kernel::attributes::attribute;
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, Request};
 
-/// RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h.
-const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 /// IFLA_INET_CONF of linux/if_link.h, whose nested attributes are numbered by IPV4_DEVCONF_* of linux/ip.h.
 const IFLA_INET_CONF: u16 = 1;
-/// IFLA_EXT_MASK of linux/if_link.h.
-const IFLA_EXT_MASK: u16 = 29;
 /// IFLA_INET6_ADDR_GEN_MODE of linux/if_link.h.
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+/// IFLA_BRPORT_GROUP_FWD_MASK of linux/if_link.h.
+const IFLA_BRPORT_GROUP_FWD_MASK: u16 = 31;
 
 /// The settings of a link that we look at and change: family, key, IPV4_DEVCONF_* of linux/ip.h or DEVCONF_* of linux/ipv6.h
 /// (those of IPv6 cannot be written by number; addr_gen_mode has an attribute of its own).
@@ -59,52 +57,48 @@ pub struct LinkChange {
 
 /// The message that changes link number `index`.
 pub fn set_link(index: u32, change: &LinkChange) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
+    let mut message = LinkMessage::of(index);
     if let Some(up) = change.up {
-        message.header.change_mask = LinkFlags::Up;
-        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        message = message.flags(if up { IFF_UP.cast_unsigned() } else { 0 }, IFF_UP.cast_unsigned());
     }
-    let attributes = &mut message.attributes;
-    attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    attributes.extend(change.mtu.map(LinkAttribute::Mtu));
-    attributes.extend(change.controller.map(LinkAttribute::Controller));
-    // The crate's own DevConf leaves zeros out, so the attributes are given raw.
-    let mut inet = Vec::new();
-    let mut spec = Vec::new();
+    if let Some(mac) = change.mac {
+        message = message.with(IFLA_ADDRESS, &mac.0);
+    }
+    for (kind, value) in [(IFLA_MTU, change.mtu), (IFLA_MASTER, change.controller)] {
+        if let Some(value) = value {
+            message = message.number(kind, value);
+        }
+    }
+    let (mut inet, mut inet6) = (Vec::new(), Vec::new());
     for &(family, key, value) in &change.settings {
         match family {
             Family::V4 => {
                 let number = DEVCONF.iter().find(|it| it.0 == family && it.1 == key).map_or(0, |it| it.2);
-                inet.push(DefaultNla::new(number, value.to_ne_bytes().to_vec()));
+                inet.extend(attribute(number, &value.to_ne_bytes()));
             }
-            Family::V6 => {
-                let mode = DefaultNla::new(IFLA_INET6_ADDR_GEN_MODE, vec![value.to_ne_bytes()[0]]);
-                spec.push(AfSpecUnspec::Inet6(vec![AfSpecInet6::Other(mode)]));
-            }
+            Family::V6 => inet6.extend(attribute(IFLA_INET6_ADDR_GEN_MODE, &value.to_ne_bytes()[..1])),
         }
     }
+    let mut spec = Vec::new();
+    if !inet6.is_empty() {
+        spec.extend(attribute(AF_INET6 as u16, &inet6));
+    }
     if !inet.is_empty() {
-        let mut bytes = vec![0; inet.as_slice().buffer_len()];
-        inet.as_slice().emit(&mut bytes);
-        spec.push(AfSpecUnspec::Inet(vec![AfSpecInet::Other(DefaultNla::new(IFLA_INET_CONF, bytes))]));
+        spec.extend(attribute(AF_INET as u16, &attribute(IFLA_INET_CONF, &inet)));
     }
     if !spec.is_empty() {
-        attributes.push(LinkAttribute::AfSpecUnspec(spec));
+        message = message.with(IFLA_AF_SPEC, &spec);
     }
-    Request::new(RTM_SETLINK, &message, 0)
+    message.request(RTM_SETLINK, 0)
 }
 
 /// The message that sets which link-local groups the port with link number `index` treats as ordinary ones:
 /// `IFLA_LINKINFO { IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA { IFLA_BRPORT_GROUP_FWD_MASK } }`. As in iproute2 it is an
 /// RTM_NEWLINK that makes nothing, as RTM_SETLINK does not look at the data of a port.
 pub fn set_group_forwarding(index: u32, groups: u16) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    let data = InfoPortData::BridgePort(vec![InfoBridgePort::GroupFwdMask(groups)]);
-    let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)];
-    message.attributes.push(LinkAttribute::LinkInfo(info));
-    Request::new(RTM_NEWLINK, &message, 0)
+    let kind = attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0");
+    let data = attribute(IFLA_INFO_SLAVE_DATA, &attribute(IFLA_BRPORT_GROUP_FWD_MASK, &groups.to_ne_bytes()));
+    LinkMessage::of(index).with(IFLA_LINKINFO, &[kind, data].concat()).request(RTM_NEWLINK, 0)
 }
 
 /// Which link is asked for.
@@ -121,13 +115,11 @@ pub enum By<'a> {
 /// # Errors
 /// What the kernel refused, other than that.
 pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Error> {
-    let mut message = LinkMessage::default();
-    match by {
-        By::Name(name) => message.attributes.push(LinkAttribute::IfName(name.to_string())),
-        By::Index(index) => message.header.index = index,
-    }
-    message.attributes.push(without_statistics());
-    let question = Request::new(RTM_GETLINK, &message, 0);
+    let message = match by {
+        By::Name(name) => LinkMessage::named(name),
+        By::Index(index) => LinkMessage::of(index),
+    };
+    let question = message.without_statistics().request(RTM_GETLINK, 0);
     let mut found = None;
     let asked = netlink.each_answer(question, |_, payload| {
         found = LinkState::decode(payload);
@@ -145,16 +137,11 @@ pub fn link(netlink: &mut Netlink, by: By<'_>) -> Result<Option<LinkState>, Erro
 /// # Errors
 /// What the kernel refused.
 pub fn links(netlink: &mut Netlink) -> Result<Vec<LinkState>, Error> {
-    let mut message = LinkMessage::default();
-    message.attributes.push(without_statistics());
     let mut links = Vec::new();
-    netlink.each_answer(Request::new(RTM_GETLINK, &message, NLM_F_DUMP), |_, payload| {
+    let question = LinkMessage::default().without_statistics().request(RTM_GETLINK, NLM_F_DUMP);
+    netlink.each_answer(question, |_, payload| {
         links.extend(LinkState::decode(payload));
         true
     })?;
     Ok(links)
-}
-
-fn without_statistics() -> LinkAttribute {
-    LinkAttribute::Other(DefaultNla::new(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS.to_ne_bytes().to_vec()))
 }

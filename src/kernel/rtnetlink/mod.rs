@@ -6,6 +6,7 @@ mod device;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 mod link;
+mod link_message;
 mod link_state;
 mod proxy_delay;
 mod route;
@@ -16,6 +17,7 @@ pub use self::bridge::{BridgePort, VlanDevice, all_vlans, change_vlans, ports, v
 pub use self::default_route::{DefaultRoute, Packets, default_route_by_dump, default_route_of_packets};
 pub use self::device::{delete_link, new_bridge, new_vlan_device};
 pub use self::link::{ADDR_GEN_MODE, By, DEVCONF, LinkChange, link, links, set_group_forwarding, set_link};
+pub use self::link_message::LinkMessage;
 pub use self::link_state::{BridgeState, LinkState};
 pub use self::proxy_delay::proxy_delays;
 pub use self::route::{any_rule, proxy, route, rule};
