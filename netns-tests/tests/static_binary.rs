@@ -20,7 +20,10 @@ use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{Files, Node, OUTSIDE, OUTSIDE6, Site, Wanted};
 use crate::harness::xenstore::{Manners, Xenstore};
 
-pub const TESTS: &[Test] = &[("static_binary::every_command_in_an_empty_root", every_command_in_an_empty_root)];
+pub const TESTS: &[Test] = &[
+    ("static_binary::every_command_in_an_empty_root", every_command_in_an_empty_root),
+    ("static_binary::memory_is_not_in_the_file", memory_is_not_in_the_file),
+];
 
 const NAME: &str = "snf-network";
 /// Of domain 7, in xenstore.
@@ -351,5 +354,27 @@ fn every_command_in_an_empty_root() -> Result<()> {
     for names in commands {
         alone.try_command(&names).with_context(|| names[0].clone())?;
     }
+    Ok(())
+}
+
+/// The allocator's memory is zeros, which the kernel provides (.bss): a byte of it that is not makes all of it a part of the file, from
+/// where each run would read it.
+fn memory_is_not_in_the_file() -> Result<()> {
+    let file = fs::read(static_build()?)?;
+    let number = |at: usize, length: usize| -> Result<usize> {
+        let bytes = file.get(at..at + length).context("an ELF file cut short")?;
+        Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    };
+    // Of the header, e_phoff, e_phentsize and e_phnum; of each program header, PT_LOAD, PF_W, p_filesz and p_memsz (elf(5)).
+    let (headers, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    let mut writable = Vec::new();
+    for header in (0..count).map(|place| headers + place * size) {
+        if number(header, 4)? == 1 && number(header + 4, 4)? & 2 != 0 {
+            writable.push((number(header + 32, 8)?, number(header + 40, 8)?));
+        }
+    }
+    let (in_file, in_memory) = writable.iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+    ensure!(in_memory > 1024 * 1024, "expected the allocator's memory in {writable:?}");
+    ensure!(in_file < 512 * 1024, "{in_file} bytes of the file are writable, expected constants only: {writable:?}");
     Ok(())
 }

@@ -195,10 +195,10 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, o
 /// Logs what a Plan makes, or removes, in the order in which it is done.
 pub(super) fn log_plan(plan: &Plan, verb: Verb, log: &mut Log) {
     if verb == Verb::Add {
-        plan.elements.iter().for_each(|it| log.line(format!("nft {it}")));
+        plan.elements.iter().for_each(|it| log.line(format_args!("nft {it}")));
         plan.objects.iter().for_each(|it| log.line(it.line(verb)));
     } else {
         reconcile::removal_order(plan).concat().iter().for_each(|it| log.line(it.line(verb)));
-        plan.elements.iter().for_each(|it| log.line(format!("nft {}", it.deletion())));
+        plan.elements.iter().for_each(|it| log.line(format_args!("nft {}", it.deletion())));
     }
 }
