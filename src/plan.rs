@@ -11,6 +11,7 @@ mod vlans;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -41,7 +42,7 @@ pub const TABLE_MAIN: u32 = 254;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Base objects of nf_tables, shared by all NICs and never removed.
-    pub tables: Vec<Table>,
+    pub tables: Vec<Arc<Table>>,
     /// Elements of their sets and maps.
     pub elements: Vec<Element>,
     /// Everything else, in the order in which it is made.

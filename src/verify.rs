@@ -5,6 +5,7 @@ mod compare;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 pub use self::compare::mending;
 use crate::addr::{Family, IfName};
@@ -16,7 +17,7 @@ use crate::ruleset::{Element, TABLE, Table};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Thing {
     /// Base objects of nf_tables.
-    Table(Table),
+    Table(Arc<Table>),
     /// An element of a set.
     Element(Element),
     /// Anything else.

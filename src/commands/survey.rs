@@ -1,6 +1,7 @@
 //! All NICs and uplinks of the node: what is recorded of them, and how what stands differs from it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
@@ -277,7 +278,7 @@ impl NicRow {
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn tables(kernel: &mut Kernel, settings: &Settings) -> Result<Vec<Table>> {
+pub fn tables(kernel: &mut Kernel, settings: &Settings) -> Result<Vec<Arc<Table>>> {
     let steered = match kernel.nftables().and_then(|nftables| nftables.set_names(TableFamily::Inet)) {
         // A kernel without nf_tables has no sets.
         Err(error) if is_missing(&error) => Vec::new(),

@@ -84,12 +84,14 @@ fn rules(table: &Table, sets: &[&str]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::setup::{base, neighbours, routed_sources};
 
     #[test]
     fn rules_are_shown_with_the_sets_they_look_up() {
-        let plan = Plan { tables: vec![base::arp(), routed_sources::inet()], ..Plan::default() };
+        let plan = Plan { tables: vec![Arc::clone(&base::ARP), Arc::clone(&routed_sources::INET)], ..Plan::default() };
         let lines = filters(&plan, TableFamily::Arp, &[base::ARP_SOURCE]);
         assert_eq!(
             lines,

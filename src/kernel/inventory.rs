@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -60,7 +61,7 @@ pub struct Inventory {
     /// Ports of Open vSwitch, by its socket and their name; none where there is no such port, and why it could not be told.
     pub ovs_ports: HashMap<(PathBuf, IfName), Result<Option<PortState>, String>>,
     /// Tables that were looked for and lack something.
-    pub lacking: Vec<(Table, Lacking)>,
+    pub lacking: Vec<(Arc<Table>, Lacking)>,
     /// Elements of our sets whose key begins with an interface, by that.
     pub elements: HashMap<IfName, Vec<Element>>,
 }
@@ -73,7 +74,7 @@ impl Inventory {
     pub fn read<'a>(
         kernel: &mut Kernel,
         plans: impl Iterator<Item = &'a Plan> + Clone,
-        tables: Vec<Table>,
+        tables: Vec<Arc<Table>>,
     ) -> Result<Self> {
         let mut inventory = Self::default();
         // Filters first: in what comes up meanwhile they stand already.
@@ -164,13 +165,13 @@ impl Inventory {
         &mut self,
         kernel: &mut Kernel,
         plans: impl Iterator<Item = &'a Plan>,
-        mut tables: Vec<Table>,
+        mut tables: Vec<Arc<Table>>,
     ) -> Result<()> {
         let mut needed = false;
         for table in plans.flat_map(|plan| &plan.tables) {
             needed = true;
             if !tables.contains(table) {
-                tables.push(table.clone());
+                tables.push(Arc::clone(table));
             }
         }
         match kernel.nftables().and_then(|nftables| self.read_tables(nftables, tables)) {
@@ -180,7 +181,7 @@ impl Inventory {
         }
     }
 
-    fn read_tables(&mut self, nftables: &mut Nftables, tables: Vec<Table>) -> Result<()> {
+    fn read_tables(&mut self, nftables: &mut Nftables, tables: Vec<Arc<Table>>) -> Result<()> {
         let lacking = nftables.lacking(&tables)?;
         let mut known: Vec<(TableFamily, Name)> = Vec::new();
         for (table, lacking) in tables.into_iter().zip(lacking) {

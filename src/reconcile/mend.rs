@@ -1,5 +1,7 @@
 //! Puts right what verify found of many NICs and uplinks, in one nf_tables transaction and one batch of rtnetlink.
 
+use std::sync::Arc;
+
 use anyhow::{Error, Result};
 
 use super::batch::Batch;
@@ -155,10 +157,10 @@ fn filters(kernel: &mut Kernel, mendings: &[Mending], owners: &[usize], failures
 }
 
 fn commit<'m>(kernel: &mut Kernel, mendings: impl Iterator<Item = &'m Mending> + Clone) -> Result<()> {
-    let mut tables: Vec<Table> = Vec::new();
+    let mut tables: Vec<Arc<Table>> = Vec::new();
     for table in mendings.clone().flat_map(|it| &it.make.tables) {
         if !tables.contains(table) {
-            tables.push(table.clone());
+            tables.push(Arc::clone(table));
         }
     }
     // Neighbours of the same set share a message.

@@ -1,12 +1,17 @@
 //! The base objects of our nf_tables tables, made once on a node and then serving every NIC: those of the node's own
 //! table arp, and what the objects of all setups have in common.
 
+use std::sync::{Arc, LazyLock};
+
 use crate::addr::IfName;
 use crate::ruleset::{
     Chain, Datatype, Element, Field, Hook, HookPoint, Name, Rule, Selector, Set, Statement, Table, TableFamily, Value,
 };
 use crate::settings::Settings;
 use crate::setup::{filtered, firewall, routed_sources, steering, strict};
+
+/// A table that is the same for every NIC: made once in a run, as `status` and `reconcile` make the Plans of all.
+pub type Shared = LazyLock<Arc<Table>>;
 
 /// Map of the arp table: the sender address of the ARP requests that leave an interface.
 pub const ARP_SOURCE: &str = "arp_source";
@@ -22,7 +27,9 @@ pub(super) const BRIDGE_OUTPUT: i32 = 200;
 
 /// ARP requests carry as sender what [`ARP_SOURCE`] holds for the interface they leave through: the gateway towards a
 /// guest, an address of the network towards the router.
-pub fn arp() -> Table {
+pub static ARP: Shared = Shared::new(|| Arc::new(arp()));
+
+fn arp() -> Table {
     let rewrite = Rule::from([
         Statement::equal(Field::ArpOperation, ARP_REQUEST),
         Statement::Write { field: Field::ArpSaddrIp, selectors: vec![Field::OifName.into()], map: ARP_SOURCE.into() },
@@ -62,12 +69,12 @@ pub(super) fn refuse<const LENGTH: usize>(statements: [Statement; LENGTH]) -> Ru
 
 /// All tables with sets that are keyed by interface. Of the sets that depend on MAC_MASK, those of the mask in force and of
 /// the default one; of those of the routing tables (`steered`), [`steering::sets`] knows which there are.
-pub fn tables(settings: &Settings, steered: &[u32]) -> Vec<Table> {
-    let mut tables = vec![arp(), routed_sources::arp(), routed_sources::inet()];
-    tables.extend([firewall::table(TableFamily::Inet), firewall::table(TableFamily::Bridge)]);
-    tables.extend([filtered::senders(), strict::table()]);
-    tables.extend(filtered::masks(settings).into_iter().map(filtered::receivers));
-    tables.extend(steered.iter().flat_map(|table| steering::sets(*table)));
+pub fn tables(settings: &Settings, steered: &[u32]) -> Vec<Arc<Table>> {
+    let shared = [&ARP, &routed_sources::ARP, &routed_sources::INET, &firewall::INET, &firewall::BRIDGE];
+    let mut tables: Vec<Arc<Table>> =
+        shared.into_iter().chain([&filtered::SENDERS, &strict::TABLE]).map(|it| Arc::clone(it)).collect();
+    tables.extend(filtered::masks(settings).into_iter().map(|mask| filtered::receivers(mask).into()));
+    tables.extend(steered.iter().flat_map(|table| steering::sets(*table)).map(Arc::new));
     tables
 }
 

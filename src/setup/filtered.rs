@@ -1,12 +1,16 @@
 //! `private-filtered`: isolation on a shared bridge. A port sends with its NIC's MAC only, and receives only from MACs of
 //! its own network, whose first bits under MAC_MASK are the same.
 
+use std::sync::Arc;
+
 use crate::addr::{IfName, Mac, MacMask};
 use crate::nic::Nic;
 use crate::plan::Plan;
 use crate::ruleset::{Datatype, Element, Field, HookPoint, Name, Rule, Set, Statement, Table, TableFamily, Value};
 use crate::settings::{self, Settings};
-use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, BRIDGE_PREROUTING, chain, from, hooked, members, refuse};
+use crate::setup::base::{
+    BRIDGE_FORWARD, BRIDGE_OUTPUT, BRIDGE_PREROUTING, Shared, chain, from, hooked, members, refuse,
+};
 use crate::setup::dropped::{Direction, counted};
 use crate::setup::element;
 
@@ -24,7 +28,9 @@ const LINK_GROUPS_MASK: Mac = Mac([0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]);
 
 /// FROMTAP: a [`FILTERED`] port sends with its own MAC, and neither spanning tree's BPDUs nor anything else to the groups
 /// that are for bridges. It is checked in prerouting, before the bridge learns from a forged frame where a MAC is.
-pub fn senders() -> Table {
+pub static SENDERS: Shared = Shared::new(|| Arc::new(senders()));
+
+fn senders() -> Table {
     let link_groups = Field::EtherDaddr.masked(Value::Mac(LINK_GROUPS_MASK));
     let rules = vec![
         refuse([Statement::equal(link_groups, Value::Mac(LINK_GROUPS))]),
@@ -98,7 +104,7 @@ fn masked_name(base: &'static str, mask: MacMask) -> Name {
 pub fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
     let mask = settings.mac_mask;
     sender(nic, plan);
-    plan.tables.push(receivers(mask));
+    plan.tables.push(receivers(mask).into());
     let prefix = Value::Mac(mask.apply(nic.mac));
     plan.elements.push(element(nic, TableFamily::Bridge, isolated(mask), []));
     plan.elements.push(element(nic, TableFamily::Bridge, masked_name(TO, mask), [prefix]));
@@ -106,9 +112,8 @@ pub fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
 
 /// Adds the filter of what a NIC sends, unless the Plan has it.
 pub fn sender(nic: &Nic, plan: &mut Plan) {
-    let table = senders();
-    if !plan.tables.contains(&table) {
-        plan.tables.push(table);
+    if !plan.tables.contains(&SENDERS) {
+        plan.tables.push(Arc::clone(&SENDERS));
         plan.elements.push(element(nic, TableFamily::Bridge, FILTERED, []));
         plan.elements.push(element(nic, TableFamily::Bridge, FROM, [Value::Mac(nic.mac)]));
     }

@@ -1,10 +1,12 @@
 //! Firewall profiles: what reaches a guest. They know no connections: a guest's own connections work because what belongs to
 //! them cannot be mistaken for a request.
 
+use std::sync::Arc;
+
 use crate::nic::{Mode, Nic, Profile};
 use crate::plan::Plan;
 use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
-use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, chain, hooked, members, refuse};
+use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, Shared, chain, hooked, members, refuse};
 use crate::setup::dropped::{Direction, counted};
 use crate::setup::neighbours::{DHCP_CLIENT, DHCP_SERVER, DHCPV6_CLIENT, DHCPV6_SERVER};
 use crate::setup::{element, neighbours};
@@ -22,12 +24,16 @@ const SSH: Value = Value::Port(22);
 const RDP: Value = Value::Port(3389);
 const DOMAIN: Value = Value::Port(53);
 
-/// The profiles of a family: inet for what is routed to guests, bridge for what is bridged to them or sent by the node.
+/// The profiles of what is routed to guests.
 ///
 /// Only what is named passes, so that nothing slips through unread: of TCP what shows its flags and is no request, hence no
 /// fragment but a first one of at least 14 bytes; of UDP what shows its source port. What cannot be read (later fragments, a
 /// chain of extension headers cut short, what is behind two tags) is dropped, but for later fragments of ICMP and ICMPv6.
-pub fn table(family: TableFamily) -> Table {
+pub static INET: Shared = Shared::new(|| Arc::new(table(TableFamily::Inet)));
+/// The same of what is bridged to them or sent by the node.
+pub static BRIDGE: Shared = Shared::new(|| Arc::new(table(TableFamily::Bridge)));
+
+fn table(family: TableFamily) -> Table {
     let pass = |statement| Rule::from([statement, Statement::Return]);
     let pass_all = |[first, second]: [Statement; 2]| Rule::from([first, second, Statement::Return]);
     let port = |field: Field, value: Value| Statement::equal(field, value);
@@ -78,7 +84,7 @@ pub fn filters(nic: &Nic, plan: &mut Plan) {
         Some(Profile::Protected) => PROTECTED,
         Some(Profile::Limited) => LIMITED,
     };
-    let family = if matches!(nic.mode, Mode::Routed { .. }) { TableFamily::Inet } else { TableFamily::Bridge };
-    plan.tables.push(table(family));
-    plan.elements.push(element(nic, family, set, []));
+    let table = if matches!(nic.mode, Mode::Routed { .. }) { &INET } else { &BRIDGE };
+    plan.tables.push(Arc::clone(table));
+    plan.elements.push(element(nic, table.family, set, []));
 }

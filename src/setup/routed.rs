@@ -2,6 +2,7 @@
 //! the uplink, and the plain one that Ganeti's own script makes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
@@ -60,7 +61,7 @@ pub fn plain(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &m
 /// ARP requests to the guest come from its gateway; packets from the guest come from its own addresses.
 fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
     if let Some(IpAddr::V4(gateway)) = nic.endpoint(Family::V4).and_then(|it| it.gateway) {
-        plan.tables.push(base::arp());
+        plan.tables.push(Arc::clone(&base::ARP));
         let element = setup::element(nic, TableFamily::Arp, base::ARP_SOURCE, []);
         plan.elements.push(Element { data: Some(Value::V4(gateway)), ..element });
     }

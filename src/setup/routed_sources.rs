@@ -1,11 +1,13 @@
 //! What may come from a routed NIC's TAP, in the tables arp and inet: own sources, and nothing that only routers and
 //! servers send.
 
+use std::sync::Arc;
+
 use crate::addr::Family;
 use crate::nic::Nic;
 use crate::plan::Plan;
 use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
-use crate::setup::base::{chain, from, hooked, members, refuse};
+use crate::setup::base::{Shared, chain, from, hooked, members, refuse};
 use crate::setup::dropped::{Direction, counted};
 use crate::setup::{arp_senders, element, neighbours};
 
@@ -19,7 +21,9 @@ const AFTER_MANGLE: i32 = -140;
 
 /// What comes from a [`GUARDED`] interface has a source of [`neighbours::SOURCES4`] or [`neighbours::SOURCES6`], or is
 /// link-local IPv6; from one of [`ROUTED`], it is nothing that a router or a DHCP server says.
-pub fn inet() -> Table {
+pub static INET: Shared = Shared::new(|| Arc::new(inet()));
+
+fn inet() -> Table {
     let ipv6 = Statement::equal(Field::NfProto, Value::NfProto(10));
     let mut sources = vec![Rule::from([from(Field::IpSaddr, neighbours::SOURCES4), Statement::Return])];
     sources.extend(neighbours::sources6());
@@ -43,7 +47,9 @@ pub fn inet() -> Table {
 }
 
 /// ARP from a [`GUARDED`] interface speaks for the NIC's own addresses.
-pub fn arp() -> Table {
+pub static ARP: Shared = Shared::new(|| Arc::new(arp()));
+
+fn arp() -> Table {
     let group = Table {
         family: TableFamily::Arp,
         sets: vec![Set::new(GUARDED, [Datatype::IfName]), arp_senders::set(TableFamily::Arp)],
@@ -57,12 +63,12 @@ pub fn arp() -> Table {
 
 /// Adds the checks of a NIC's sources, unless any may be used (`ipspoof`), and of what it says.
 pub fn filters(nic: &Nic, ipspoof: bool, plan: &mut Plan) {
-    plan.tables.push(inet());
+    plan.tables.push(Arc::clone(&INET));
     plan.elements.push(element(nic, TableFamily::Inet, ROUTED, []));
     if ipspoof {
         return;
     }
-    plan.tables.push(arp());
+    plan.tables.push(Arc::clone(&ARP));
     plan.elements.push(element(nic, TableFamily::Arp, GUARDED, []));
     plan.elements.push(element(nic, TableFamily::Inet, GUARDED, []));
     if nic.endpoint(Family::V4).is_some() {

@@ -98,7 +98,7 @@ pub fn rule(family: Family, table: u32, mark: Mark, shared: bool) -> plan::Rule 
 /// Adds the mark of the IPv4 packets that come in on an uplink, and that the check of their source goes by it.
 pub fn add_uplink(device: &IfName, table: u32, mark: Mark, before: &Before, plan: &mut Plan) {
     let [inet, _] = tables(table, mark);
-    plan.tables.push(inet);
+    plan.tables.push(inet.into());
     plan.elements.push(Element {
         family: TableFamily::Inet,
         set: uplinks(table),
@@ -123,11 +123,11 @@ pub fn add(nic: &Nic, table: u32, settings: &Settings, plan: &mut Plan) {
     let [inet, arp] = tables(table, mark);
     let has = |family| nic.endpoint(family).is_some();
     if has(Family::V4) || has(Family::V6) {
-        plan.tables.push(inet);
+        plan.tables.push(inet.into());
         plan.elements.push(element(nic, TableFamily::Inet, steered(table), []));
     }
     if has(Family::V4) {
-        plan.tables.push(arp);
+        plan.tables.push(arp.into());
         plan.elements.push(element(nic, TableFamily::Arp, steered(table), []));
     }
     let families = Family::BOTH.into_iter().filter(|family| has(*family));

@@ -1,10 +1,12 @@
 //! Strict filtering on a bridge (tag `strict-filtered`): a guest sends IPv4, ARP and IPv6, with its own addresses, and
 //! nothing that only routers and servers send.
 
+use std::sync::Arc;
+
 use crate::nic::Nic;
 use crate::plan::Plan;
 use crate::ruleset::{Datatype, Field, HookPoint, Raw, RawHeader, Rule, Set, Statement, Table, TableFamily, Value};
-use crate::setup::base::{BRIDGE_PREROUTING, chain, from, hooked, members, refuse};
+use crate::setup::base::{BRIDGE_PREROUTING, Shared, chain, from, hooked, members, refuse};
 use crate::setup::dropped::{Direction, counted};
 use crate::setup::{arp_senders, element, filtered, neighbours};
 
@@ -22,7 +24,9 @@ const ARP_LENGTHS: Raw = Raw { header: RawHeader::Network, offset: 4, length: 2 
 
 /// What comes from a [`STRICT`] port, by EtherType. Whatever is none of these is dropped: tagged frames (also with VLAN 0),
 /// LLC and SNAP, which could hide any of it (CVE-2021-27853 and its kin).
-pub fn table() -> Table {
+pub static TABLE: Shared = Shared::new(|| Arc::new(table()));
+
+fn table() -> Table {
     let goto = |name: &'static str| Statement::Goto(name.into());
     let ether_type = |value: Value| Statement::equal(Field::EtherType, value);
     let rarp = Statement::contained(
@@ -79,7 +83,7 @@ pub fn table() -> Table {
 /// Adds the strict filters of a bridged NIC.
 pub fn filters(nic: &Nic, plan: &mut Plan) {
     filtered::sender(nic, plan);
-    plan.tables.push(table());
+    plan.tables.push(Arc::clone(&TABLE));
     plan.elements.push(element(nic, TableFamily::Bridge, STRICT, []));
     plan.elements.extend(arp_senders::element(nic, TableFamily::Bridge));
     let mac = nic.mac.0.into_iter().fold(0, |number: u128, octet| number << 8 | u128::from(octet));

@@ -181,7 +181,7 @@ fn recovery_knows_every_set() {
 #[test]
 fn every_drop_is_counted_by_interface_and_is_a_drop() {
     let mut groups = base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[]);
-    groups.retain(|group| *group != base::arp());
+    groups.retain(|group| *group != *base::ARP);
     let counting = dropped::sets();
     for group in &groups {
         let mut sets = group.sets.iter().filter(|set| set.counter);
@@ -237,7 +237,9 @@ fn a_port_of_open_vswitch_has_its_vlans_before_it_is_up() {
 #[test]
 fn no_set_goes_while_the_chains_stand() {
     let mark = Settings::default().mark(100).expect("a mark");
-    for table in base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[]).into_iter().chain(steering::tables(100, mark))
+    for table in base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[])
+        .into_iter()
+        .chain(steering::tables(100, mark).map(Into::into))
     {
         let statements: Vec<_> = table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.0).collect();
         for set in &table.sets {

@@ -2,6 +2,7 @@
 //! address from which the node asks for its neighbours.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -45,7 +46,7 @@ pub fn plan(uplink: &Uplink, before: &Before) -> Plan {
     let mut plan = Plan::default();
     let Uplink { device, family, table, .. } = uplink;
     if let Some(address) = uplink.arp_ip {
-        plan.tables.push(base::arp());
+        plan.tables.push(Arc::clone(&base::ARP));
         plan.elements.push(Element {
             family: TableFamily::Arp,
             set: base::ARP_SOURCE.into(),

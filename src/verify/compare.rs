@@ -1,5 +1,7 @@
 //! Each kind of object against what stands.
 
+use std::sync::Arc;
+
 use super::{Drift, Thing};
 use crate::addr::{Family, IfName};
 use crate::kernel::inventory::Inventory;
@@ -8,9 +10,9 @@ use crate::plan::{Folder, Object, OvsPort, Plan, Port, PortVlan, PortVlans, Prox
 use crate::ruleset::{Element, Name, Table};
 
 /// Base objects of nf_tables.
-pub fn table(table: &Table, inventory: &Inventory) -> Option<Drift> {
+pub fn table(table: &Arc<Table>, inventory: &Inventory) -> Option<Drift> {
     let (_, lacking) = inventory.lacking.iter().find(|it| it.0 == *table)?;
-    let wanted = Thing::Table(table.clone());
+    let wanted = Thing::Table(Arc::clone(table));
     if lacking.entirely {
         return Some(Drift::Missing(wanted));
     }

@@ -313,11 +313,11 @@ fn elements() {
 #[test]
 fn tables() {
     let mut inventory = inventory();
-    let plan = Plan { tables: vec![base::arp()], ..Plan::default() };
+    let plan = Plan { tables: vec![Arc::clone(&base::ARP)], ..Plan::default() };
     assert_eq!(lines(&plan, &inventory), [""; 0]);
     let names = |name: &'static str| vec![name.into()];
     let lacking = Lacking { chains: names("output"), ..Lacking::default() };
-    inventory.lacking = vec![(base::arp(), lacking.clone())];
+    inventory.lacking = vec![(Arc::clone(&base::ARP), lacking.clone())];
     assert_eq!(lines(&plan, &inventory), ["different: nft table arp snf-network: output, found: no chain output"]);
     inventory.lacking[0].1 = Lacking { sets: names("arp_source"), entirely: true, ..lacking };
     assert_eq!(lines(&plan, &inventory), ["missing: nft table arp snf-network: output"]);

@@ -1,5 +1,7 @@
 //! What is there of the base objects of our tables, and the messages that complete them.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 
 use super::encode::{self, chain_udata, set_flags};
@@ -70,11 +72,11 @@ impl SeenTable {
 
 impl Socket {
     /// Whether all chains of the tables are as they should be.
-    pub(super) fn chains_stand(&mut self, tables: &[Table]) -> Result<bool> {
+    pub(super) fn chains_stand(&mut self, tables: &[Arc<Table>]) -> Result<bool> {
         let chains = || tables.iter().flat_map(|table| table.chains.iter().map(move |chain| (table, chain)));
         let requests = chains().map(|(table, chain)| encode::get_chain(table.family, chain)).collect::<Result<_>>()?;
         let answers = self.ask(requests)?;
-        let stands = |((table, chain), object): ((&Table, &Chain), Option<Object>)| {
+        let stands = |((table, chain), object): ((&Arc<Table>, &Chain), Option<Object>)| {
             object.is_some_and(|it| seen_chain(table, chain, it.attributes()) == SeenChain::Complete)
         };
         Ok(chains().zip(answers).all(stands))
@@ -84,9 +86,9 @@ impl Socket {
     ///
     /// # Errors
     /// If a set is there that is not of our type: it cannot be changed while rules use it.
-    pub(super) fn look_at_tables(&mut self, tables: &[Table]) -> Result<(u32, Vec<SeenTable>)> {
+    pub(super) fn look_at_tables(&mut self, tables: &[Arc<Table>]) -> Result<(u32, Vec<SeenTable>)> {
         let mut requests = vec![encode::get_generation()];
-        for Table { family, sets, chains } in tables {
+        for Table { family, sets, chains } in tables.iter().map(AsRef::as_ref) {
             for set in sets {
                 requests.push(encode::get_set(*family, set)?);
             }
@@ -159,12 +161,12 @@ pub(super) struct Completion {
 
 /// Makes missing tables and sets. Where a chain is missing or different, all chains of its `Table` are made anew: they jump
 /// to each other, and to packets the transaction is one step. Other chains of the same table in the kernel are not touched.
-pub(super) fn completion(tables: &[Table], seen: &[SeenTable]) -> Result<Completion> {
+pub(super) fn completion(tables: &[Arc<Table>], seen: &[SeenTable]) -> Result<Completion> {
     let mut all = Completion::default();
     let mut set_id = 0;
     let mut made = Vec::new();
     for (table, seen) in tables.iter().zip(seen) {
-        let Table { family, sets, chains } = table;
+        let Table { family, sets, chains } = table.as_ref();
         let present = |chain: &SeenChain| *chain != SeenChain::Missing;
         if !seen.sets.contains(&true) && !seen.chains.iter().any(present) {
             all.requests.push(encode::new_table(*family)?);

@@ -38,9 +38,9 @@ fn read(datagram: &[u8]) {
                 assert!(!format!("{:#}", refusal.explain()).is_empty());
             }
             Answer::Object(object) => {
-                let table = base::arp();
+                let table = &**base::ARP;
                 for chain in &table.chains {
-                    seen_chain(&table, chain, object.attributes());
+                    seen_chain(table, chain, object.attributes());
                 }
                 for set in table.sets.iter().chain(&sets()) {
                     if let Err(error) = check_set(TableFamily::Arp, set, object.attributes()) {

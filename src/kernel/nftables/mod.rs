@@ -18,6 +18,7 @@ mod value;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::libc::{EAFNOSUPPORT, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT, ERESTART};
@@ -40,7 +41,7 @@ const SURPRISES: usize = 3;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Change<'a> {
     /// Tables whose sets, chains and rules should stand.
-    pub tables: &'a [Table],
+    pub tables: &'a [Arc<Table>],
     /// Elements that should stand in the sets of these tables, with this data and comment.
     pub add: &'a [Element],
     /// Elements that should not, whatever their data. What is in `add` too stays.
@@ -193,7 +194,7 @@ impl Nftables {
     ///
     /// # Errors
     /// What the kernel refused, and a set that is there with another type.
-    pub fn lacking(&mut self, tables: &[Table]) -> Result<Vec<Lacking>> {
+    pub fn lacking(&mut self, tables: &[Arc<Table>]) -> Result<Vec<Lacking>> {
         let (_, seen) = self.socket.look_at_tables(tables).context(WHERE)?;
         Ok(tables.iter().zip(seen).map(|(table, seen)| seen.lacking(table)).collect())
     }

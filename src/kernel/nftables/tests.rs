@@ -1,5 +1,7 @@
 //! Golden bytes beside the command that made them, and answers that are cut short or garbled.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::ruleset::{Chain, Comment, Field, Rule, Statement};
 use golden::{counted, elements, name, tables, v4, v6};
@@ -38,8 +40,8 @@ fn displayed_it_is_what_nft_reads() {
 #[test]
 #[cfg(target_endian = "little")]
 fn the_messages_are_those_of_nft() {
-    let tables = tables();
-    let seen: Vec<_> = tables.iter().map(base::SeenTable::nothing).collect();
+    let tables = tables().map(Arc::new);
+    let seen: Vec<_> = tables.iter().map(|it| base::SeenTable::nothing(it)).collect();
     let mut requests = base::completion(&tables, &seen).expect("messages").requests;
     let elements = elements();
     requests.extend(encode::new_elements(&elements.each_ref()).expect("messages"));
