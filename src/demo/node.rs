@@ -21,7 +21,7 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::nftables::Nftables;
 use crate::kernel::ping::PingSocket;
 use crate::kernel::rtnetlink::DEVCONF;
-use crate::kernel::{inventory, read_sysctl, topology};
+use crate::kernel::{inventory, process, read_sysctl, topology};
 use crate::log::Log;
 use crate::plan::Plan;
 use crate::settings::Settings;
@@ -109,7 +109,7 @@ impl Node {
     /// Those of the command.
     pub fn up(&mut self) -> Result<()> {
         for (place, uplink) in self.uplinks.iter().enumerate() {
-            self.plans[place] = self.namespace.run(|| {
+            self.plans[place] = self.command(|| {
                 let plan = node::plan(uplink, &self.settings)?;
                 node::up(uplink, &self.settings, &mut Log::default())?;
                 Ok(plan)
@@ -125,7 +125,7 @@ impl Node {
     /// Those of the command.
     pub fn down(&self) -> Result<()> {
         let down = |family| node::down(&self.device, family, &self.settings, &mut Log::default());
-        self.namespace.run(|| Family::BOTH.into_iter().try_for_each(down))
+        self.command(|| Family::BOTH.into_iter().try_for_each(down))
     }
 
     /// `ifup`, by the code of that command; returns what `plan` said before it. There must be no other thread.
@@ -133,7 +133,7 @@ impl Node {
     /// # Errors
     /// Those of the command.
     pub fn ifup(&self, raw: &RawNic, tap: &IfName) -> Result<Plan> {
-        self.namespace.run(|| {
+        self.command(|| {
             let plan = nic::plan(raw, &self.settings)?;
             nic::ifup(raw, &self.settings, &mut Log::default())?;
             // This is the guest's router, to which a veth pair comes a moment later than a TAP.
@@ -147,7 +147,16 @@ impl Node {
     /// # Errors
     /// Those of the command.
     pub fn ifdown(&self, raw: &RawNic) -> Result<()> {
-        self.namespace.run(|| nic::ifdown(raw, "", &self.settings, &mut Log::default()))
+        self.command(|| nic::ifdown(raw, "", &self.settings, &mut Log::default()))
+    }
+
+    /// Runs a command in the node's namespace, and begins there what it leaves to a process of its own.
+    fn command<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.namespace.run(|| {
+            let done = act();
+            process::begin();
+            done
+        })
     }
 
     /// Whether an address answers the node itself, until the deadline.

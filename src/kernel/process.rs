@@ -14,7 +14,7 @@ use nix::unistd::{ForkResult, fork, setsid};
 use crate::deadline;
 
 /// Bytes of its stack that a process which ends leaves to itself: far more than it takes to call _exit(2).
-const LAST_STEPS: usize = 64 * 1024;
+const LAST_STEPS: usize = 16 * 1024;
 
 /// What is left for when the caller has its answer.
 struct Work {
@@ -34,7 +34,7 @@ pub fn leave(kept: Vec<OwnedFd>, work: impl FnOnce(io::Result<Vec<OwnedFd>>) + S
     left().push(Work { kept, carry_out: Box::new(work) });
 }
 
-/// Begins what was left, for a process that becomes another program.
+/// Begins what was left, for a process that goes on, be it as another program.
 pub fn begin() {
     std::mem::take(&mut *left()).into_iter().for_each(Work::begin);
 }
