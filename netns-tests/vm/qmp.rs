@@ -2,7 +2,6 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -15,9 +14,8 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Connects, and leaves the negotiation.
-    pub fn connect(path: &Path) -> Result<Self> {
-        let socket = UnixStream::connect(path).context("QEMU's monitor")?;
+    /// On a socket that is connected to it; leaves the negotiation.
+    pub fn on(socket: UnixStream) -> Result<Self> {
         socket.set_read_timeout(Some(patience()))?;
         let mut monitor = Self { socket: BufReader::new(socket) };
         monitor.execute("qmp_capabilities", &json!({}))?;

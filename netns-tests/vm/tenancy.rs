@@ -2,11 +2,11 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -87,15 +87,26 @@ impl Image {
             command.args(["-incoming", &format!("unix:{}", door.display())]);
         }
         let mut child = netns.run(|| command.spawn()).context(QEMU)?;
-        let sockets = [Some(place("serial")), Some(place("monitor")), incoming.then(|| door.clone())];
+        let mut open = [None, None];
         until("QEMU to listen", || {
             ensure!(child.try_wait()?.is_none(), "{QEMU}: {}", fs::read_to_string(place("errors"))?);
-            Ok(sockets.iter().flatten().all(|socket| socket.exists()))
+            for (socket, name) in open.iter_mut().zip(["serial", "monitor"]).filter(|it| it.0.is_none()) {
+                *socket = listener(&place(name)).with_context(|| name.to_owned())?;
+            }
+            Ok(open.iter().all(Option::is_some) && (!incoming || door.exists()))
         })?;
-        let serial = UnixStream::connect(place("serial")).context("the guest's serial port")?;
+        let [Some(serial), Some(monitor)] = open else { bail!("QEMU does not listen") };
         serial.set_read_timeout(Some(patience() * 6))?;
-        let (serial, monitor) = (BufReader::new(serial), Monitor::connect(&place("monitor"))?);
+        let (serial, monitor) = (BufReader::new(serial), Monitor::on(monitor)?);
         Ok(Tenant { console: place("console"), door, child, serial, monitor, image: PhantomData })
+    }
+}
+
+/// Who listens there; nobody yet between bind(2), which makes the file, and listen(2).
+fn listener(path: &Path) -> io::Result<Option<UnixStream>> {
+    match UnixStream::connect(path) {
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) => Ok(None),
+        socket => socket.map(Some),
     }
 }
 
