@@ -33,7 +33,7 @@ static MEMORY: Memory = Memory(UnsafeCell::new([MaybeUninit::uninit(); SIZE]));
 
 /// What is handed out.
 struct Heap {
-    /// Bytes of the memory that were handed out; behind them it is zeros.
+    /// Bytes of the memory that are handed out, or in a list.
     used: usize,
     /// What was given back of each number of units: the first piece of a list, which begins with the place of the next.
     free: [*mut u8; LISTED / UNIT + 1],

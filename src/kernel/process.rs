@@ -36,7 +36,9 @@ pub fn leave(kept: Vec<OwnedFd>, work: impl FnOnce(io::Result<Vec<OwnedFd>>) + S
 
 /// Begins what was left, for a process that goes on, be it as another program.
 pub fn begin() {
-    std::mem::take(&mut *left()).into_iter().for_each(Work::begin);
+    // The lock is not held meanwhile.
+    let works = std::mem::take(&mut *left());
+    works.into_iter().for_each(Work::begin);
 }
 
 /// Begins what was left, and ends this process.
@@ -74,7 +76,8 @@ impl Work {
         let stack = (&raw const here).map_addr(|it| (it - LAST_STEPS) & !0xf).cast_mut();
         let work = Box::into_raw(Box::new(self));
         // SAFETY: the child runs in our memory, so nothing of it may be used any more here, but the stack down to where the child's
-        // begins: all that follows is _exit(2). Thread-local storage is the child's too, as this thread ends.
+        // begins: all that follows is _exit(2). Thread-local storage is the child's too, as this thread ends; what the kernel writes
+        // there at our end (set_tid_address(2)) only matters to who starts threads.
         let child = unsafe { libc::clone(taken_over, stack.cast(), libc::CLONE_VM | libc::SIGCHLD, work.cast()) };
         if child < 0 {
             let error = io::Error::last_os_error();
@@ -101,6 +104,9 @@ impl Work {
 }
 
 extern "C" fn taken_over(work: *mut c_void) -> c_int {
+    // What a panic calls, abort(3) of musl, would signal the thread that we took over from.
+    // SAFETY: _exit(2) takes any status and does not return.
+    std::panic::set_hook(Box::new(|_| unsafe { libc::_exit(1) }));
     // SAFETY: `take_over` made it of a Box, and gave it to us alone.
     unsafe { Box::from_raw(work.cast::<Work>()) }.go_on()
 }
