@@ -15,15 +15,14 @@ use nix::libc::{
 };
 
 use super::link_message::{IFINFOMSG, LinkMessage};
+use super::uapi::{IFLA_VLAN_ID, IFLA_VLAN_PROTOCOL};
 use crate::addr::IfName;
 use crate::kernel::attributes::{attribute, attributes, number, text};
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, RTM_GETVLAN, Request};
 use crate::plan::PortVlan;
 
-/// IFLA_* of linux/if_link.h, ETH_P_8021Q of linux/if_ether.h.
-const IFLA_VLAN_ID: u16 = 1;
-const IFLA_VLAN_PROTOCOL: u16 = 5;
+/// ETH_P_8021Q of linux/if_ether.h.
 const ETH_P_8021Q: u16 = 0x8100;
 /// Length of struct br_vlan_msg of linux/if_bridge.h.
 const BR_VLAN_MSG: usize = 8;

@@ -4,14 +4,11 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use nix::libc::{IFLA_GROUP, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINKINFO, RTM_DELLINK, RTM_NEWLINK};
 
 use super::LinkMessage;
+use super::uapi::{IFLA_BR_FORWARD_DELAY, IFLA_VLAN_ID};
 use crate::addr::IfName;
 use crate::kernel::attributes::attribute;
 use crate::kernel::netlink::Request;
 use crate::plan::{Bridge, GROUP_NODE, VlanDevice};
-
-/// IFLA_BR_FORWARD_DELAY and IFLA_VLAN_ID of linux/if_link.h.
-const IFLA_BR_FORWARD_DELAY: u16 = 1;
-const IFLA_VLAN_ID: u16 = 1;
 
 /// The message that makes a bridge. Its forward delay is zero: a port forwards at once, also should STP be switched on.
 pub fn new_bridge(bridge: &Bridge) -> Request {

@@ -3,22 +3,16 @@
 use netlink_packet_core::NLM_F_DUMP;
 use nix::errno::Errno;
 use nix::libc::{
-    AF_INET, AF_INET6, IFF_UP, IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINKINFO,
-    IFLA_MASTER, IFLA_MTU, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK,
+    IFF_UP, IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, IFLA_LINKINFO, IFLA_MASTER,
+    IFLA_MTU, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK,
 };
 
+use super::uapi::{IFLA_BRPORT_GROUP_FWD_MASK, IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE, INET, INET6};
 use super::{LinkMessage, LinkState};
 use crate::addr::{Family, IfName, Mac};
 use crate::kernel::attributes::attribute;
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, Request};
-
-/// IFLA_INET_CONF of linux/if_link.h, whose nested attributes are numbered by IPV4_DEVCONF_* of linux/ip.h.
-const IFLA_INET_CONF: u16 = 1;
-/// IFLA_INET6_ADDR_GEN_MODE of linux/if_link.h.
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-/// IFLA_BRPORT_GROUP_FWD_MASK of linux/if_link.h.
-const IFLA_BRPORT_GROUP_FWD_MASK: u16 = 31;
 
 /// The settings of a link that we look at and change: family, key, IPV4_DEVCONF_* of linux/ip.h or DEVCONF_* of linux/ipv6.h
 /// (those of IPv6 cannot be written by number; addr_gen_mode has an attribute of its own).
@@ -81,10 +75,10 @@ pub fn set_link(index: u32, change: &LinkChange) -> Request {
     }
     let mut spec = Vec::new();
     if !inet6.is_empty() {
-        spec.extend(attribute(AF_INET6 as u16, &inet6));
+        spec.extend(attribute(INET6, &inet6));
     }
     if !inet.is_empty() {
-        spec.extend(attribute(AF_INET as u16, &attribute(IFLA_INET_CONF, &inet)));
+        spec.extend(attribute(INET, &attribute(IFLA_INET_CONF, &inet)));
     }
     if !spec.is_empty() {
         message = message.with(IFLA_AF_SPEC, &spec);

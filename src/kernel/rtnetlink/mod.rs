@@ -10,6 +10,7 @@ mod link_message;
 mod link_state;
 mod proxy_delay;
 mod route;
+mod uapi;
 
 use netlink_packet_route::AddressFamily;
 
