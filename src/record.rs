@@ -1,8 +1,6 @@
 //! All that a NIC's Plan was made from, as variables in a state file: the environment of its ifup, the settings that mattered,
 //! and the facts read from the kernel.
 
-use std::borrow::Cow;
-
 use anyhow::{Context, Result};
 
 use crate::addr::{Family, IfName};
@@ -83,10 +81,7 @@ impl Record {
     /// As variables for the state file.
     pub fn variables(&self) -> Variables {
         let mut variables: Variables = Vec::new();
-        let mut put = |key: &str, value: String| {
-            let other = if let Cow::Owned(it) = one_line(&value) { Some(it) } else { None };
-            variables.push((key.to_owned(), other.unwrap_or(value)));
-        };
+        let mut put = |key: &str, value: String| variables.push((key.to_owned(), one_line(&value).into_owned()));
         for (key, value) in self.raw.variables() {
             put(key, value.unwrap_or_default().to_owned());
         }

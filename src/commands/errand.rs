@@ -53,7 +53,7 @@ fn try_leave(verb: Verb, interface: &IfName, nics: &[(&RawNic, &Settings)], sett
     let mut log = Log::new(["", command, interface.as_str(), instance]);
     let settings = settings.clone();
     process::leave(vec![kept], move |kept| {
-        let done = kept.context("fork").and_then(|kept| {
+        let done = kept.context("a process of its own").and_then(|kept| {
             if let Err(error) = confined(&settings) {
                 log.line(format!("warning: dns: not confined: {error}"));
             }

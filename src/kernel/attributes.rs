@@ -1,5 +1,5 @@
-//! Attributes of netlink (struct nlattr of linux/netlink.h) as bytes, for what netlink-packet-route does not know, and for what it or
-//! neli reads at too high a cost.
+//! Attributes of netlink (struct nlattr of linux/netlink.h) as bytes: all of nf_tables and of links, and what else
+//! netlink-packet-route does not know.
 
 /// struct nlattr with its value, padded to four bytes.
 pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {

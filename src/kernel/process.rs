@@ -29,7 +29,8 @@ static LEFT: Mutex<Vec<Work>> = Mutex::new(Vec::new());
 /// other file descriptor of the caller's (its stdin, stdout and stderr become /dev/null), and leaves the caller's session and
 /// directory. What closing `kept` makes wait (see docs/architecture.md) is then nobody's wait.
 ///
-/// Where there can be no such process, `work` gets the error of clone(2), fork(2) or what followed, in this one, with `kept` closed.
+/// `work` gets `kept` with other numbers, or an error: that of clone(2) or fork(2), in this process, as there is no other; or, in the
+/// other, of letting go of the caller. `kept` is closed then.
 pub fn leave(kept: Vec<OwnedFd>, work: impl FnOnce(io::Result<Vec<OwnedFd>>) + Send + 'static) {
     left().push(Work { kept, carry_out: Box::new(work) });
 }
