@@ -3,10 +3,11 @@
 //!
 //! `cargo bench --bench nic`, with `-- --write` to renew docs/performance.md; `--runs N`, `--batches N`, `--nics 0,100` and names of
 //! parts (latency, packets, repair, storm, stages) make it shorter. Needs root or user namespaces with /dev/net/tun, and strace, ip, nft,
-//! iptables, ebtables, arptables, arping. In namespaces of its own. The machine may be noisy: believe the ratios.
+//! iptables, ebtables, arptables, arping. The part `order` lists functions for the linker, by its name only. In namespaces of its own. The machine may be noisy: believe the ratios.
 
 mod binaries;
 mod latency;
+mod order;
 mod packets;
 mod plot;
 mod recording;
@@ -53,7 +54,7 @@ impl Wanted {
                 "--runs" => wanted.runs = value()?.parse()?,
                 "--batches" => wanted.batches = value()?.parse()?,
                 "--nics" => wanted.nics = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
-                "latency" | "packets" | "repair" | "storm" | "stages" => wanted.parts.push(word),
+                "latency" | "packets" | "repair" | "storm" | "stages" | "order" => wanted.parts.push(word),
                 _ => bail!("{word}: expected --write, --runs, --batches, --nics, or a part"),
             }
         }
@@ -75,6 +76,9 @@ fn main() -> Result<()> {
         std::fs::remove_dir_all(&folder)?;
     }
     std::fs::create_dir_all(&folder)?;
+    if wanted.parts.iter().any(|it| it == "order") {
+        return order::list(&folder, wanted.write);
+    }
     let mut report = Report { machine: machine(&binaries, &wanted)?, ..Report::default() };
     if wanted.has("stages") {
         report.stages = Some(stages::measure(wanted.runs, &folder, &binaries)?);
