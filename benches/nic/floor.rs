@@ -1,9 +1,10 @@
-//! The floor under the latency of a NIC: sends what a recording holds, and exits. No question, no thinking.
+//! The floor under the latency of a NIC: sends what a recording holds, receives what is answered to questions, and exits. No thinking.
 //!
-//! `floor FILE`; the form of the file is that of benches/nic/recording.rs.
+//! `floor FILE`, or `floor FILE changes` to leave the questions out; the form of the file is that of benches/nic/recording.rs.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 use std::thread::sleep;
@@ -17,6 +18,8 @@ use snf_network::kernel::process;
 
 /// As long as the program's own detached process holds its sockets.
 const GRACE: Duration = Duration::from_millis(100);
+/// As large as the program's own buffer of answers.
+const ANSWER: usize = 65536;
 /// AF_NETLINK of linux/socket.h.
 const NETLINK: i32 = 16;
 
@@ -26,22 +29,33 @@ fn main() -> Result<()> {
 }
 
 fn replay() -> Result<()> {
-    let file = std::env::args().nth(1).context("expected a recording")?;
+    let mut words = std::env::args().skip(1);
+    let file = words.next().context("expected a recording")?;
+    let asks = words.next().is_none();
     let recording = fs::read(file)?;
     let mut rest = recording.as_slice();
     let mut netlink: [Option<Socket>; 2] = [None, None];
     let mut packets = None;
+    let mut answer = [MaybeUninit::<u8>::uninit(); ANSWER];
     while let Some((kind, behind)) = rest.split_first() {
         rest = behind;
         match kind {
-            b'R' | b'N' => {
-                let (place, protocol) = if *kind == b'R' { (0, 0) } else { (1, 12) };
+            b'R' | b'N' | b'r' | b'n' => {
+                let message = part(&mut rest)?;
+                let answers = if kind.is_ascii_lowercase() { number(&mut rest)? } else { 0 };
+                if answers > 0 && !asks {
+                    continue;
+                }
+                let (place, protocol) = if kind.eq_ignore_ascii_case(&b'R') { (0, 0) } else { (1, 12) };
                 if netlink[place].is_none() {
                     netlink[place] =
                         Some(Socket::new(Domain::from(NETLINK), Type::DGRAM, Some(Protocol::from(protocol)))?);
                 }
-                let message = part(&mut rest)?;
-                netlink[place].as_ref().context("a socket")?.send(message)?;
+                let socket = netlink[place].as_ref().context("a socket")?;
+                socket.send(message)?;
+                for _ in 0..answers {
+                    socket.recv(&mut answer)?;
+                }
             }
             b'F' => {
                 let (path, content) = (path(&mut rest)?, part(&mut rest)?);

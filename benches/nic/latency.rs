@@ -24,6 +24,8 @@ pub struct Row {
     pub ours: [Sample; 3],
     /// The floor of ifup and of ifdown.
     pub floor: [Sample; 2],
+    /// The same without questions.
+    pub changes: [Sample; 2],
     /// What ifup and ifdown do, as strace saw it.
     pub recorded: [Recording; 2],
 }
@@ -65,7 +67,14 @@ pub fn measure(setup: Setup, wanted: &Wanted, folder: &Path, binaries: &Binaries
             Ok(recording)
         };
         let recorded = [recorded("ifup")?, recorded("ifdown")?];
-        rows.push(Row { nics: world.nics, ours: Default::default(), floor: Default::default(), recorded });
+        let nics = world.nics;
+        rows.push(Row {
+            nics,
+            recorded,
+            ours: Default::default(),
+            floor: Default::default(),
+            changes: Default::default(),
+        });
     }
     let mut scripted = Vec::new();
     for (name, scripts) in
@@ -84,10 +93,12 @@ pub fn measure(setup: Setup, wanted: &Wanted, folder: &Path, binaries: &Binaries
                 sample.push(world.program(binaries, verb, Number(0)).run()?);
                 sleep(PAUSE);
             }
-            for (recording, sample) in row.recorded.iter().zip(&mut row.floor) {
-                let file = recording.file.display().to_string();
-                sample.push(world.command(&[&binaries.floor, &file]).run()?);
-                sleep(PAUSE);
+            for (words, samples) in [(&[] as &[&str], &mut row.floor), (&["changes"], &mut row.changes)] {
+                for (recording, sample) in row.recorded.iter().zip(samples) {
+                    let file = recording.file.display().to_string();
+                    sample.push(world.command(&[&[&binaries.floor, &*file], words].concat()).run()?);
+                    sleep(PAUSE);
+                }
             }
         }
         // They take long: fewer runs of them tell as much.

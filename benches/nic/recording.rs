@@ -76,6 +76,8 @@ struct Recorder {
     calls: usize,
     round_trips: usize,
     open: Vec<(u32, Open)>,
+    /// The socket on which something was asked last, and where in `out` its answers are counted.
+    asked: Option<(u32, usize)>,
     out: Vec<u8>,
 }
 
@@ -124,7 +126,7 @@ impl Recorder {
                     return Ok(());
                 };
                 match open {
-                    Open::Route | Open::Netfilter => self.netlink(matches!(open, Open::Route), bytes),
+                    Open::Route | Open::Netfilter => self.netlink(number, matches!(open, Open::Route), bytes),
                     Open::Packet => {
                         self.out.push(b'P');
                         self.out.extend(index_in(rest).context("a device")?.to_le_bytes());
@@ -138,6 +140,12 @@ impl Recorder {
                     }
                     Open::File(path) => self.named(b'F', &[path.as_bytes(), bytes]),
                     Open::Folder(_) => {}
+                }
+            }
+            "recvfrom" | "recvmsg" if !result.starts_with('-') => {
+                if let Some((_, place)) = self.asked.filter(|it| it.0 == number) {
+                    let count = self.out.get_mut(place..).and_then(<[u8]>::first_chunk_mut).context("a count")?;
+                    *count = (u32::from_le_bytes(*count) + 1).to_le_bytes();
                 }
             }
             "renameat" => {
@@ -162,12 +170,19 @@ impl Recorder {
         if let Open::Folder(path) = &found.1 { Some(format!("{path}/{name}")) } else { None }
     }
 
-    /// Of netlink, only what changes anything: an answer that nobody thinks about need not be asked for.
-    fn netlink(&mut self, route: bool, bytes: &[u8]) {
+    /// What changes anything is a message; what asks is one with the number of datagrams that were received for it.
+    fn netlink(&mut self, socket: u32, route: bool, bytes: &[u8]) {
         self.round_trips += 1;
-        if !is_question(route, bytes) {
-            self.out.push(if route { b'R' } else { b'N' });
+        let kind = if route { b'R' } else { b'N' };
+        if is_question(route, bytes) {
+            self.out.push(kind.to_ascii_lowercase());
             self.part(bytes);
+            self.asked = Some((socket, self.out.len()));
+            self.out.extend(0_u32.to_le_bytes());
+        } else {
+            self.out.push(kind);
+            self.part(bytes);
+            self.asked = None;
         }
     }
 

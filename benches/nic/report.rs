@@ -11,7 +11,7 @@ use super::latency::Table;
 use super::packets::{WAYS, Ways};
 use super::plot::{Line, svg};
 use super::repair::Repair;
-use super::runs::{ms, ratio};
+use super::runs::{Sample, ms, ratio};
 use super::stages;
 use super::storm::Storm;
 
@@ -134,33 +134,43 @@ impl Report {
 fn latency(table: &Table) -> String {
     let version = table.version.median();
     let mut text = format!("\n### {}: spawn to exit\n\n", table.setup.name());
-    text += "| NICs present | | median | p99 | against the floor | against none present | processor | system calls | netlink round trips |\n\
-             |---|---|---|---|---|---|---|---|---|\n";
+    text += "| NICs present | | median | p99 | against the floor | against changes alone | against none present | processor | system calls | netlink round trips |\n\
+             |---|---|---|---|---|---|---|---|---|---|\n";
     for row in &table.rows {
         let lines = [("ifup", 0, Some(0)), ("ifup again", 1, None), ("ifdown", 2, Some(1))];
         for (name, place, floor) in lines {
             let sample = &row.ours[place];
             let first = table.rows.first().map_or(Duration::ZERO, |it| it.ours[place].median());
-            let against =
-                floor.map_or(String::new(), |it| format!("{:.2}", ratio(sample.median(), row.floor[it].median())));
+            let against = |floors: &[Sample; 2]| {
+                floor.map_or(String::new(), |it| format!("{:.2}", ratio(sample.median(), floors[it].median())))
+            };
             let recorded = floor.map(|it| &row.recorded[it]);
             let count = |count: Option<usize>| count.map_or(String::new(), |it| it.to_string());
             let _infallible = writeln!(
                 text,
-                "| {} | {name} | {:.2} ms | {:.2} ms | {against} | {:.2} | {:.2} ms | {} | {} |",
+                "| {} | {name} | {:.2} ms | {:.2} ms | {} | {} | {:.2} | {:.2} ms | {} | {} |",
                 row.nics,
                 ms(sample.median()),
                 ms(sample.quantile(0.99)),
+                against(&row.floor),
+                against(&row.changes),
                 ratio(sample.median(), first),
                 ms(sample.cpu()),
                 count(recorded.map(|it| it.system_calls)),
                 count(recorded.map(|it| it.round_trips)),
             );
         }
-        for (name, sample) in ["floor of ifup", "floor of ifdown"].iter().zip(&row.floor) {
+        let [up, down] = &row.floor;
+        let [up_changes, down_changes] = &row.changes;
+        for (name, sample) in [
+            ("floor of ifup", up),
+            ("floor of ifdown", down),
+            ("changes of ifup alone", up_changes),
+            ("changes of ifdown alone", down_changes),
+        ] {
             let _infallible = writeln!(
                 text,
-                "| {} | {name} | {:.2} ms | {:.2} ms | 1 | | {:.2} ms | | |",
+                "| {} | {name} | {:.2} ms | {:.2} ms | | | | {:.2} ms | | |",
                 row.nics,
                 ms(sample.median()),
                 ms(sample.quantile(0.99)),
@@ -170,7 +180,7 @@ fn latency(table: &Table) -> String {
     }
     let _infallible = writeln!(
         text,
-        "| | --version | {:.2} ms | {:.2} ms | | | | | |",
+        "| | --version | {:.2} ms | {:.2} ms | | | | | | |",
         ms(version),
         ms(table.version.quantile(0.99))
     );

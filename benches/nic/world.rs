@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::net::if_::if_nametoindex;
 use snf_network::addr::{IfName, Mac};
+use snf_network::kernel::address::usable_link_local;
 use snf_network::kernel::guest_port::GuestPort;
 use snf_network::kernel::namespace::Netns;
 
@@ -65,6 +67,8 @@ impl Setup {
 
 /// NICs of one bridge: it has at most 1023 ports.
 const PORTS: u16 = 1000;
+/// More than duplicate address detection takes, which begins within a second and ends one later (RFC 4862, section 5.4).
+const DETECTION: Duration = Duration::from_secs(5);
 /// The guests' router.
 pub const GATEWAY: &str = "10.0.255.1";
 /// And of IPv6.
@@ -174,6 +178,8 @@ impl World {
         ip(&namespace, "address add 192.0.2.10/24 dev eth0\n")?;
         if setup.is_routed() {
             wire(&namespace, ("eth1", UPLINK_MAC), &router, ("lan", ROUTER_MAC))?;
+            // Until its own address is, advertisements are left to the detached process.
+            namespace.run(|| usable_link_local(if_nametoindex("eth1")?, Instant::now() + DETECTION))?;
         }
         ip(&namespace, &text)?;
         let guest = namespace.run(|| GuestPort::open(&Number(0).tap().parse()?, Number(0).mac()))?;
