@@ -92,7 +92,7 @@ pub struct Change<T> {
 }
 
 /// Which half of /proc/sys/net/ipvN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Folder {
     /// `conf`
     Conf,
@@ -236,6 +236,11 @@ pub enum Verb {
 }
 
 impl Sysctl {
+    /// What tells it from others of the same interface.
+    pub fn place(&self) -> (Family, Folder, &'static str) {
+        (self.family, self.folder, self.key)
+    }
+
     /// Its path.
     pub fn path(&self) -> String {
         let folder = match self.folder {

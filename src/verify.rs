@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub use self::compare::mending;
 use crate::addr::{Family, IfName};
 use crate::kernel::inventory::{FoundProxy, Inventory};
-use crate::plan::{Object, PROTOCOL_NIC, PROTOCOL_NODE, Plan, Proxy, Rule, Verb};
+use crate::plan::{Object, PROTOCOL_NIC, PROTOCOL_NODE, Plan, Proxy, Route, Rule, Verb};
 use crate::ruleset::{Element, TABLE, Table};
 
 /// Something that stands, or should.
@@ -82,7 +82,10 @@ impl fmt::Display for Thing {
                 write!(f, "nft table {} {TABLE}:", table.family)?;
                 table.chains.iter().try_for_each(|chain| write!(f, " {}", chain.name))
             }
-            Self::Element(element) => write!(f, "nft {}", element.to_string().replacen("add element", "element", 1)),
+            Self::Element(element) => {
+                f.write_str("nft ")?;
+                element.name(f)
+            }
             Self::Object(Object::PortVlans(it)) => {
                 write!(f, "bridge vlan dev {}: {}", it.port, compare::vlan_list(&it.vlans))
             }
@@ -149,26 +152,27 @@ pub fn verify(owner: &Owner, plan: &Plan, inventory: &Inventory) -> Vec<Drift> {
     for object in &plan.objects {
         drift.extend(compare::object(object, inventory));
     }
-    for thing in in_name_of(owner, inventory) {
-        // What stands in the place of something wanted has been named.
-        if !is_of(plan, &thing) {
-            drift.push(Drift::Foreign(thing));
-        }
-    }
+    // What stands in the place of something wanted has been named.
+    drift.extend(in_name_of(owner, plan, inventory).into_iter().map(Drift::Foreign));
     drift
 }
 
-/// What stands in the name of an interface by its protocol number, or in our sets.
-pub fn in_name_of(owner: &Owner, inventory: &Inventory) -> Vec<Thing> {
+/// What stands in the name of an interface, by its protocol number or in our sets, in no place of a Plan.
+pub fn in_name_of(owner: &Owner, plan: &Plan, inventory: &Inventory) -> Vec<Thing> {
     let (name, protocol) = (owner.interface(), owner.protocol());
     let elements = inventory.elements.get(name).into_iter().flatten();
     // Those of an uplink are all of IPv4.
     let elements = elements.filter(|_| owner.has(Family::V4));
+    let elements = elements.filter(|found| !plan.elements.iter().any(|it| compare::same_key(it, found)));
     let mut things: Vec<_> = elements.cloned().map(Thing::Element).collect();
     let rules = inventory.rules.get(name).into_iter().flatten();
     let rules = rules.filter(|it| it.protocol == protocol && owner.has(it.family));
+    let is = |object: &Object, found: &Rule| matches!(object, Object::Rule(it) if it == found);
+    let rules = rules.filter(|found| !plan.objects.iter().any(|it| is(it, found)));
     things.extend(rules.cloned().map(Object::Rule).map(Thing::Object));
     let routes = inventory.routes_of(name, protocol).filter(|it| owner.has(Family::of(it.destination.addr())));
+    let is = |object: &Object, found: &Route| matches!(object, Object::Route(it) if compare::same_place(it, found));
+    let routes = routes.filter(|found| !plan.objects.iter().any(|it| is(it, found)));
     things.extend(routes.cloned().map(Object::Route).map(Thing::Object));
     things
 }
@@ -208,18 +212,6 @@ pub fn leftovers(plan: &Plan, inventory: &Inventory) -> Vec<Thing> {
     things
 }
 
-/// Whether the Plan has it, or something in its place.
-fn is_of(plan: &Plan, thing: &Thing) -> bool {
-    match thing {
-        Thing::Table(table) => plan.tables.contains(table),
-        Thing::Element(element) => plan.elements.iter().any(|it| compare::same_key(it, element)),
-        Thing::Object(Object::Route(found)) => {
-            plan.objects.iter().any(|it| matches!(it, Object::Route(wanted) if compare::same_place(wanted, found)))
-        }
-        Thing::Object(object) => plan.objects.contains(object),
-    }
-}
-
 /// The things of a NIC that stand though no Plan among `plans` knows them: by interface, those in the name of one that is not
 /// `known`; and the proxy entries, of which the kernel does not tell whose they are.
 pub fn strays<'a>(
@@ -236,7 +228,7 @@ pub fn strays<'a>(
     names.dedup();
     let mut strays = Vec::new();
     for name in names {
-        let things = in_name_of(&Owner::Nic(name.clone()), inventory);
+        let things = in_name_of(&Owner::Nic(name.clone()), &Plan::default(), inventory);
         strays.extend(things.into_iter().map(|thing| (Some(name.clone()), thing)));
     }
     let wanted: HashSet<_> = plans

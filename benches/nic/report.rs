@@ -63,7 +63,7 @@ impl Report {
                 );
             }
         }
-        if let Some(Repair { nics, built_in, status, idle, after_loss }) = &self.repair {
+        if let Some(Repair { nics, built_in, status, idle, without_filters, after_loss }) = &self.repair {
             let _infallible = write!(
                 text,
                 "\n### {nics} ip-less-routed NICs at once\n\n| | median | part of {nics} ifups |\n|---|---|---|\n\
@@ -73,6 +73,7 @@ impl Report {
             for (name, sample) in [
                 ("status", status),
                 ("reconcile, nothing to do", idle),
+                ("reconcile after nft flush ruleset", without_filters),
                 ("reconcile, all filters, rules and routes", after_loss),
             ] {
                 let median = sample.median();

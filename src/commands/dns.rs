@@ -74,7 +74,7 @@ pub fn hook(call: &Call) -> Result<()> {
 
 fn run_hook(operation: Operation, raw: &RawInstance, settings: &Settings, log: &mut Log) -> Result<()> {
     if let Err(error) = errand::confined(settings) {
-        log.line(format!("warning: dns: not confined: {error}"));
+        log.line(format_args!("warning: dns: not confined: {error}"));
     }
     let Some(mut dns) = Dns::new(&settings.dns)? else { return Ok(()) };
     let fzone = settings.dns.fzone.as_deref();
@@ -105,7 +105,7 @@ fn run_hook(operation: Operation, raw: &RawInstance, settings: &Settings, log: &
 /// Which zones were refused.
 pub(super) fn report(summaries: &[ZoneSummary], log: &mut Log) -> Result<()> {
     for summary in summaries {
-        log.line(format!("dns: {summary}"));
+        log.line(format_args!("dns: {summary}"));
     }
     let failed: Vec<_> = summaries.iter().filter(|summary| summary.failed()).map(ToString::to_string).collect();
     ensure!(failed.is_empty(), "dns: {}", failed.join("; "));
@@ -215,7 +215,7 @@ fn by_hand(verb: &str, asked: &Asked) -> Result<()> {
     let addresses = addresses(&nics, &settings)?;
     let mut log = Log::new(["", &format!("dns {verb}"), "", &instance]);
     for warning in warnings {
-        log.line(format!("warning: {warning}"));
+        log.line(format_args!("warning: {warning}"));
     }
     let done = change(&mut dns, verb, &name, &addresses).and_then(|summaries| {
         if asked.dry_run {
@@ -227,7 +227,7 @@ fn by_hand(verb: &str, asked: &Asked) -> Result<()> {
     });
     if !asked.dry_run {
         if let Err(error) = &done {
-            log.line(format!("error: {error:#}"));
+            log.line(format_args!("error: {error:#}"));
         }
         log.append_to(&settings.logfile);
     }

@@ -27,7 +27,7 @@ pub enum Verb {
 /// interface are carried out in the order of these calls. Nothing fails here; the log tells.
 pub fn leave(verb: Verb, interface: &IfName, nics: &[(&RawNic, &Settings)], settings: &Settings, log: &mut Log) {
     if let Err(error) = try_leave(verb, interface, nics, settings) {
-        log.line(format!("warning: dns: {error:#}"));
+        log.line(format_args!("warning: dns: {error:#}"));
     }
 }
 
@@ -55,13 +55,13 @@ fn try_leave(verb: Verb, interface: &IfName, nics: &[(&RawNic, &Settings)], sett
     process::leave(vec![kept], move |kept| {
         let done = kept.context("a process of its own").and_then(|kept| {
             if let Err(error) = confined(&settings) {
-                log.line(format!("warning: dns: not confined: {error}"));
+                log.line(format_args!("warning: dns: not confined: {error}"));
             }
             let turn = kept.into_iter().next().map(|fd| Turn::from_parts((fd, number)));
             carry_out(verb, &wanted, turn.as_ref(), &settings, &mut log)
         });
         if let Err(error) = done {
-            log.line(format!("warning: dns: {error:#}"));
+            log.line(format_args!("warning: dns: {error:#}"));
         }
         log.append_to(&settings.logfile);
     });
@@ -87,7 +87,7 @@ fn carry_out(verb: Verb, wanted: &[Record], turn: Option<&Turn>, settings: &Sett
         Verb::Remove => dns.remove(wanted)?,
     };
     for summary in summaries {
-        log.line(format!("dns: {summary}"));
+        log.line(format_args!("dns: {summary}"));
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ pub fn variables(
             Mode::Routed { table } if known.is_empty() && nic.endpoint(family).is_some() => {
                 let hint = || state::uplink_of_table(&settings.state_dir, table);
                 kernel.uplinks(family, table, settings.mark(table), hint).unwrap_or_else(|error| {
-                    log.line(format!("warning: IFUP_EXTRA_SCRIPT is told no {family} uplink: {error}"));
+                    log.line(format_args!("warning: IFUP_EXTRA_SCRIPT is told no {family} uplink: {error}"));
                     Vec::new()
                 })
             }

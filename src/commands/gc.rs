@@ -34,7 +34,7 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
         return Ok(if lines.is_empty() { SUCCESS } else { DRIFT });
     }
     let mut log = Log::new(["", "gc", "", "-"]);
-    warnings.into_iter().for_each(|warning| log.line(format!("warning: {warning}")));
+    warnings.into_iter().for_each(|warning| log.line(format_args!("warning: {warning}")));
     let failures = collect(&mut kernel, &settings, &mut log);
     announcer::leave(kernel.into_lingering(), None);
     conclude(joined(&failures), &mut log, &settings, "gc").map(|()| SUCCESS)
@@ -121,7 +121,7 @@ pub(super) fn clear_interface(
     let goes = state.records.iter().zip(&old.records);
     let goes: Vec<_> = goes.map(|(it, known)| theirs(it) && Some(known.record.facts.index) != live).collect();
     if !goes.contains(&true) {
-        log.line(format!("{interface} is still there: left alone"));
+        log.line(format_args!("{interface} is still there: left alone"));
         return Ok(());
     }
     nic::remove_records(kernel, &mut state, &old, &goes, live, log)
@@ -180,7 +180,7 @@ fn clear_unrecorded(
             reconcile::remove(kernel, plan, false)
         }
         Ok(false) => {
-            log.line(format!("{interface} is up, or recorded by now: left alone"));
+            log.line(format_args!("{interface} is up, or recorded by now: left alone"));
             Vec::new()
         }
         Err(error) => vec![error],

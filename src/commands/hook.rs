@@ -19,7 +19,7 @@ pub(super) fn run(call: &Call, raw: &RawInstance, work: impl FnOnce(&Settings, &
     let by = [caller.hooks_path, caller.hooks_phase, raw.op_code.clone()].into_iter().flatten().collect::<Vec<_>>();
     let mut log = Log::new([&by.join(" "), call.name, "", raw.name.as_deref().unwrap_or("-")]);
     for warning in warnings {
-        log.line(format!("warning: {warning}"));
+        log.line(format_args!("warning: {warning}"));
     }
     let done = work(&settings, &mut log);
     conclude(done, &mut log, &settings, call.name)
@@ -92,7 +92,7 @@ fn clear(departed: &Departed, settings: &Settings, log: &mut Log) -> Result<()> 
         match State::peek(&settings.state_dir, &interface) {
             Ok(records) => recorded.push((interface, records)),
             Err(error) if state::is_unread(&error) => return Err(error),
-            Err(error) => log.line(format!("warning: {error:#}: ignored")),
+            Err(error) => log.line(format_args!("warning: {error:#}: ignored")),
         }
     }
     let owned = |records: &[Variables]| records.iter().any(|it| departed.owns(it));

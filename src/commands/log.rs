@@ -30,7 +30,7 @@ pub fn run(call: &Call) -> Result<()> {
     let instance = caller.instance.clone().unwrap_or_else(|| "-".to_owned());
     let mut log = Log::new([&caller.hook(), &speaker, &interface, &instance]);
     for warning in warnings {
-        log.line(format!("warning: {warning}"));
+        log.line(format_args!("warning: {warning}"));
     }
     log.line(message);
     if let Err(error) = log.try_append_to(&settings.logfile) {

@@ -154,7 +154,7 @@ fn for_nic<T>(
     let mut log =
         Log::new([&Caller::from_process().hook(), call.name, &interface, raw.instance.as_deref().unwrap_or("-")]);
     for warning in warnings {
-        log.line(format!("warning: {warning}"));
+        log.line(format_args!("warning: {warning}"));
     }
     let done = run(&raw, &settings, &mut log);
     let done = conclude(done, &mut log, &settings, &explain())?;
@@ -164,7 +164,7 @@ fn for_nic<T>(
 /// Ends a run: its error goes into the log too, the log is written, and the caller is shown what he is to see.
 fn conclude<T>(done: Result<T>, log: &mut Log, settings: &Settings, name: &str) -> Result<T> {
     if let Err(error) = &done {
-        log.line(format!("error: {error:#}"));
+        log.line(format_args!("error: {error:#}"));
     }
     log.append_to(&settings.logfile);
     for said in log.said() {

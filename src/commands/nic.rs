@@ -28,7 +28,7 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
     let nic = Nic::new(raw, settings, routing_tables::resolve)?;
     let mut state = State::open(&settings.state_dir, &nic.interface)?;
     if let Some(complaint) = &state.complaint {
-        log.line(format!("warning: {complaint}: ignored"));
+        log.line(format_args!("warning: {complaint}: ignored"));
     }
     let mut kernel = Kernel::open()?;
     let (tap, old) = (the_tap(&mut kernel, &nic)?, Known::read(&state, log));

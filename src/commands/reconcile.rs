@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::mem;
 
 use anyhow::{Context, Error, Result, anyhow};
 
@@ -38,7 +39,7 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
         };
     }
     let mut log = Log::new(["", "reconcile", "", "-"]);
-    warnings.into_iter().for_each(|warning| log.line(format!("warning: {warning}")));
+    warnings.into_iter().for_each(|warning| log.line(format_args!("warning: {warning}")));
     let done = all(&mut kernel, &settings, &selection.taps, &mut log);
     announcer::leave(kernel.into_lingering(), None);
     let done = done.and_then(|failures| gc::joined(&failures));
@@ -158,14 +159,15 @@ impl Round {
     /// Reads everything once, mends what differs, and looks whether it stands then. `known` are all that are recorded.
     fn run(mut self, kernel: &mut Kernel, settings: &Settings, known: &[IfName], log: &mut Log) -> Result<Found> {
         let tables = survey::tables(kernel, settings)?;
-        let inventory = Inventory::read(kernel, self.plans(), tables)?;
+        let mut inventory = Inventory::read(kernel, self.plans(), tables)?;
         let (gone, strays) = (self.gone(&inventory), self.strays(&inventory, known));
         let before = self.drift(&inventory);
-        let plans: Vec<_> = self.wanted().collect();
         let mut differ = Vec::new();
         let mut mendings = Vec::new();
-        for (place, (drift, plan)) in before.iter().zip(plans).enumerate() {
+        for ((place, drift), plan) in before.into_iter().enumerate().zip(self.wanted()) {
             if !drift.is_empty() {
+                let name = self.name(place);
+                drift.iter().for_each(|it| log.line(format_args!("{name}: {it}")));
                 let [make, gone] = mending(plan, drift);
                 differ.push(place);
                 mendings.push(Mending { make, gone });
@@ -174,17 +176,21 @@ impl Round {
         if !mendings.is_empty() {
             kernel.forget_links();
             inventory.links.values().for_each(|link| kernel.know_link(link.clone()));
-            for place in &differ {
-                before[*place].iter().for_each(|it| log.line(format!("{}: {it}", self.name(*place))));
-            }
             let failed = mend(kernel, &mendings);
-            let inventory = Inventory::read(kernel, self.plans(), Vec::new())?;
+            if mendings.iter().all(Mending::is_of_filters) {
+                inventory.read_filters(kernel, self.plans())?;
+            } else {
+                inventory = Inventory::read(kernel, self.plans(), Vec::new())?;
+            }
             let after = self.drift(&inventory);
             for (place, errors) in differ.into_iter().zip(failed) {
                 self.judge(place, errors, &after[place], &inventory);
             }
         }
         self.settle();
+        // What was read is given up with the process, which is ten times as fast; what is locked is not.
+        mem::forget(inventory);
+        self.nics.into_iter().for_each(|(nic, _locked)| mem::forget(nic));
         Ok(Found { failures: self.failures, gone, strays })
     }
 

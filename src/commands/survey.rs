@@ -71,7 +71,7 @@ impl RecordedNic {
 
     /// What stands of a NIC whose TAP is gone.
     pub fn leftovers(&self, inventory: &Inventory) -> Vec<Thing> {
-        let mut things = verify::in_name_of(&Owner::Nic(self.interface.clone()), inventory);
+        let mut things = verify::in_name_of(&Owner::Nic(self.interface.clone()), &Plan::default(), inventory);
         for OneKnown { plan, .. } in &self.records {
             for thing in verify::leftovers(plan, inventory) {
                 if !things.contains(&thing) {

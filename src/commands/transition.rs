@@ -52,7 +52,7 @@ impl Known {
                 Ok(one) => known.records.push(one),
                 Err(error) => {
                     known.understood = false;
-                    log.line(format!("warning: a record cannot be understood: {error:#}: ignored"));
+                    log.line(format_args!("warning: a record cannot be understood: {error:#}: ignored"));
                 }
             }
         }
@@ -284,7 +284,7 @@ fn remove_all(kernel: &mut Kernel, plans: &[(Plan, bool)]) -> Vec<Error> {
 
 /// Logs what went wrong; true if nothing did.
 fn report(what: &str, failures: &[Error], log: &mut Log) -> bool {
-    failures.iter().for_each(|failure| log.line(format!("{what}: {failure:#}")));
+    failures.iter().for_each(|failure| log.line(format_args!("{what}: {failure:#}")));
     failures.is_empty()
 }
 
@@ -292,6 +292,6 @@ fn report(what: &str, failures: &[Error], log: &mut Log) -> bool {
 /// next run clears the rest away.
 fn settle(state: &mut State, records: Vec<Variables>, log: &mut Log) {
     if let Err(error) = state.write(records) {
-        log.line(format!("warning: {error:#}"));
+        log.line(format_args!("warning: {error:#}"));
     }
 }

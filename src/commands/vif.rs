@@ -87,7 +87,7 @@ fn carry_out(action: Action, call: &Call, hotplug: &XenHotplug) -> Result<()> {
     let instance = taken.as_ref().ok().and_then(|raw| raw.instance.clone());
     let mut log = Log::new(["", call.name, &interface, instance.as_deref().unwrap_or("-")]);
     for warning in warnings {
-        log.line(format!("warning: {warning}"));
+        log.line(format_args!("warning: {warning}"));
     }
     let done = taken.and_then(|raw| match action {
         Action::Online | Action::Add => {

@@ -21,7 +21,7 @@ use super::rtnetlink::{self, LinkState};
 use super::{Kernel, read_sysctl};
 use crate::addr::{Family, IfName};
 use crate::ovsdb::port::{self, PortState};
-use crate::plan::{Object, Plan, PortVlan, Route, Rule, RuleSelector};
+use crate::plan::{Folder, Object, Plan, PortVlan, Route, Rule, RuleSelector};
 use crate::ruleset::{Element, Name, Table, TableFamily, Value};
 
 /// A proxy entry as the kernel knows it: it does not tell what is behind it.
@@ -54,8 +54,8 @@ pub struct Inventory {
     pub vlans: HashMap<u32, Vec<PortVlan>>,
     /// How long answers for proxied addresses are put off (USER_HZ), of IPv4 and IPv6, by the link's number.
     pub proxy_delays: [HashMap<u32, u32>; 2],
-    /// Numbers in files below /proc/sys that no dump tells; none where there is no such file.
-    pub sysctls: HashMap<String, Option<u32>>,
+    /// Sysctls of all interfaces (`all`), which no dump tells; none where there is no such file.
+    pub sysctls: HashMap<(Family, Folder, &'static str), Option<u32>>,
     /// Contents of files; none where there is no such file.
     pub files: HashMap<PathBuf, Option<Vec<u8>>>,
     /// Ports of Open vSwitch, by its socket and their name; none where there is no such port, and why it could not be told.
@@ -102,6 +102,16 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// Reads filters again, and keeps the rest: for who changed nothing else.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn read_filters<'a>(&mut self, kernel: &mut Kernel, plans: impl Iterator<Item = &'a Plan>) -> Result<()> {
+        self.lacking.clear();
+        self.elements.clear();
+        self.read_nftables(kernel, plans, Vec::new())
+    }
+
     /// Adds a rule that stands.
     pub fn add_rule(&mut self, rule: Rule) {
         match &rule.selector {
@@ -130,10 +140,10 @@ impl Inventory {
 
     fn read_object(&mut self, kernel: &mut Kernel, object: &Object) -> Result<()> {
         match object {
-            Object::Sysctl(it) if it.interface.is_none() && !self.sysctls.contains_key(&it.path()) => {
+            Object::Sysctl(it) if it.interface.is_none() && !self.sysctls.contains_key(&it.place()) => {
                 let path = it.path();
-                let value = read_sysctl(&path).with_context(|| path.clone())?;
-                self.sysctls.insert(path, value);
+                let value = read_sysctl(&path).with_context(|| path)?;
+                self.sysctls.insert(it.place(), value);
             }
             Object::PortVlans(_) if self.vlans.is_empty() => {
                 self.vlans = dumps::whole(&mut kernel.netlink, rtnetlink::all_vlans)?;

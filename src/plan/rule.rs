@@ -36,7 +36,7 @@ pub enum RuleSelector {
 }
 
 /// Some bits of a packet's mark (skb->mark).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
     /// What the bits are; none that the mask lacks.
     pub value: u32,

@@ -21,6 +21,13 @@ pub struct Mending {
     pub gone: Plan,
 }
 
+impl Mending {
+    /// Whether nothing but filters is made and removed.
+    pub fn is_of_filters(&self) -> bool {
+        self.make.objects.is_empty() && self.gone.objects.is_empty()
+    }
+}
+
 /// Makes and removes what these say; returns what failed of each. What fails for one does not stop the others, but where
 /// filters cannot be made, nothing else is.
 pub fn mend(kernel: &mut Kernel, mendings: &[Mending]) -> Vec<Vec<Error>> {

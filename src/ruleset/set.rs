@@ -81,7 +81,18 @@ impl Element {
 
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "add element {} {TABLE} {} {{ ", self.family, self.set)?;
+        f.write_str("add ")?;
+        self.name(f)
+    }
+}
+
+impl Element {
+    /// The same without the verb: `element ...`.
+    ///
+    /// # Errors
+    /// Those of the formatter.
+    pub fn name(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "element {} {TABLE} {} {{ ", self.family, self.set)?;
         concatenation(f, &self.key)?;
         if let Some(comment) = &self.comment {
             write!(f, " {comment}")?;

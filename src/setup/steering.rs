@@ -1,6 +1,9 @@
 //! Routing that does not grow with the NICs: what comes from the TAPs of a routing table, and what comes in for them, carries a mark,
 //! and one policy rule by it stands before all rules by interface.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::addr::{Family, IfName};
 use crate::nic::Nic;
 use crate::plan::{self, Change, Folder, Mark, Object, PREFERENCE_MARK, PROTOCOL_NODE, Plan, RuleSelector, Sysctl};
@@ -59,7 +62,16 @@ pub fn sets(table: u32) -> [Table; 2] {
 ///
 /// In the arp table what the node is asked on a TAP: its own answer to a request goes by the routes (arp_process of the
 /// kernel's net/ipv4/arp.c).
-pub fn tables(table: u32, mark: Mark) -> [Table; 2] {
+///
+/// Made once in a run for all NICs of the routing table.
+pub fn tables(table: u32, mark: Mark) -> [Arc<Table>; 2] {
+    type Made = BTreeMap<(u32, Mark), [Arc<Table>; 2]>;
+    static MADE: Mutex<Made> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    made.entry((table, mark)).or_insert_with(|| make(table, mark).map(Arc::new)).clone()
+}
+
+fn make(table: u32, mark: Mark) -> [Table; 2] {
     let write =
         |value| Statement::WriteBits { field: Field::Mark, mask: Value::Mark(mark.mask), value: Value::Mark(value) };
     let from = |set| Statement::contained([Field::IifName.into()], set);
@@ -98,7 +110,7 @@ pub fn rule(family: Family, table: u32, mark: Mark, shared: bool) -> plan::Rule 
 /// Adds the mark of the IPv4 packets that come in on an uplink, and that the check of their source goes by it.
 pub fn add_uplink(device: &IfName, table: u32, mark: Mark, before: &Before, plan: &mut Plan) {
     let [inet, _] = tables(table, mark);
-    plan.tables.push(inet.into());
+    plan.tables.push(inet);
     plan.elements.push(Element {
         family: TableFamily::Inet,
         set: uplinks(table),
@@ -123,11 +135,11 @@ pub fn add(nic: &Nic, table: u32, settings: &Settings, plan: &mut Plan) {
     let [inet, arp] = tables(table, mark);
     let has = |family| nic.endpoint(family).is_some();
     if has(Family::V4) || has(Family::V6) {
-        plan.tables.push(inet.into());
+        plan.tables.push(inet);
         plan.elements.push(element(nic, TableFamily::Inet, steered(table), []));
     }
     if has(Family::V4) {
-        plan.tables.push(arp.into());
+        plan.tables.push(arp);
         plan.elements.push(element(nic, TableFamily::Arp, steered(table), []));
     }
     let families = Family::BOTH.into_iter().filter(|family| has(*family));

@@ -237,9 +237,7 @@ fn a_port_of_open_vswitch_has_its_vlans_before_it_is_up() {
 #[test]
 fn no_set_goes_while_the_chains_stand() {
     let mark = Settings::default().mark(100).expect("a mark");
-    for table in base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[])
-        .into_iter()
-        .chain(steering::tables(100, mark).map(Into::into))
+    for table in base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[]).into_iter().chain(steering::tables(100, mark))
     {
         let statements: Vec<_> = table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.0).collect();
         for set in &table.sets {

@@ -39,11 +39,11 @@ pub fn stored<'i>(element: &Element, inventory: &'i Inventory) -> Option<&'i Ele
 
 /// An element, with its data and comment.
 pub fn element(element: &Element, inventory: &Inventory) -> Option<Drift> {
-    let wanted = Thing::Element(element.clone());
+    let thing = |element: &Element| Thing::Element(element.clone());
     match stored(element, inventory) {
-        None => Some(Drift::Missing(wanted)),
+        None => Some(Drift::Missing(thing(element))),
         Some(found) if found == element => None,
-        Some(found) => Some(Drift::Different { wanted, found: Thing::Element(found.clone()).to_string() }),
+        Some(found) => Some(Drift::Different { wanted: thing(element), found: thing(found).to_string() }),
     }
 }
 
@@ -123,7 +123,7 @@ pub fn object(object: &Object, inventory: &Inventory) -> Option<Drift> {
 fn sysctl(sysctl: &Sysctl, inventory: &Inventory) -> Seen {
     let want = sysctl.value.want;
     let Some(name) = &sysctl.interface else {
-        return Seen::of(want, inventory.sysctls.get(&sysctl.path()).copied().flatten());
+        return Seen::of(want, inventory.sysctls.get(&sysctl.place()).copied().flatten());
     };
     let Some(link) = inventory.links.get(name) else { return Seen::Nothing };
     match sysctl.folder {
@@ -211,14 +211,14 @@ fn proxy(proxy: &Proxy, inventory: &Inventory) -> Seen {
 }
 
 /// What mends the drift of a Plan: what to make of it, in its order, and what stands beside it and must go.
-pub fn mending(plan: &Plan, drift: &[Drift]) -> [Plan; 2] {
+pub fn mending(plan: &Plan, drift: Vec<Drift>) -> [Plan; 2] {
     let (mut make, mut gone) = (Plan::default(), Plan::default());
     for drift in drift {
         let (part, thing) = match drift {
             Drift::Missing(thing) | Drift::Different { wanted: thing, .. } => (&mut make, thing),
             Drift::Foreign(thing) => (&mut gone, thing),
         };
-        match thing.clone() {
+        match thing {
             Thing::Table(table) => part.tables.push(table),
             Thing::Element(element) => part.elements.push(element),
             Thing::Object(object) => part.objects.push(object),

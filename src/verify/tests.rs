@@ -268,9 +268,10 @@ fn sysctls() {
     let all = || object(Family::V6, Folder::Conf, None, "proxy_ndp", 1);
     let path = "/proc/sys/net/ipv6/conf/all/proxy_ndp";
     assert_eq!(line(all(), &inventory), Some(format!("missing: echo 1 > {path}")));
-    inventory.sysctls.insert(path.to_owned(), Some(0));
+    let place = (Family::V6, Folder::Conf, "proxy_ndp");
+    inventory.sysctls.insert(place, Some(0));
     assert_eq!(line(all(), &inventory), Some(format!("different: echo 1 > {path}, found: 0")));
-    inventory.sysctls.insert(path.to_owned(), Some(1));
+    inventory.sysctls.insert(place, Some(1));
     assert_eq!(line(all(), &inventory), None);
 }
 
@@ -334,7 +335,7 @@ fn a_port_that_goes_elsewhere_is_made_whole() {
     let drift = verify(&nic(), &plan, &inventory);
     assert_eq!(drift.len(), 1);
     // It goes down on its way, so it must come up again.
-    assert_eq!(mending(&plan, &drift), [plan, Plan::default()]);
+    assert_eq!(mending(&plan, drift), [plan, Plan::default()]);
 }
 
 #[test]

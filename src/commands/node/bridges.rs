@@ -155,7 +155,7 @@ fn carry_out(verb: Verb, asked: &Asked) -> Result<()> {
     let (settings, warnings) = Settings::load().context(name)?;
     let mut log = Log::new(["", name, asked.parent.as_str(), "-"]);
     for warning in warnings {
-        log.line(format!("warning: {warning}"));
+        log.line(format_args!("warning: {warning}"));
     }
     let done = match verb {
         Verb::Add => up(asked, &settings, &mut log),
@@ -231,7 +231,7 @@ fn up(asked: &Asked, settings: &Settings, log: &mut Log) -> Result<()> {
     if let Err(error) = reconcile::apply(&mut kernel, &plan, &[]) {
         plan.objects.retain(made);
         for failure in reconcile::remove(&mut kernel, &plan, true) {
-            log.line(format!("error: undoing: {failure:#}"));
+            log.line(format_args!("error: undoing: {failure:#}"));
         }
         return Err(error);
     }

@@ -106,7 +106,7 @@ fn carry_out(verb: Verb, asked: &Asked) -> Result<()> {
     let (settings, warnings) = Settings::load().context(name)?;
     let mut log = Log::new(["", name, device.as_str(), "-"]);
     for warning in warnings {
-        log.line(format!("warning: {warning}"));
+        log.line(format_args!("warning: {warning}"));
     }
     let mut done = asked.check(verb);
     for family in asked.families(verb) {

@@ -168,7 +168,7 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
     let mut kernel = Kernel::open()?;
     let mut state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
     if let Some(complaint) = &state.complaint {
-        log.line(format!("warning: {complaint}: ignored"));
+        log.line(format_args!("warning: {complaint}: ignored"));
     }
     let (old, before) = known(&mut kernel, &state, uplink, settings)?;
     let shares_link = of_other_family(&uplink.device, uplink.family, settings)?.is_some();
