@@ -21,7 +21,12 @@ use crate::ruleset::Element;
 /// # Errors
 /// At the first refusal: what was made until then stands.
 pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> {
-    let change = Change { tables: &plan.tables, add: &plan.elements, remove: stale, fresh: false };
+    let change = Change {
+        tables: &plan.tables,
+        add: plan.elements.iter().collect(),
+        remove: stale.iter().collect(),
+        fresh: false,
+    };
     make(kernel, plan, &change)
 }
 
@@ -30,7 +35,7 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
 /// # Errors
 /// As [`apply`].
 pub fn apply_fresh(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
-    let change = Change { tables: &plan.tables, add: &plan.elements, remove: &[], fresh: true };
+    let change = Change { tables: &plan.tables, add: plan.elements.iter().collect(), remove: Vec::new(), fresh: true };
     make(kernel, plan, &change)
 }
 
@@ -96,7 +101,7 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
         }
         failures.extend(batch.flush_all().into_iter().map(|it| it.1));
     }
-    let change = Change { remove: &plan.elements, ..Change::default() };
+    let change = Change { remove: plan.elements.iter().collect(), ..Change::default() };
     failures.extend(kernel.commit(&change).err());
     failures
 }

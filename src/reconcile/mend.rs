@@ -172,10 +172,10 @@ fn commit<'m>(kernel: &mut Kernel, mendings: impl Iterator<Item = &'m Mending> +
     }
     // Neighbours of the same set share a message.
     let by_set =
-        |elements: &mut Vec<Element>| elements.sort_by(|a, b| (a.family as u8, &a.set).cmp(&(b.family as u8, &b.set)));
-    let mut add: Vec<_> = mendings.clone().flat_map(|it| &it.make.elements).cloned().collect();
-    let mut remove: Vec<_> = mendings.flat_map(|it| &it.gone.elements).cloned().collect();
+        |elements: &mut Vec<&Element>| elements.sort_by(|a, b| (a.family as u8, &a.set).cmp(&(b.family as u8, &b.set)));
+    let mut add: Vec<_> = mendings.clone().flat_map(|it| &it.make.elements).collect();
+    let mut remove: Vec<_> = mendings.flat_map(|it| &it.gone.elements).collect();
     by_set(&mut add);
     by_set(&mut remove);
-    kernel.commit(&Change { tables: &tables, add: &add, remove: &remove, fresh: false })
+    kernel.commit(&Change { tables: &tables, add, remove, fresh: false })
 }

@@ -38,14 +38,14 @@ const TRIES: usize = 100;
 const SURPRISES: usize = 3;
 
 /// What should be.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Change<'a> {
     /// Tables whose sets, chains and rules should stand.
     pub tables: &'a [Arc<Table>],
     /// Elements that should stand in the sets of these tables, with this data and comment.
-    pub add: &'a [Element],
+    pub add: Vec<&'a Element>,
     /// Elements that should not, whatever their data. What is in `add` too stays.
-    pub remove: &'a [Element],
+    pub remove: Vec<&'a Element>,
     /// As far as is known none of `add` stands, so nobody asks; where that proves wrong, it is asked after all.
     pub fresh: bool,
 }
@@ -252,14 +252,14 @@ fn pick<'a>(elements: &[&'a Element], seen: &[Presence], states: &[Presence]) ->
 fn consolidate<'a>(change: &Change<'a>) -> Result<(Vec<&'a Element>, Vec<&'a Element>)> {
     let mut known: HashMap<_, &Element> = HashMap::with_capacity(change.add.len());
     let mut add = Vec::with_capacity(change.add.len());
-    for element in change.add {
+    for &element in &change.add {
         match known.insert((element.family, element.set.as_ref(), &element.key), element) {
             None => add.push(element),
             Some(other) => ensure!(other == element, "{element}: expected no other data for its key, found: {other}"),
         }
     }
     let mut remove = Vec::with_capacity(change.remove.len());
-    for element in change.remove {
+    for &element in &change.remove {
         if known.insert((element.family, element.set.as_ref(), &element.key), element).is_none() {
             remove.push(element);
         }

@@ -215,9 +215,9 @@ fn each_key_is_changed_once_and_adding_wins() {
     let [mapped, guarded, ..] = elements();
     let add = [mapped.clone(), mapped.clone()];
     let remove = [Element { data: None, ..mapped.clone() }, guarded.clone(), guarded.clone()];
-    let change = Change { add: &add, remove: &remove, ..Change::default() };
+    let change = Change { add: add.iter().collect(), remove: remove.iter().collect(), ..Change::default() };
     assert_eq!(consolidate(&change).expect("a change"), (vec![&mapped], vec![&guarded]));
     let add = [mapped.clone(), Element { data: Some(v4("10.9.9.9")), ..mapped }];
-    let change = Change { add: &add, ..Change::default() };
+    let change = Change { add: add.iter().collect(), ..Change::default() };
     assert!(consolidate(&change).is_err());
 }
