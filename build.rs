@@ -13,7 +13,7 @@ fn main() {
     if !is("CARGO_CFG_TARGET_ENV", "musl") {
         return;
     }
-    let script = |name: &str| tell(&format!("-Wl,-T,{}/packaging/{name}", env!("CARGO_MANIFEST_DIR")));
+    let script = |name: &str| tell(&format!("-T{}/packaging/{name}", env!("CARGO_MANIFEST_DIR")));
     // A panic aborts, so nothing tells how to unwind.
     script(UNWINDING);
     tell("-Wl,--no-eh-frame-hdr");

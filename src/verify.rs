@@ -84,7 +84,7 @@ impl fmt::Display for Thing {
             }
             Self::Element(element) => {
                 f.write_str("nft ")?;
-                element.name(f)
+                element.write_object(f)
             }
             Self::Object(Object::PortVlans(it)) => {
                 write!(f, "bridge vlan dev {}: {}", it.port, compare::vlan_list(&it.vlans))

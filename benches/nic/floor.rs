@@ -3,25 +3,23 @@
 //! `floor FILE`, or `floor FILE changes` to leave the questions out; the form of the file is that of benches/nic/recording.rs.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::mem::MaybeUninit;
+use std::io::{ErrorKind, Write};
 use std::net::Ipv6Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use socket2::{Domain, Protocol, Socket, Type};
+use netlink_sys::Socket;
+use nix::libc::{MSG_DONTWAIT, MSG_TRUNC};
 
 use snf_network::kernel::packet::{AdvertisementSocket, PacketSocket};
 use snf_network::kernel::process;
 
 /// As long as the program's own detached process holds its sockets.
 const GRACE: Duration = Duration::from_millis(100);
-/// As large as the program's own buffer of answers.
-const ANSWER: usize = 65536;
-/// AF_NETLINK of linux/socket.h.
-const NETLINK: i32 = 16;
+/// NETLINK_ROUTE of linux/netlink.h.
+const NETLINK_ROUTE: u32 = 0;
 
 fn main() -> Result<()> {
     replay()?;
@@ -34,27 +32,41 @@ fn replay() -> Result<()> {
     let asks = words.next().is_none();
     let recording = fs::read(file)?;
     let mut rest = recording.as_slice();
-    let mut netlink: [Option<Socket>; 2] = [None, None];
+    let mut netlink: Vec<(u32, Socket)> = Vec::new();
     let mut packets = None;
-    let mut answer = [MaybeUninit::<u8>::uninit(); ANSWER];
+    let mut answer = Vec::new();
     while let Some((kind, behind)) = rest.split_first() {
         rest = behind;
         match kind {
-            b'R' | b'N' | b'r' | b'n' => {
-                let message = part(&mut rest)?;
-                let answers = if kind.is_ascii_lowercase() { number(&mut rest)? } else { 0 };
-                if answers > 0 && !asks {
+            b'S' => {
+                let (name, protocol) = (number(&mut rest)?, number(&mut rest)?);
+                let socket = Socket::new(protocol.try_into()?)?;
+                socket.set_ext_ack(true)?;
+                if protocol == NETLINK_ROUTE {
+                    socket.set_netlink_get_strict_chk(true)?;
+                }
+                netlink.push((name, socket));
+            }
+            b'C' => {
+                let name = number(&mut rest)?;
+                netlink.retain(|it| it.0 != name);
+            }
+            b'N' | b'Q' => {
+                let (name, message) = (number(&mut rest)?, part(&mut rest)?);
+                let (answers, length) = (number(&mut rest)?, number(&mut rest)?);
+                if *kind == b'Q' && !asks {
                     continue;
                 }
-                let (place, protocol) = if kind.eq_ignore_ascii_case(&b'R') { (0, 0) } else { (1, 12) };
-                if netlink[place].is_none() {
-                    netlink[place] =
-                        Some(Socket::new(Domain::from(NETLINK), Type::DGRAM, Some(Protocol::from(protocol)))?);
-                }
-                let socket = netlink[place].as_ref().context("a socket")?;
-                socket.send(message)?;
-                for _ in 0..answers {
-                    socket.recv(&mut answer)?;
+                let socket = &netlink.iter().find(|it| it.0 == name).context("a socket")?.1;
+                socket.send(message, 0)?;
+                answer.reserve(length.try_into()?);
+                for _ in 0..if asks { answers } else { 0 } {
+                    answer.clear();
+                    match socket.recv(&mut answer, MSG_DONTWAIT | MSG_TRUNC) {
+                        // It has become shorter since.
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                        received => received?,
+                    };
                 }
             }
             b'F' => {
@@ -85,9 +97,10 @@ fn replay() -> Result<()> {
                 AdvertisementSocket::new(index, Ipv6Addr::from(source))?.send(part(&mut rest)?)?;
             }
             b'D' => {
-                let [_, netfilter] = std::mem::take(&mut netlink);
-                let kept: Vec<OwnedFd> =
-                    packets.take().map(PacketSocket::into_fd).into_iter().chain(netfilter.map(Into::into)).collect();
+                let mut kept: Vec<OwnedFd> = packets.take().map(PacketSocket::into_fd).into_iter().collect();
+                for (_, socket) in &netlink {
+                    kept.push(socket.as_fd().try_clone_to_owned()?);
+                }
                 process::leave(kept, |_kept| sleep(GRACE));
             }
             other => bail!("{other}: no such part of a recording"),

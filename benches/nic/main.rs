@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench nic`, with `-- --write` to renew docs/performance.md; `--runs N`, `--batches N`, `--nics 0,100` and names of
 //! parts (latency, packets, repair, storm, stages) make it shorter. Needs root or user namespaces with /dev/net/tun, and strace, ip, nft,
-//! iptables, ebtables, arptables, arping. The part `order` lists functions for the linker, by its name only. In namespaces of its own. The machine may be noisy: believe the ratios.
+//! iptables, ebtables, arptables, arping. The part `order`, which runs when it is named alone,
+//! lists functions for the linker, and needs nm and objdump (binutils). In namespaces of its own. The machine may be noisy: believe the ratios.
 
 mod binaries;
 mod latency;
@@ -21,7 +22,7 @@ mod world;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use snf_network::kernel::namespace::enter_private;
@@ -68,7 +69,8 @@ impl Wanted {
 
 fn main() -> Result<()> {
     let wanted = Wanted::from_arguments()?;
-    let binaries = Binaries::build()?;
+    let lists = wanted.parts.iter().any(|it| it == "order");
+    let binaries = if lists { Binaries::with_symbols()? } else { Binaries::build()? };
     enter_private()?;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-nic");
     // What an earlier run left is of other namespaces.
@@ -76,8 +78,9 @@ fn main() -> Result<()> {
         std::fs::remove_dir_all(&folder)?;
     }
     std::fs::create_dir_all(&folder)?;
-    if wanted.parts.iter().any(|it| it == "order") {
-        return order::list(&folder, wanted.write);
+    if lists {
+        ensure!(wanted.parts.len() == 1, "order: expected no other part");
+        return order::list(&folder, &binaries, wanted.write);
     }
     let mut report = Report { machine: machine(&binaries, &wanted)?, ..Report::default() };
     if wanted.has("stages") {

@@ -40,15 +40,14 @@ type Functions = BTreeMap<u64, Vec<String>>;
 ///
 /// # Errors
 /// If anything fails.
-pub fn list(folder: &Path, write: bool) -> Result<()> {
-    let binaries = Binaries::with_symbols()?;
+pub fn list(folder: &Path, binaries: &Binaries, write: bool) -> Result<()> {
     let functions = functions(&binaries.program)?;
     let mut called = BTreeSet::new();
     for setup in Setup::ALL {
         eprintln!("order: {}", setup.name());
-        let world = World::build(setup, 1, &folder.join("order").join(setup.name()), &binaries)?;
+        let world = World::build(setup, 1, &folder.join("order").join(setup.name()), binaries)?;
         for verb in ["ifup", "ifup", "ifdown"] {
-            called.extend(trace(&world.program(&binaries, verb, Number(0)), &functions)?);
+            called.extend(trace(&world.program(binaries, verb, Number(0)), &functions)?);
             sleep(PAUSE);
         }
     }
@@ -145,10 +144,13 @@ fn follow(pid: Pid, program: &str, functions: &Functions) -> Result<BTreeSet<u64
 }
 
 /// A name as it will be in another build, with stars for what differs: in the mangling of Rust (v0), the hash of a crate is
-/// `Cs` HASH `_`, and `B` NUMBER `_` is a place in the name, which counts the characters of the hashes.
+/// `Cs` HASH `_`, and `B` NUMBER `_` is a place in the name, which counts the characters of the hashes. LLVM tells those of one name
+/// apart by a number behind it.
 fn pattern(name: &str) -> String {
     let mut pattern = String::new();
-    let mut rest = name;
+    let is_number = |it: &&str| it.bytes().all(|it| it.is_ascii_digit());
+    let numbered = name.rsplit_once('.').filter(|it| is_number(&it.1)).map(|it| it.0);
+    let mut rest = numbered.unwrap_or(name);
     while let Some(first) = rest.chars().next() {
         let after = |tag: &str, most: usize| {
             let number = rest.strip_prefix(tag)?;
@@ -163,5 +165,5 @@ fn pattern(name: &str) -> String {
         pattern.push_str(tag);
         rest = behind;
     }
-    pattern
+    if numbered.is_some() { pattern + ".*" } else { pattern }
 }

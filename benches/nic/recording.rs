@@ -29,7 +29,7 @@ pub fn strace(trace: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Runs the contestant under strace, and writes what it changed into a file of this name.
+/// Runs the contestant under strace, and writes what it sent and wrote into a file of this name.
 ///
 /// # Errors
 /// If strace is not there, the run fails, or its trace cannot be understood.
@@ -60,13 +60,19 @@ fn dumped(line: &str) -> Result<Vec<u8>> {
     columns.split_ascii_whitespace().map(|it| Ok(u8::from_str_radix(it, 16)?)).collect()
 }
 
+/// Its number in linux/netlink.h.
+const NETLINK_NETFILTER: u32 = 12;
+
 /// What a descriptor is.
 #[derive(Clone, Debug)]
 enum Open {
-    Route,
-    Netfilter,
+    /// A netlink socket, and whether it is NETLINK_ROUTE.
+    Netlink(bool),
     Packet,
-    Icmp6 { index: u32, source: Ipv6Addr },
+    Icmp6 {
+        index: u32,
+        source: Ipv6Addr,
+    },
     File(String),
     Folder(String),
 }
@@ -76,8 +82,8 @@ struct Recorder {
     calls: usize,
     round_trips: usize,
     open: Vec<(u32, Open)>,
-    /// The socket on which something was asked last, and where in `out` its answers are counted.
-    asked: Option<(u32, usize)>,
+    /// Netlink sockets that were sent to, and where in `out` the answers to the last datagram are counted.
+    sent: Vec<(u32, usize)>,
     out: Vec<u8>,
 }
 
@@ -91,12 +97,17 @@ impl Recorder {
             "socket" => {
                 let Ok(number) = result.parse() else { return Ok(()) };
                 let kind = match rest {
-                    _ if rest.contains("NETLINK_ROUTE") => Open::Route,
-                    _ if rest.contains("NETLINK_NETFILTER") => Open::Netfilter,
+                    _ if rest.contains("NETLINK_ROUTE") => Open::Netlink(true),
+                    _ if rest.contains("NETLINK_NETFILTER") => Open::Netlink(false),
                     _ if rest.starts_with("AF_PACKET") => Open::Packet,
                     _ if rest.contains("IPPROTO_ICMPV6") => Open::Icmp6 { index: 0, source: Ipv6Addr::UNSPECIFIED },
                     other => bail!("{other}: an unknown socket"),
                 };
+                if let Open::Netlink(route) = kind {
+                    self.out.push(b'S');
+                    self.number(number);
+                    self.number(if route { 0 } else { NETLINK_NETFILTER });
+                }
                 self.open.push((number, kind));
             }
             "open" | "openat" if rest.contains("O_WRONLY") => {
@@ -120,21 +131,28 @@ impl Recorder {
                     *index = index_in(rest).context("a scope")?;
                 }
             }
-            "close" => self.open.retain(|it| it.0 != number),
+            "close" => {
+                if self.open.iter().any(|it| it.0 == number && matches!(it.1, Open::Netlink(_))) {
+                    self.out.push(b'C');
+                    self.number(number);
+                }
+                self.open.retain(|it| it.0 != number);
+                self.sent.retain(|it| it.0 != number);
+            }
             "write" | "sendto" => {
                 let Some(open) = self.open.iter().find(|it| it.0 == number).map(|it| it.1.clone()) else {
                     return Ok(());
                 };
                 match open {
-                    Open::Route | Open::Netfilter => self.netlink(number, matches!(open, Open::Route), bytes),
+                    Open::Netlink(route) => self.netlink(number, route, bytes),
                     Open::Packet => {
                         self.out.push(b'P');
-                        self.out.extend(index_in(rest).context("a device")?.to_le_bytes());
+                        self.number(index_in(rest).context("a device")?);
                         self.part(bytes);
                     }
                     Open::Icmp6 { index, source } => {
                         self.out.push(b'A');
-                        self.out.extend(index.to_le_bytes());
+                        self.number(index);
                         self.part(&source.octets());
                         self.part(bytes);
                     }
@@ -142,10 +160,16 @@ impl Recorder {
                     Open::Folder(_) => {}
                 }
             }
-            "recvfrom" | "recvmsg" if !result.starts_with('-') => {
-                if let Some((_, place)) = self.asked.filter(|it| it.0 == number) {
-                    let count = self.out.get_mut(place..).and_then(<[u8]>::first_chunk_mut).context("a count")?;
-                    *count = (u32::from_le_bytes(*count) + 1).to_le_bytes();
+            "recvfrom" if !result.starts_with('-') => {
+                if let Some((_, place)) = self.sent.iter().find(|it| it.0 == number) {
+                    // The buffer's length stands before the flags and the sender's address, which nobody asks for.
+                    let length = rest.rsplit(", ").nth(3).context("a length")?.parse()?;
+                    let [answers, longest] = [0, 4].map(|offset| *place + offset..*place + offset + 4);
+                    let answers = self.out.get_mut(answers).context("a count")?;
+                    let count = u32::from_le_bytes((&*answers).try_into()?) + 1;
+                    answers.copy_from_slice(&count.to_le_bytes());
+                    let longest = self.out.get_mut(longest).context("a length")?;
+                    longest.copy_from_slice(&u32::to_le_bytes(length));
                 }
             }
             "renameat" => {
@@ -170,20 +194,20 @@ impl Recorder {
         if let Open::Folder(path) = &found.1 { Some(format!("{path}/{name}")) } else { None }
     }
 
-    /// What changes anything is a message; what asks is one with the number of datagrams that were received for it.
+    /// A datagram: a question, or one that changes something. Behind it how many were received then, and how long the buffer was.
     fn netlink(&mut self, socket: u32, route: bool, bytes: &[u8]) {
         self.round_trips += 1;
-        let kind = if route { b'R' } else { b'N' };
-        if is_question(route, bytes) {
-            self.out.push(kind.to_ascii_lowercase());
-            self.part(bytes);
-            self.asked = Some((socket, self.out.len()));
-            self.out.extend(0_u32.to_le_bytes());
-        } else {
-            self.out.push(kind);
-            self.part(bytes);
-            self.asked = None;
-        }
+        self.out.push(if is_question(route, bytes) { b'Q' } else { b'N' });
+        self.number(socket);
+        self.part(bytes);
+        self.sent.retain(|it| it.0 != socket);
+        self.sent.push((socket, self.out.len()));
+        self.number(0);
+        self.number(0);
+    }
+
+    fn number(&mut self, number: u32) {
+        self.out.extend(number.to_le_bytes());
     }
 
     fn named(&mut self, kind: u8, parts: &[&[u8]]) {
@@ -192,7 +216,7 @@ impl Recorder {
     }
 
     fn part(&mut self, bytes: &[u8]) {
-        self.out.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.number(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         self.out.extend(bytes);
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -69,6 +70,8 @@ impl Setup {
 const PORTS: u16 = 1000;
 /// More than duplicate address detection takes, which begins within a second and ends one later (RFC 4862, section 5.4).
 const DETECTION: Duration = Duration::from_secs(5);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(10);
 /// The guests' router.
 pub const GATEWAY: &str = "10.0.255.1";
 /// And of IPv6.
@@ -164,7 +167,7 @@ impl World {
         fs::create_dir_all(folder)?;
         let settings = folder.join("settings");
         let routing = if setup == Setup::ByRule { "ROUTING=rule\n" } else { "" };
-        fs::write(&settings, format!("STATE_DIR={0}/state\nLOGFILE={0}/log\n{routing}", folder.display()))?;
+        fs::write(&settings, format!("STATE_DIR='{0}/state'\nLOGFILE='{0}/log'\n{routing}", folder.display()))?;
         let (namespace, router) = (Netns::new()?, Netns::new()?);
         let text = if setup.is_routed() {
             String::new()
@@ -178,8 +181,7 @@ impl World {
         ip(&namespace, "address add 192.0.2.10/24 dev eth0\n")?;
         if setup.is_routed() {
             wire(&namespace, ("eth1", UPLINK_MAC), &router, ("lan", ROUTER_MAC))?;
-            // Until its own address is, advertisements are left to the detached process.
-            namespace.run(|| usable_link_local(if_nametoindex("eth1")?, Instant::now() + DETECTION))?;
+            namespace.run(|| await_link_local("eth1"))?;
         }
         ip(&namespace, &text)?;
         let guest = namespace.run(|| GuestPort::open(&Number(0).tap().parse()?, Number(0).mac()))?;
@@ -230,6 +232,18 @@ impl World {
             variables.push(fixed("NETWORK_MAC_PREFIX", "aa:55:60"));
         }
         variables.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+/// Waits until a device has a link-local address that is not tentative: before, advertisements are left to the detached process.
+fn await_link_local(device: &str) -> Result<()> {
+    let (index, deadline) = (if_nametoindex(device)?, Instant::now() + DETECTION);
+    loop {
+        match usable_link_local(index, deadline) {
+            // It has none until the kernel has seen the carrier.
+            Err(_) if Instant::now() < deadline => sleep(POLL),
+            done => return done.map(drop),
+        }
     }
 }
 

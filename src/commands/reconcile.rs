@@ -85,6 +85,7 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
         if uplinks_lock.is_some() {
             round.take_uplinks(settings)?;
         }
+        round.is_last = rest.is_empty() && busy.is_empty();
         found.add(round.run(kernel, settings, &interfaces, log)?);
         uplinks_lock = None;
     }
@@ -130,6 +131,8 @@ struct Round {
     uplinks: Vec<RecordedUplink>,
     nics: Vec<(RecordedNic, State)>,
     failures: Vec<Error>,
+    /// The process ends behind it.
+    is_last: bool,
 }
 
 impl Round {
@@ -177,7 +180,7 @@ impl Round {
             kernel.forget_links();
             inventory.links.values().for_each(|link| kernel.know_link(link.clone()));
             let failed = mend(kernel, &mendings);
-            if mendings.iter().all(Mending::is_of_filters) {
+            if mendings.iter().all(Mending::is_of_filters) && failed.iter().all(Vec::is_empty) {
                 inventory.read_filters(kernel, self.plans())?;
             } else {
                 inventory = Inventory::read(kernel, self.plans(), Vec::new())?;
@@ -188,9 +191,11 @@ impl Round {
             }
         }
         self.settle();
-        // What was read is given up with the process, which is ten times as fast; what is locked is not.
-        mem::forget(inventory);
-        self.nics.into_iter().for_each(|(nic, _locked)| mem::forget(nic));
+        if self.is_last {
+            // What was read is given up with the process, which is ten times as fast; what is locked is not.
+            mem::forget(inventory);
+            self.nics.into_iter().for_each(|(nic, _locked)| mem::forget(nic));
+        }
         Ok(Found { failures: self.failures, gone, strays })
     }
 

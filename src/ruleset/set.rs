@@ -73,25 +73,11 @@ pub struct Element {
 }
 
 impl Element {
-    /// The line that deletes it.
-    pub fn deletion(&self) -> Deletion<'_> {
-        Deletion(self)
-    }
-}
-
-impl fmt::Display for Element {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("add ")?;
-        self.name(f)
-    }
-}
-
-impl Element {
-    /// The same without the verb: `element ...`.
+    /// Writes what is displayed without the verb: `element ...`.
     ///
     /// # Errors
     /// Those of the formatter.
-    pub fn name(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub fn write_object(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "element {} {TABLE} {} {{ ", self.family, self.set)?;
         concatenation(f, &self.key)?;
         if let Some(comment) = &self.comment {
@@ -101,6 +87,18 @@ impl Element {
             write!(f, " : {data}")?;
         }
         f.write_str(" }")
+    }
+
+    /// The line that deletes it.
+    pub fn deletion(&self) -> Deletion<'_> {
+        Deletion(self)
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("add ")?;
+        self.write_object(f)
     }
 }
 
