@@ -159,10 +159,11 @@ impl Round {
         Ok(())
     }
 
-    /// Reads everything once, mends what differs, and looks whether it stands then. `known` are all that are recorded.
+    /// Reads everything once, mends what differs, and looks whether it stands then, unless that is known. `known` are all that are
+    /// recorded.
     fn run(mut self, kernel: &mut Kernel, settings: &Settings, known: &[IfName], log: &mut Log) -> Result<Found> {
         let tables = survey::tables(kernel, settings)?;
-        let mut inventory = Inventory::read(kernel, self.plans(), tables)?;
+        let inventory = Inventory::read(kernel, self.plans(), tables)?;
         let (gone, strays) = (self.gone(&inventory), self.strays(&inventory, known));
         let before = self.drift(&inventory);
         let mut differ = Vec::new();
@@ -180,14 +181,13 @@ impl Round {
             kernel.forget_links();
             inventory.links.values().for_each(|link| kernel.know_link(link.clone()));
             let failed = mend(kernel, &mendings);
-            if mendings.iter().all(Mending::is_of_filters) && failed.iter().all(Vec::is_empty) {
-                inventory.read_filters(kernel, self.plans())?;
-            } else {
-                inventory = Inventory::read(kernel, self.plans(), Vec::new())?;
-            }
-            let after = self.drift(&inventory);
-            for (place, errors) in differ.into_iter().zip(failed) {
-                self.judge(place, errors, &after[place], &inventory);
+            // Filters of which nothing was refused stand: the kernel takes a transaction as a whole.
+            if !(mendings.iter().all(Mending::is_of_filters) && failed.iter().all(Vec::is_empty)) {
+                let inventory = Inventory::read(kernel, self.plans(), Vec::new())?;
+                let after = self.drift(&inventory);
+                for (place, errors) in differ.into_iter().zip(failed) {
+                    self.judge(place, errors, &after[place], &inventory);
+                }
             }
         }
         self.settle();

@@ -102,16 +102,6 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// Reads filters again, and keeps the rest: for who changed nothing else.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn read_filters<'a>(&mut self, kernel: &mut Kernel, plans: impl Iterator<Item = &'a Plan>) -> Result<()> {
-        self.lacking.clear();
-        self.elements.clear();
-        self.read_nftables(kernel, plans, Vec::new())
-    }
-
     /// Adds a rule that stands.
     pub fn add_rule(&mut self, rule: Rule) {
         match &rule.selector {
