@@ -1,6 +1,6 @@
-//! The floor under the latency of a NIC: sends what a recording holds, receives what is answered to questions, and exits. No thinking.
+//! The floor under the latency of a NIC: sends what a recording holds, receives what is answered, and exits. No thinking.
 //!
-//! `floor FILE`, or `floor FILE changes` to leave the questions out; the form of the file is that of benches/nic/recording.rs.
+//! `floor FILE`, or `floor FILE changes` to leave out the questions and to receive nothing; the form of the file is that of benches/nic/recording.rs.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};

@@ -24,7 +24,7 @@ pub struct Row {
     pub ours: [Sample; 3],
     /// The floor of ifup and of ifdown.
     pub floor: [Sample; 2],
-    /// The same without questions.
+    /// The same without questions and answers.
     pub changes: [Sample; 2],
     /// What ifup and ifdown do, as strace saw it.
     pub recorded: [Recording; 2],

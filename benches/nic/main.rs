@@ -3,8 +3,8 @@
 //!
 //! `cargo bench --bench nic`, with `-- --write` to renew docs/performance.md; `--runs N`, `--batches N`, `--nics 0,100` and names of
 //! parts (latency, packets, repair, storm, stages) make it shorter. Needs root or user namespaces with /dev/net/tun, and strace, ip, nft,
-//! iptables, ebtables, arptables, arping. The part `order`, which runs when it is named alone,
-//! lists functions for the linker, and needs nm and objdump (binutils). In namespaces of its own. The machine may be noisy: believe the ratios.
+//! iptables, ebtables, arptables, arping. The part `order`, which runs when it is named alone, lists functions for the linker, and needs
+//! nm and objdump (binutils). In namespaces of its own. The machine may be noisy: believe the ratios.
 
 mod binaries;
 mod latency;
@@ -70,6 +70,7 @@ impl Wanted {
 fn main() -> Result<()> {
     let wanted = Wanted::from_arguments()?;
     let lists = wanted.parts.iter().any(|it| it == "order");
+    ensure!(!lists || wanted.parts.len() == 1, "order: expected no other part");
     let binaries = if lists { Binaries::with_symbols()? } else { Binaries::build()? };
     enter_private()?;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-nic");
@@ -79,7 +80,6 @@ fn main() -> Result<()> {
     }
     std::fs::create_dir_all(&folder)?;
     if lists {
-        ensure!(wanted.parts.len() == 1, "order: expected no other part");
         return order::list(&folder, &binaries, wanted.write);
     }
     let mut report = Report { machine: machine(&binaries, &wanted)?, ..Report::default() };
