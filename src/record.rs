@@ -56,6 +56,16 @@ impl Record {
         setup::plan(&Nic::new(&self.raw, &self.settings, routing_tables::resolve)?, &self.settings, &self.facts)
     }
 
+    /// The same with the node's way of routing as it is now; none if that is the way of its ifup.
+    pub fn switched(&self, settings: &Settings) -> Option<Self> {
+        let way = |it: &Settings| (it.routing, it.routing_mark_mask);
+        (way(&self.settings) != way(settings)).then(|| {
+            let mut switched = self.clone();
+            (switched.settings.routing, switched.settings.routing_mark_mask) = way(settings);
+            switched
+        })
+    }
+
     /// Whether it is of this very NIC on this very TAP.
     pub fn is_of(&self, nic: &Nic, index: u32) -> bool {
         self.facts.index == index

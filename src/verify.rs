@@ -212,6 +212,16 @@ pub fn leftovers(plan: &Plan, inventory: &Inventory) -> Vec<Thing> {
     things
 }
 
+/// The settings of a device that stand as a Plan had them, and not as they were before it: for one that stays when the Plan goes.
+pub fn left_settings(device: &IfName, plan: &Plan, inventory: &Inventory) -> Vec<Thing> {
+    let is_left = |it: &&Object| {
+        let Object::Sysctl(it) = it else { return false };
+        let changed = it.value.before.is_some_and(|before| before != it.value.want);
+        changed && it.interface.as_ref() == Some(device) && compare::setting(it, inventory) == Some(it.value.want)
+    };
+    plan.objects.iter().filter(is_left).cloned().map(Thing::Object).collect()
+}
+
 /// The things of a NIC that stand though no Plan among `plans` knows them: by interface, those in the name of one that is not
 /// `known`; and the proxy entries, of which the kernel does not tell whose they are.
 pub fn strays<'a>(

@@ -28,6 +28,7 @@ pub const TESTS: &[Test] = &[
     ("crash::node_up", node_up),
     ("crash::node_down", node_down),
     ("crash::reconcile", reconcile),
+    ("crash::reconcile_switches", reconcile_switches),
     ("crash::gc", gc),
 ];
 
@@ -341,6 +342,41 @@ fn reconcile() -> Result<()> {
     up()?;
     let nexts = [Next::clean(node, "reconcile", &again)?];
     everywhere(node, &begin, &|| program(node, &["reconcile"], ""), &nexts)
+}
+
+/// On the way to ROUTING=mark, and back.
+fn reconcile_switches() -> Result<()> {
+    let (site, _guest) = routed()?;
+    let node = &site.node;
+    let nic = old_routed(node);
+    let again = || tool(node, "reconcile");
+    let by_hand = || {
+        uplink(node, "up")?;
+        fine(nic.ifup()?)
+    };
+    let down = || {
+        fine(nic.ifdown()?)?;
+        uplink(node, "down")
+    };
+    for (from, to) in [("ROUTING=rule", "ROUTING=mark"), ("ROUTING=mark", "ROUTING=rule")] {
+        let begin = || {
+            node.files.set(from)?;
+            if node.files.state().join("tap0").exists() {
+                again()?
+            } else {
+                by_hand()?
+            }
+            node.files.set(to)
+        };
+        begin()?;
+        let mut nexts = vec![Next::clean(node, "reconcile", &again)?];
+        if to == "ROUTING=mark" {
+            nexts.push(Next::clean(node, "node up and ifup", &by_hand)?);
+            nexts.push(Next::clean(node, "ifdown", &down)?);
+        }
+        everywhere(node, &begin, &|| program(node, &["reconcile"], ""), &nexts)?;
+    }
+    Ok(())
 }
 
 fn gc() -> Result<()> {

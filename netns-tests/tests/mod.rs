@@ -41,6 +41,7 @@ mod static_binary;
 mod status;
 mod steering;
 mod storms;
+mod switching;
 mod takeover;
 mod unit;
 mod vlan;
@@ -74,6 +75,7 @@ const THEMES: &[Theme] = &[
     anywhere(routed::TESTS),
     anywhere(spoof::TESTS),
     anywhere(steering::TESTS),
+    anywhere(switching::TESTS),
     anywhere(takeover::TESTS),
     anywhere(nfdhcpd::TESTS),
     anywhere(announce::TESTS),

@@ -256,7 +256,8 @@ fn many_nics_at_once() -> Result<()> {
             .ip_batch(&format!("rule del iif tap{n}\n-6 rule del iif tap{n}\nroute del 10.0.0.{} table 100", 10 + n))?;
     }
     let mut command = Command::new("prlimit");
-    command.args(["--nofile=80:100", crate::harness::nic::PROGRAM, "reconcile"]);
+    // More files than it has records to lock, but not two for each.
+    command.args(["--nofile=80:200", crate::harness::nic::PROGRAM, "reconcile"]);
     node.nic("tap0", WEB1).finish(&mut command)?.succeeds()?;
     in_sync(node)?;
     node.settled("eth1")?;

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 
 use crate::Test;
 use crate::harness::frame::{self, Mac};
-use crate::harness::guest::{WEB1, WEB2};
+use crate::harness::guest::{Guest, WEB1, WEB2};
 use crate::harness::netns::Netns;
 use crate::harness::port::Capture;
 use crate::harness::snapshot::Snapshot;
@@ -28,7 +28,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// The rules by marks, IPv4's first.
-fn marks(netns: &Netns) -> Result<Vec<String>> {
+pub fn marks(netns: &Netns) -> Result<Vec<String>> {
     let text = netns.ip("-4 rule show")? + &netns.ip("-6 rule show")?;
     Ok(text.lines().filter(|line| line.contains("fwmark")).map(|line| line.trim().to_owned()).collect())
 }
@@ -42,7 +42,7 @@ fn rules_to(netns: &Netns, table: u32) -> Result<Vec<String>> {
 }
 
 /// The elements of the sets of the table `inet` that a routing table has.
-fn steered(netns: &Netns, table: u32) -> Result<String> {
+pub fn steered(netns: &Netns, table: u32) -> Result<String> {
     netns.output(Command::new("nft").args(["list", "set", "inet", "snf-network", &format!("steered_{table}")]))
 }
 
@@ -107,46 +107,56 @@ fn the_uplink_is_marked_with_its_guests() -> Result<()> {
     guest.ping(OUTSIDE).map(drop)
 }
 
-/// A running guest is set up again, under the one way of routing and the other: each packet passes, and none astray.
+/// A running guest is set up again, under the one way of routing and the other.
 fn the_other_way_while_packets_pass() -> Result<()> {
     let site = Site::new()?;
     let guest = site.node.guest("tap0", WEB1)?;
+    while_packets_pass(&site, &guest, || {
+        for round in 0..6 {
+            site.node.files.set(["ROUTING=mark", "ROUTING=rule"][round % 2])?;
+            site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
+            let elements = steered(&site.node.netns, 100)?;
+            ensure!(elements.contains("tap0") == (round % 2 == 0), "round {round}: {elements}");
+        }
+        Ok(())
+    })
+}
+
+/// While `switches` runs, each packet of a guest passes and is answered, and none goes astray.
+pub fn while_packets_pass(site: &Site, guest: &Guest, switches: impl FnOnce() -> Result<()>) -> Result<()> {
     guest.ping(OUTSIDE)?;
     guest.ping(OUTSIDE6)?;
     let (wire, management) = (site.node.wire()?, Capture::on(&site.management, "lan")?);
     let destinations = [OUTSIDE, OUTSIDE6, MANAGEMENT.into(), MANAGEMENT6.into()];
     let done = AtomicBool::new(false);
     let sent = thread::scope(|scope| -> Result<_> {
-        let sender = scope.spawn(|| -> Result<Vec<String>> {
+        let sender = scope.spawn(|| -> Result<Vec<_>> {
             let mut sent = Vec::new();
             while !done.load(Ordering::Relaxed) {
                 for to in destinations {
                     let source = WEB1.address_like(to);
                     let mark = guest.send_echo(source, to)?;
-                    sent.push(format!("{source} > {to}: echo request {mark}"));
+                    sent.push((to, format!("{source} > {to}: echo request {mark}"), mark));
                 }
                 // Not more than a capture keeps up with.
                 thread::sleep(Duration::from_millis(3));
             }
             Ok(sent)
         });
-        let switches = (0..6).try_for_each(|round| -> Result<()> {
-            site.node.files.set(["ROUTING=mark", "ROUTING=rule"][round % 2])?;
-            site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
-            let elements = steered(&site.node.netns, 100)?;
-            ensure!(elements.contains("tap0") == (round % 2 == 0), "round {round}: {elements}");
-            Ok(())
-        });
+        let switches = switches();
         done.store(true, Ordering::Relaxed);
         let sent = sender.join().expect("no panic in the sender")?;
         switches.map(|()| sent)
     })?;
     ensure!(sent.len() > 20, "only {} packets were sent", sent.len());
     // The way of a packet is gone when its write is done; the capture lags behind.
-    wire.expect(sent.last().map_or("", String::as_str))?;
+    wire.expect(sent.last().map_or("", |it| &it.1))?;
     let passed: HashSet<_> = wire.seen().iter().filter_map(|packet| request(&packet.to_string())).collect();
-    let lost: Vec<_> = sent.iter().filter(|packet| !passed.contains(*packet)).collect();
+    let lost: Vec<_> = sent.iter().filter(|it| !passed.contains(&it.1)).collect();
     ensure!(lost.is_empty(), "{} of {} packets are lost: {lost:?}", lost.len(), sent.len());
+    for (.., mark) in sent.iter().filter(|it| [OUTSIDE, OUTSIDE6].contains(&it.0)) {
+        guest.seen.expect(&format!("echo reply {mark}"))?;
+    }
     management.never("echo request")
 }
 

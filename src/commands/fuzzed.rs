@@ -14,6 +14,7 @@ use crate::fuzzed::check_error;
 use crate::nic::dns_addresses;
 use crate::plan::Plan;
 use crate::settings::Settings;
+use crate::setup::uplink;
 use crate::state::Variables;
 
 /// Words before NULs, as in /proc/PID/cmdline; the first one is the command.
@@ -62,5 +63,5 @@ pub(crate) fn ifupdown(raw: &IfupdownUplink) -> Result<()> {
 
 /// The Plan of an uplink that is recorded so.
 pub(crate) fn recorded_uplink(variables: &Variables, family: Family) -> Result<Plan> {
-    node::recorded_plan(variables, family).map(|(_, plan)| plan)
+    node::recorded(variables, family).map(|(uplink, before)| uplink::plan(&uplink, &before))
 }

@@ -136,12 +136,14 @@ fn look_for_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> R
     let tables = survey::tables(kernel, settings)?;
     let inventory = Inventory::read(kernel, std::iter::empty(), tables)?;
     let mut by_interface: BTreeMap<IfName, Plan> = BTreeMap::new();
-    let mut proxies = Vec::new();
+    let (mut proxies, mut rules) = (Vec::new(), Plan::default());
     for (interface, thing) in survey::strays(settings, &inventory)? {
         match (interface, thing) {
             (Some(interface), Thing::Element(it)) => by_interface.entry(interface).or_default().elements.push(it),
             (Some(interface), Thing::Object(it)) => by_interface.entry(interface).or_default().objects.push(it),
             (None, Thing::Object(Object::Proxy(it))) => proxies.push(it),
+            // Nobody's packets have such a mark, and whoever still marks has a rule by interface.
+            (None, Thing::Object(it @ Object::Rule(_))) => rules.objects.push(it),
             // Nothing else is a stray.
             (_, Thing::Table(_)) | (None, _) => {}
         }
@@ -151,6 +153,8 @@ fn look_for_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> R
         let cleared = clear_unrecorded(kernel, settings, interface, plan, log);
         failures.extend(cleared.into_iter().map(|it| it.context(interface.to_string())));
     }
+    nic::log_plan(&rules, Verb::Remove, log);
+    failures.extend(reconcile::remove(kernel, &rules, false));
     for proxy in &proxies {
         failures.extend(clear_proxy(kernel, settings, proxy, log).err());
     }

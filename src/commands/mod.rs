@@ -14,6 +14,7 @@ pub mod log;
 pub mod nic;
 pub mod node;
 pub mod reconcile;
+pub mod recorded;
 pub mod status;
 pub mod survey;
 mod table;

@@ -6,7 +6,8 @@ use std::mem;
 
 use anyhow::{Context, Error, Result, anyhow};
 
-use super::survey::{self, Condition, RecordedNic, RecordedUplink, Survey};
+use super::recorded::{RecordedNic, RecordedUplink};
+use super::survey::{self, Condition, Survey};
 use super::{DRIFT, SUCCESS, Selection, announcer, conclude, gc};
 use crate::addr::{Family, IfName};
 use crate::kernel::inventory::Inventory;
@@ -15,11 +16,14 @@ use crate::log::Log;
 use crate::plan::Plan;
 use crate::reconcile::{Mending, mend};
 use crate::settings::Settings;
-use crate::state::{self, State};
-use crate::verify::{self, Drift, mending};
+use crate::setup::uplink::Uplink;
+use crate::state::{self, State, UplinksLock};
+use crate::verify::{Drift, mending};
 
 /// File descriptors that are not for locks.
 const OTHER_FILES: usize = 64;
+/// Those of a [`State`]: its folder and its lock.
+const FILES_OF_STATE: usize = 2;
 
 /// Runs `reconcile`.
 ///
@@ -65,8 +69,7 @@ fn lines(survey: &Survey) -> String {
 /// Uplinks first, then NICs, then what vanished ones left. Returns what failed.
 fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log) -> Result<Vec<Error>> {
     let interfaces = survey::interfaces(settings, taps)?;
-    // A lock is a file that is open.
-    let room = process::raise_open_files().saturating_sub(OTHER_FILES).max(1);
+    let room = (process::raise_open_files().saturating_sub(OTHER_FILES) / FILES_OF_STATE).max(1);
     let mut found = Found::default();
     let mut uplinks_lock = if taps.is_empty() { Some(state::lock_uplinks(&settings.state_dir)?) } else { None };
     let mut busy = Vec::new();
@@ -77,22 +80,21 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
         let mut round = Round::default();
         for interface in now {
             match State::try_open(&settings.state_dir, interface) {
-                Ok(Some(state)) => round.take(interface, state),
+                Ok(Some(state)) => round.take(interface, state, settings),
                 Ok(None) => busy.push(interface),
                 Err(error) => found.failures.push(error.context(interface.to_string())),
             }
         }
-        if uplinks_lock.is_some() {
-            round.take_uplinks(settings)?;
+        if let Some(lock) = uplinks_lock.take() {
+            round.take_uplinks(lock, settings)?;
         }
         round.is_last = rest.is_empty() && busy.is_empty();
         found.add(round.run(kernel, settings, &interfaces, log)?);
-        uplinks_lock = None;
     }
     // A run was under way for each of these.
     for interface in busy {
         let mut round = Round::default();
-        round.take(interface, State::open(&settings.state_dir, interface)?);
+        round.take(interface, State::open(&settings.state_dir, interface)?, settings);
         found.add(round.run(kernel, settings, &interfaces, log)?);
     }
     let Found { mut failures, gone, strays } = found;
@@ -128,6 +130,7 @@ impl Found {
 /// NICs and uplinks that are mended at once, all locked.
 #[derive(Default)]
 struct Round {
+    uplinks_lock: Option<UplinksLock>,
     uplinks: Vec<RecordedUplink>,
     nics: Vec<(RecordedNic, State)>,
     failures: Vec<Error>,
@@ -136,12 +139,14 @@ struct Round {
 }
 
 impl Round {
-    fn take(&mut self, interface: &IfName, state: State) {
-        if let Some(complaint) = &state.complaint {
-            self.failures.push(anyhow!("{interface}: {complaint}"));
-            return;
-        }
-        match RecordedNic::new(interface.clone(), &state.records) {
+    fn take(&mut self, interface: &IfName, mut state: State, settings: &Settings) {
+        let taken = understood(&state).and_then(|()| {
+            let mut nic = RecordedNic::new(interface.clone(), &state.records, settings)?;
+            // First of all, as in an ifup.
+            nic.unwritten.take().map_or(Ok(()), |record| state.add(record))?;
+            Ok(nic)
+        });
+        match taken {
             // An ifdown came in between.
             Ok(nic) if nic.records.is_empty() => {}
             Ok(nic) => self.nics.push((nic, state)),
@@ -149,13 +154,21 @@ impl Round {
         }
     }
 
-    fn take_uplinks(&mut self, settings: &Settings) -> Result<()> {
+    fn take_uplinks(&mut self, lock: UplinksLock, settings: &Settings) -> Result<()> {
         for (device, family) in state::uplinks(&settings.state_dir)? {
-            match RecordedUplink::read(settings, &device, family) {
+            let taken = lock.state(&settings.state_dir, &device, family).and_then(|mut state| {
+                understood(&state)?;
+                let mut uplink = RecordedUplink::new(&state.records, family, settings)?;
+                let unwritten = uplink.as_mut().and_then(|it| it.unwritten.take());
+                unwritten.map_or(Ok(()), |record| state.add(record))?;
+                Ok(uplink)
+            });
+            match taken {
                 Ok(uplink) => self.uplinks.extend(uplink),
                 Err(error) => self.failures.push(error.context(device.to_string())),
             }
         }
+        self.uplinks_lock = Some(lock);
         Ok(())
     }
 
@@ -164,7 +177,7 @@ impl Round {
     fn run(mut self, kernel: &mut Kernel, settings: &Settings, known: &[IfName], log: &mut Log) -> Result<Found> {
         let tables = survey::tables(kernel, settings)?;
         let inventory = Inventory::read(kernel, self.plans(), tables)?;
-        let (gone, strays) = (self.gone(&inventory), self.strays(&inventory, known));
+        let (gone, strays) = (self.gone(&inventory), self.strays(settings, &inventory, known));
         let before = self.drift(&inventory);
         let mut differ = Vec::new();
         let mut mendings = Vec::new();
@@ -190,7 +203,7 @@ impl Round {
                 }
             }
         }
-        self.settle();
+        self.settle(settings);
         if self.is_last {
             // What was read is given up with the process, which is ten times as fast; what is locked is not.
             mem::forget(inventory);
@@ -208,15 +221,15 @@ impl Round {
     }
 
     /// Whether there may be any: proxy entries of NICs that are not in this round count, too.
-    fn strays(&self, inventory: &Inventory, known: &[IfName]) -> bool {
+    fn strays(&self, settings: &Settings, inventory: &Inventory, known: &[IfName]) -> bool {
         let known: HashSet<_> = known.iter().chain(self.uplinks.iter().map(|it| &it.uplink.device)).collect();
-        !verify::strays(inventory, |name| known.contains(name), self.plans()).is_empty()
+        survey::may_have_strays(settings, inventory, &known, self.plans())
     }
 
     /// All Plans, also those of records that wait to be cleared away.
     fn plans(&self) -> impl Iterator<Item = &Plan> + Clone {
         let of_nics = self.nics.iter().flat_map(|it| &it.0.records).map(|it| &it.plan);
-        self.uplinks.iter().map(|it| &it.plan).chain(of_nics)
+        self.uplinks.iter().flat_map(RecordedUplink::plans).chain(of_nics)
     }
 
     /// The Plans in force, uplinks first.
@@ -259,18 +272,31 @@ impl Round {
         self.failures.extend(errors.into_iter().map(|error| error.context(name.clone())));
     }
 
-    /// Forgets the records that a crash left in front of those in force, once nothing of them stands.
-    fn settle(&mut self) {
+    /// Forgets the records in front of those in force, once nothing of them stands.
+    fn settle(&mut self, settings: &Settings) {
         if !self.failures.is_empty() {
             return;
+        }
+        for it in self.uplinks.iter().filter(|it| it.has_former()) {
+            let Uplink { device, family, .. } = &it.uplink;
+            let settled = self.uplinks_lock.iter().try_for_each(|lock| {
+                let mut state = lock.state(&settings.state_dir, device, *family)?;
+                state.keep_last()
+            });
+            self.failures.extend(settled.err().map(|it| it.context(device.to_string())));
         }
         for (nic, state) in &mut self.nics {
             let index = nic.records.last().map(|it| it.record.facts.index);
             let of_this_tap = nic.records.iter().all(|it| Some(it.record.facts.index) == index);
-            if state.records.len() > 1 && of_this_tap {
-                let last = state.records.last().cloned().into_iter().collect();
-                self.failures.extend(state.write(last).err().map(|it| it.context(nic.interface.to_string())));
+            if of_this_tap {
+                self.failures.extend(state.keep_last().err().map(|it| it.context(nic.interface.to_string())));
             }
         }
     }
+}
+
+/// # Errors
+/// If the file of what is recorded was not understood.
+fn understood(state: &State) -> Result<()> {
+    state.complaint.as_ref().map_or(Ok(()), |complaint| Err(anyhow!("{complaint}")))
 }

@@ -4,111 +4,22 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
-use super::node;
-use super::transition::OneKnown;
+use super::recorded::{RecordedNic, RecordedUplink};
 use crate::addr::{Family, IfName};
 use crate::kernel::Kernel;
 use crate::kernel::inventory::Inventory;
 use crate::kernel::nftables::{Drops, is_missing};
-use crate::plan::Plan;
-use crate::reconcile;
-use crate::record::Record;
+use crate::plan::{Object, Plan, Rule};
 use crate::ruleset::{Table, TableFamily};
 use crate::settings::Settings;
-use crate::setup::uplink::Uplink;
 use crate::setup::{base, dropped, steering};
-use crate::state::{self, State, Variables};
-use crate::verify::{self, Drift, Owner, Thing};
+use crate::state::{self, State};
+use crate::verify::{self, Drift, Thing};
 
 /// How often those that differ are looked at again: a run may have been under way.
 const LOOKS: usize = 2;
-
-/// What is recorded of a NIC's interface.
-pub struct RecordedNic {
-    /// The interface.
-    pub interface: IfName,
-    /// Oldest first; the last one is in force.
-    pub records: Vec<OneKnown>,
-}
-
-impl RecordedNic {
-    /// From the records in a state file.
-    ///
-    /// # Errors
-    /// If one is not what this program writes.
-    pub fn new(interface: IfName, records: &[Variables]) -> Result<Self> {
-        let one = |variables| {
-            let record = Record::from_variables(variables)?;
-            Ok(OneKnown { plan: record.plan()?, record })
-        };
-        let records = records.iter().map(one).collect::<Result<_>>().context("its record cannot be understood")?;
-        Ok(Self { interface, records })
-    }
-
-    /// The record in force, if its TAP is the one that has the name now.
-    pub fn live(&self, inventory: &Inventory) -> Option<&OneKnown> {
-        let index = inventory.links.get(&self.interface)?.index;
-        self.records.last().filter(|it| it.record.facts.index == index)
-    }
-
-    /// How what stands differs from the record in force; none if its TAP is gone. What earlier records of this TAP left is
-    /// foreign; where this one has an element of the same key, that is a difference already.
-    pub fn drift(&self, inventory: &Inventory) -> Option<Vec<Drift>> {
-        let OneKnown { plan, .. } = self.live(inventory)?;
-        let mut drift = verify::verify(&Owner::Nic(self.interface.clone()), plan, inventory);
-        for old in self.records.iter().rev().skip(1) {
-            for thing in verify::leftovers(&reconcile::leftover(&old.plan, plan), inventory) {
-                let foreign = Drift::Foreign(thing);
-                if !drift.contains(&foreign) {
-                    drift.push(foreign);
-                }
-            }
-        }
-        Some(drift)
-    }
-
-    /// What stands of a NIC whose TAP is gone.
-    pub fn leftovers(&self, inventory: &Inventory) -> Vec<Thing> {
-        let mut things = verify::in_name_of(&Owner::Nic(self.interface.clone()), &Plan::default(), inventory);
-        for OneKnown { plan, .. } in &self.records {
-            for thing in verify::leftovers(plan, inventory) {
-                if !things.contains(&thing) {
-                    things.push(thing);
-                }
-            }
-        }
-        things
-    }
-}
-
-/// One family of an uplink that is recorded.
-pub struct RecordedUplink {
-    /// What is recorded.
-    pub uplink: Uplink,
-    /// What shall stand by it.
-    pub plan: Plan,
-}
-
-impl RecordedUplink {
-    /// What is recorded of this family of a device; none if that is nothing.
-    ///
-    /// # Errors
-    /// If it cannot be read or is not what this program writes.
-    pub fn read(settings: &Settings, device: &IfName, family: Family) -> Result<Option<Self>> {
-        let records = State::peek_uplink(&settings.state_dir, device, family)?;
-        let Some(last) = records.last() else { return Ok(None) };
-        let (uplink, plan) = node::recorded_plan(last, family).context("its record cannot be understood")?;
-        Ok(Some(Self { uplink, plan }))
-    }
-
-    /// How what stands differs from it.
-    pub fn drift(&self, inventory: &Inventory) -> Vec<Drift> {
-        let owner = Owner::Uplink(self.uplink.device.clone(), self.uplink.family);
-        verify::verify(&owner, &self.plan, inventory)
-    }
-}
 
 /// How it is with a NIC.
 pub enum Condition {
@@ -148,7 +59,8 @@ pub struct Survey {
     pub nics: Vec<NicRow>,
     /// By the device's name.
     pub uplinks: Vec<UplinkRow>,
-    /// What stands with our numbers or in our sets though nothing is recorded of it, by interface where that is known.
+    /// What stands with our numbers or in our sets though nothing is recorded of it, by interface where that is known; and rules
+    /// by marks of former settings.
     pub strays: Vec<(Option<IfName>, Thing)>,
 }
 
@@ -198,7 +110,7 @@ impl Survey {
         let interfaces = interfaces(settings, only)?;
         let nics: Vec<_> = interfaces
             .into_iter()
-            .map(|it| (State::peek(folder, &it).and_then(|records| RecordedNic::new(it.clone(), &records)), it))
+            .map(|it| (RecordedNic::read(settings, &it), it))
             // An ifdown came in between.
             .filter(|(nic, _)| nic.as_ref().map_or(true, |nic| !nic.records.is_empty()))
             .collect();
@@ -214,14 +126,14 @@ impl Survey {
             .filter_map(|(uplink, device, family)| Some((uplink.transpose()?, device, family)))
             .collect();
         let of_nics = nics.iter().filter_map(|it| it.0.as_ref().ok()).flat_map(|it| &it.records).map(|it| &it.plan);
-        let of_uplinks = uplinks.iter().filter_map(|it| it.0.as_ref().ok()).map(|it| &it.plan);
+        let of_uplinks = uplinks.iter().filter_map(|it| it.0.as_ref().ok()).flat_map(RecordedUplink::plans);
         let plans = of_nics.chain(of_uplinks);
         let tables = tables(kernel, settings)?;
         let inventory = Inventory::read(kernel, plans.clone(), tables)?;
         let mut dropped = dropped(kernel)?;
         let known: HashSet<_> = nics.iter().map(|it| &it.1).chain(uplinks.iter().map(|it| &it.1)).collect();
         let mut strays = Vec::new();
-        if only.is_empty() && !verify::strays(&inventory, |name| known.contains(name), plans).is_empty() {
+        if only.is_empty() && may_have_strays(settings, &inventory, &known, plans) {
             strays = self::strays(settings, &inventory)?;
         }
         let nics = nics.into_iter().map(|(nic, interface)| NicRow {
@@ -311,6 +223,22 @@ pub fn interfaces(settings: &Settings, only: &[IfName]) -> Result<Vec<IfName>> {
     Ok(interfaces)
 }
 
+/// Whether anything stands beside what is recorded of these interfaces, by their Plans.
+pub fn may_have_strays<'a>(
+    settings: &Settings,
+    inventory: &Inventory,
+    known: &HashSet<&IfName>,
+    plans: impl Iterator<Item = &'a Plan>,
+) -> bool {
+    former_rules(settings, inventory).next().is_some()
+        || !verify::strays(inventory, |name| known.contains(name), plans).is_empty()
+}
+
+/// The rules by marks of former settings.
+fn former_rules<'i>(settings: &Settings, inventory: &'i Inventory) -> impl Iterator<Item = &'i Rule> {
+    inventory.mark_rules.iter().filter(|rule| steering::is_former(rule, settings))
+}
+
 /// What stands though nothing is recorded of it. The records are read after what stands: whoever makes anything records it
 /// first.
 ///
@@ -323,6 +251,7 @@ pub fn strays(settings: &Settings, inventory: &Inventory) -> Result<Vec<(Option<
     let mut strays = verify::strays(inventory, |name| known.contains(name), plans.iter());
     // A proxy entry does not tell whose it is: it may be of the NIC whose record is not understood.
     strays.retain(|it| all || it.0.is_some());
+    strays.extend(former_rules(settings, inventory).map(|rule| (None, Thing::Object(Object::Rule(rule.clone())))));
     Ok(strays)
 }
 
@@ -337,7 +266,7 @@ pub fn plans(settings: &Settings) -> Result<(Vec<Plan>, bool)> {
         let nic = match State::peek(folder, &interface) {
             // What it names would count as nobody's.
             Err(error) if state::is_unread(&error) => return Err(error),
-            records => records.and_then(|records| RecordedNic::new(interface, &records)),
+            records => records.and_then(|records| RecordedNic::new(interface, &records, settings)),
         };
         all &= nic.is_ok();
         plans.extend(nic.into_iter().flat_map(|it| it.records).map(|it| it.plan));

@@ -97,7 +97,7 @@ impl Transition<'_> {
             return Ok(());
         }
         // First of all, so that whatever may stand from now on is named in the file.
-        state.write(recorded.iter().cloned().chain([variables.clone()]).collect())?;
+        state.add(variables.clone())?;
         let made = match current {
             Some(current) => self.change(kernel, current),
             None => self.take_over(kernel).map(|()| Vec::new()),

@@ -17,7 +17,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub use self::uplinks::{forget_table, lock_uplinks, record_table, uplink_of_table, uplink_written, uplinks};
+pub use self::uplinks::{
+    UplinksLock, forget_table, lock_uplinks, record_table, uplink_of_table, uplink_written, uplinks,
+};
 use crate::addr::IfName;
 use crate::files::{self, Folder};
 use crate::plan::shell_quoted;
@@ -118,6 +120,23 @@ impl State {
             }
         };
         read().with_context(|| folder.join(file).display().to_string())
+    }
+
+    /// Adds one, which is in force from now on.
+    ///
+    /// # Errors
+    /// As [`State::write`].
+    pub fn add(&mut self, record: Variables) -> Result<()> {
+        let others = self.records.iter().filter(|it| **it != record).cloned();
+        self.write(others.chain([record.clone()]).collect())
+    }
+
+    /// Forgets all but the one in force.
+    ///
+    /// # Errors
+    /// As [`State::write`].
+    pub fn keep_last(&mut self) -> Result<()> {
+        if self.records.len() > 1 { self.write(self.records.last().cloned().into_iter().collect()) } else { Ok(()) }
     }
 
     /// Makes these the records of the interface; none removes the file. Writes only what differs.

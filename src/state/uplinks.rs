@@ -38,8 +38,21 @@ impl State {
     }
 }
 
-/// Keeps all runs for the node's uplinks away.
-pub struct UplinksLock(#[expect(dead_code, reason = "the lock goes when the file is closed")] File);
+/// Keeps all runs for the node's uplinks away, until it is dropped and every [`State`] it gave.
+#[derive(Debug)]
+pub struct UplinksLock(File);
+
+impl UplinksLock {
+    /// Reads what is recorded of one family of an uplink, as [`State::of_uplink`] does.
+    ///
+    /// # Errors
+    /// If it may be good and cannot be read.
+    pub fn state(&self, path: &Path, device: &IfName, family: Family) -> Result<State> {
+        let opened = Folder::of_ours(path).and_then(|folder| Ok((folder, self.0.try_clone()?)));
+        let (folder, lock) = opened.with_context(|| format!("STATE_DIR: {}", path.display()))?;
+        State::locked(folder, path, Path::new(UPLINKS).join(uplink_file(device, family)), lock)
+    }
+}
 
 /// Waits for the lock of the uplinks.
 ///

@@ -121,18 +121,27 @@ pub fn object(object: &Object, inventory: &Inventory) -> Option<Drift> {
 }
 
 fn sysctl(sysctl: &Sysctl, inventory: &Inventory) -> Seen {
-    let want = sysctl.value.want;
-    let Some(name) = &sysctl.interface else {
-        return Seen::of(want, inventory.sysctls.get(&sysctl.place()).copied().flatten());
-    };
-    let Some(link) = inventory.links.get(name) else { return Seen::Nothing };
+    let found = setting(sysctl, inventory);
+    match &sysctl.interface {
+        // IPv6 is off here: there is nothing to restrain, and what needs it is missed by name (rule, route).
+        Some(name)
+            if (sysctl.folder, sysctl.family) == (Folder::Conf, Family::V6)
+                && found.is_none()
+                && inventory.links.contains_key(name) =>
+        {
+            Seen::Itself
+        }
+        _ => Seen::of(sysctl.value.want, found),
+    }
+}
+
+/// What stands in the place of a setting.
+pub fn setting(sysctl: &Sysctl, inventory: &Inventory) -> Option<u32> {
+    let Some(name) = &sysctl.interface else { return inventory.sysctls.get(&sysctl.place()).copied().flatten() };
+    let link = inventory.links.get(name)?;
     match sysctl.folder {
-        Folder::Neigh => Seen::of(want, inventory.proxy_delays[sysctl.family as usize].get(&link.index).copied()),
-        Folder::Conf => match (sysctl.family, link.setting(sysctl.family, sysctl.key)) {
-            // IPv6 is off here: there is nothing to restrain, and what needs it is missed by name (rule, route).
-            (Family::V6, None) => Seen::Itself,
-            (_, found) => Seen::of(want, found),
-        },
+        Folder::Neigh => inventory.proxy_delays[sysctl.family as usize].get(&link.index).copied(),
+        Folder::Conf => link.setting(sysctl.family, sysctl.key),
     }
 }
 

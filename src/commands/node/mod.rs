@@ -16,8 +16,8 @@ use anyhow::{Context, Result};
 use lexopt::prelude::*;
 
 use self::asked::Asked;
-pub(super) use self::uplink::recorded_plan;
 pub(crate) use self::uplink::{down, plan, up};
+pub(super) use self::uplink::{recorded, variables};
 use crate::commands::not_so;
 use crate::log::Log;
 use crate::plan::{Plan, Verb};

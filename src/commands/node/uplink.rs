@@ -22,7 +22,7 @@ use crate::state::{self, State, Variables};
 const STRICT_REVERSE_PATH: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
 
 /// What is recorded of an uplink.
-fn variables(uplink: &Uplink, before: &Before) -> Variables {
+pub(in crate::commands) fn variables(uplink: &Uplink, before: &Before) -> Variables {
     let text = |value: Option<String>| value.unwrap_or_default();
     [
         ("IFACE", uplink.device.to_string()),
@@ -40,7 +40,11 @@ fn variables(uplink: &Uplink, before: &Before) -> Variables {
     .to_vec()
 }
 
-fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Before)> {
+/// Undoes [`variables`].
+///
+/// # Errors
+/// If the record is not what this program writes.
+pub(in crate::commands) fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Before)> {
     let get = |key: &str| variables.iter().find(|it| it.0 == key).map(|it| it.1.as_str()).filter(|it| !it.is_empty());
     let uplink = Uplink {
         device: parsed("IFACE", get("IFACE").unwrap_or_default())?,
@@ -55,16 +59,6 @@ fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Before)> {
     };
     let settings = settings_of(get("BEFORE_SETTINGS").unwrap_or_default());
     Ok((uplink, Before { up: get("BEFORE_UP") == Some("1"), settings, ..Before::default() }))
-}
-
-/// The uplink that is recorded, and its Plan.
-///
-/// # Errors
-/// If the record is not what this program writes.
-pub(in crate::commands) fn recorded_plan(variables: &Variables, family: Family) -> Result<(Uplink, Plan)> {
-    let (uplink, before) = recorded(variables, family)?;
-    let plan = uplink::plan(&uplink, &before);
-    Ok((uplink, plan))
 }
 
 /// What the uplink and the node are like before us.
@@ -174,8 +168,7 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
     let shares_link = of_other_family(&uplink.device, uplink.family, settings)?.is_some();
     let plan = uplink::plan(uplink, &before);
     let variables = variables(uplink, &before);
-    let records = state.records.clone();
-    state.write(records.into_iter().filter(|it| *it != variables).chain([variables.clone()]).collect())?;
+    state.add(variables.clone())?;
     let mut leftover = Plan::default();
     for (old, _) in &old {
         let gone = reconcile::difference(&standing(old, &before, settings), &plan);

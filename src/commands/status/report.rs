@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use crate::addr::{Family, IfName};
-use crate::commands::survey::{Condition, NicRow, RecordedNic, Survey, UplinkRow};
+use crate::commands::recorded::RecordedNic;
+use crate::commands::survey::{Condition, NicRow, Survey, UplinkRow};
 use crate::json::Json;
 use crate::nic::{Mode, Nic};
 use crate::plan::TABLE_MAIN;

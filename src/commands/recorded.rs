@@ -1,0 +1,163 @@
+//! What is recorded of a NIC or an uplink, and how what stands differs from it.
+//!
+//! A record holds the settings of its ifup, but which way the packets take is the node's affair: where ROUTING or
+//! ROUTING_MARK_MASK say another by now, one more record that is like the last but for this is taken as the one in force.
+//! So the switch is what it is for an ifup that gives way to another: what the former record names beside the new one goes.
+
+use std::{iter, slice};
+
+use anyhow::{Context, Result};
+
+use super::node;
+use super::transition::OneKnown;
+use crate::addr::{Family, IfName};
+use crate::kernel::inventory::Inventory;
+use crate::plan::Plan;
+use crate::reconcile;
+use crate::record::Record;
+use crate::settings::Settings;
+use crate::setup::uplink::{self, Uplink};
+use crate::state::{State, Variables};
+use crate::verify::{self, Drift, Owner, Thing};
+
+/// What is recorded of a NIC's interface.
+pub struct RecordedNic {
+    /// The interface.
+    pub interface: IfName,
+    /// Oldest first; the last one is in force.
+    pub records: Vec<OneKnown>,
+    /// What the record in force is in the state file; none where the settings made it, which no run has written yet.
+    pub unwritten: Option<Variables>,
+}
+
+impl RecordedNic {
+    /// What is recorded of an interface; no records where nothing is.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not what this program writes.
+    pub fn read(settings: &Settings, interface: &IfName) -> Result<Self> {
+        Self::new(interface.clone(), &State::peek(&settings.state_dir, interface)?, settings)
+    }
+
+    /// From the records in a state file.
+    ///
+    /// # Errors
+    /// If one is not what this program writes.
+    pub fn new(interface: IfName, records: &[Variables], settings: &Settings) -> Result<Self> {
+        let known = |record: Record| Ok(OneKnown { plan: record.plan()?, record });
+        let read = records.iter().map(|variables| known(Record::from_variables(variables)?));
+        let mut records = read.collect::<Result<Vec<_>>>().context("its record cannot be understood")?;
+        let mut unwritten = None;
+        if let Some(last) = records.last()
+            && let Some(record) = last.record.switched(settings)
+        {
+            let switched = known(record)?;
+            // No packet of a NIC that is not routed knows the difference.
+            if switched.plan != last.plan {
+                unwritten = Some(switched.record.variables());
+                records.push(switched);
+            }
+        }
+        Ok(Self { interface, records, unwritten })
+    }
+
+    /// The record in force, if its TAP is the one that has the name now.
+    pub fn live(&self, inventory: &Inventory) -> Option<&OneKnown> {
+        let index = inventory.links.get(&self.interface)?.index;
+        self.records.last().filter(|it| it.record.facts.index == index)
+    }
+
+    /// How what stands differs from the record in force; none if its TAP is gone. What earlier records of this TAP left is
+    /// foreign; where this one has an element of the same key, that is a difference already.
+    pub fn drift(&self, inventory: &Inventory) -> Option<Vec<Drift>> {
+        let OneKnown { plan, .. } = self.live(inventory)?;
+        let mut drift = verify::verify(&Owner::Nic(self.interface.clone()), plan, inventory);
+        for old in self.records.iter().rev().skip(1) {
+            add_foreign(&mut drift, verify::leftovers(&reconcile::leftover(&old.plan, plan), inventory));
+        }
+        Some(drift)
+    }
+
+    /// What stands of a NIC whose TAP is gone.
+    pub fn leftovers(&self, inventory: &Inventory) -> Vec<Thing> {
+        let mut things = verify::in_name_of(&Owner::Nic(self.interface.clone()), &Plan::default(), inventory);
+        for OneKnown { plan, .. } in &self.records {
+            for thing in verify::leftovers(plan, inventory) {
+                if !things.contains(&thing) {
+                    things.push(thing);
+                }
+            }
+        }
+        things
+    }
+}
+
+/// One family of an uplink that is recorded.
+pub struct RecordedUplink {
+    /// What is recorded.
+    pub uplink: Uplink,
+    /// What shall stand by it.
+    pub plan: Plan,
+    /// Those of earlier records.
+    former: Vec<Plan>,
+    /// As of a NIC.
+    pub unwritten: Option<Variables>,
+}
+
+impl RecordedUplink {
+    /// What is recorded of this family of a device; none if that is nothing.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not what this program writes.
+    pub fn read(settings: &Settings, device: &IfName, family: Family) -> Result<Option<Self>> {
+        Self::new(&State::peek_uplink(&settings.state_dir, device, family)?, family, settings)
+    }
+
+    /// From the records in a state file; none if it has none.
+    ///
+    /// # Errors
+    /// If one is not what this program writes.
+    pub fn new(records: &[Variables], family: Family, settings: &Settings) -> Result<Option<Self>> {
+        let read = records.iter().map(|it| node::recorded(it, family));
+        let mut records = read.collect::<Result<Vec<_>>>().context("its record cannot be understood")?;
+        let Some((uplink, before)) = records.last() else { return Ok(None) };
+        let (switched, before) = (Uplink { mark: settings.mark(uplink.table), ..uplink.clone() }, before.clone());
+        let unwritten = (switched != *uplink).then(|| node::variables(&switched, &before));
+        if unwritten.is_none() {
+            records.pop();
+        }
+        let plan = uplink::plan(&switched, &before);
+        let former = records.iter().map(|(uplink, before)| uplink::plan(uplink, before)).collect();
+        Ok(Some(Self { uplink: switched, plan, former, unwritten }))
+    }
+
+    /// Whether there are earlier records.
+    pub fn has_former(&self) -> bool {
+        !self.former.is_empty()
+    }
+
+    /// The Plan in force and those of earlier records.
+    pub fn plans(&self) -> iter::Chain<slice::Iter<'_, Plan>, iter::Once<&Plan>> {
+        self.former.iter().chain(iter::once(&self.plan))
+    }
+
+    /// How what stands differs from the record in force. Settings of the device that an earlier record changed and this one leaves
+    /// alone are foreign; whatever else that one made is the table's, or stands in the device's name.
+    pub fn drift(&self, inventory: &Inventory) -> Vec<Drift> {
+        let owner = Owner::Uplink(self.uplink.device.clone(), self.uplink.family);
+        let mut drift = verify::verify(&owner, &self.plan, inventory);
+        for former in &self.former {
+            let leftover = reconcile::leftover(former, &self.plan);
+            add_foreign(&mut drift, verify::left_settings(&self.uplink.device, &leftover, inventory));
+        }
+        drift
+    }
+}
+
+fn add_foreign(drift: &mut Vec<Drift>, things: Vec<Thing>) {
+    for foreign in things.into_iter().map(Drift::Foreign) {
+        if !drift.contains(&foreign) {
+            drift.push(foreign);
+        }
+    }
+}
