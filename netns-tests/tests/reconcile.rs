@@ -107,6 +107,18 @@ fn an_uplink_down_and_up() -> Result<()> {
     befalls(down_and_up, &[&proxy, "missing: ip route default via 10.0.0.1 dev eth1 table 100 proto 218"])
 }
 
+/// What reconcile sends, in strace's words.
+pub fn traced(node: &Node) -> Result<String> {
+    let trace = node.files.folder.join("trace");
+    let name = trace.display().to_string();
+    let wrapper = ["strace", "-qq", "-s", "4096", "-o", &name, "-e", "trace=sendto"];
+    let nic = node.nic("tap0", WEB1);
+    let mut command = Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).args([crate::harness::nic::PROGRAM, "reconcile"]);
+    nic.finish(&mut command).map_err(|error| crate::harness::Skip(format!("strace: {error:#}")))?.succeeds()?;
+    Ok(fs::read_to_string(trace)?)
+}
+
 /// Of a NIC that lost everything, the filters are what reconcile makes first.
 fn filters_come_first() -> Result<()> {
     let site = Site::new()?;
@@ -115,14 +127,7 @@ fn filters_come_first() -> Result<()> {
     let netns = &site.node.netns;
     netns.output(Command::new("nft").args(["flush", "ruleset"]))?;
     netns.ip_batch("rule del iif tap0\nroute del 10.0.0.2 table 100\nlink set tap0 address 02:00:00:00:07:07")?;
-    let trace = site.node.files.folder.join("trace");
-    let name = trace.display().to_string();
-    let wrapper = ["strace", "-qq", "-s", "4096", "-o", &name, "-e", "trace=sendto"];
-    let nic = site.node.nic("tap0", WEB1);
-    let mut command = Command::new(wrapper[0]);
-    command.args(&wrapper[1..]).args([crate::harness::nic::PROGRAM, "reconcile"]);
-    nic.finish(&mut command).map_err(|error| crate::harness::Skip(format!("strace: {error:#}")))?.succeeds()?;
-    let text = fs::read_to_string(trace)?;
+    let text = traced(&site.node)?;
     let filters = text.find("NFT_MSG_NEWSETELEM").context("no NFT_MSG_NEWSETELEM")?;
     for other in ["RTM_SETLINK", "RTM_NEWRULE", "RTM_NEWROUTE"] {
         let place = text.find(other).with_context(|| format!("no {other}"))?;

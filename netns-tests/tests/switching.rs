@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 
 use super::drift::{reaches_the_outside, reconcile};
+use super::reconcile::traced;
 use super::status::{finds, in_sync};
 use super::steering::{marks, steered, while_packets_pass};
 use crate::Test;
@@ -15,6 +16,7 @@ use crate::harness::topology::{Node, OUTSIDE, Site};
 pub const TESTS: &[Test] = &[
     ("switching::while_packets_pass", under_traffic),
     ("switching::ends_as_node_up_and_ifup_do", ends_as_node_up_and_ifup_do),
+    ("switching::rules_by_former_marks_go_first", rules_by_former_marks_go_first),
     ("switching::only_the_nics_that_are_named", only_the_nics_that_are_named),
     ("switching::back_again_after_a_crash", back_again_after_a_crash),
     ("switching::rules_that_no_node_up_made", rules_that_no_node_up_made),
@@ -115,6 +117,32 @@ fn ends_as_node_up_and_ifup_do() -> Result<()> {
     ensure!(node.netns.sysctl("ipv4/conf/eth1/src_valid_mark")? == "0");
     ensure!(marks(&node.netns)?.is_empty(), "{:?}", marks(&node.netns)?);
     Ok(())
+}
+
+/// Under 0xff000000, table 6 has the mark that table 96 had under 0xfff00000: it may be written only once that one's rule is gone.
+fn rules_by_former_marks_go_first() -> Result<()> {
+    let site = Site::new()?;
+    let node = &site.node;
+    node.files.set(MARK)?;
+    let _guests = [node.plug("tap0", WEB1)?, node.plug("tap1", WEB2)?];
+    let up = |tap, id, table| node.nic(tap, id).without_network().set("LINK", table).only_v4().ifup()?.succeeds();
+    up("tap0", WEB1, "6")?;
+    up("tap1", WEB2, "96")?;
+    let mine = |table: u32| -> Result<Vec<String>> {
+        let mut rules = marks(&node.netns)?;
+        rules.retain(|it| it.contains(&format!("lookup {table} ")));
+        Ok(rules)
+    };
+    ensure!(mine(96)? == ["20050:\tfrom all fwmark 0x6000000/0xfff00000 lookup 96 proto 218"], "{:?}", mine(96)?);
+    node.files.set("ROUTING_MARK_MASK=0xff000000")?;
+    let text = traced(node)?;
+    ensure!(mine(6)? == ["20050:\tfrom all fwmark 0x6000000/0xff000000 lookup 6 proto 218"], "{:?}", mine(6)?);
+    ensure!(mine(96)? == ["20050:\tfrom all fwmark 0x60000000/0xff000000 lookup 96 proto 218"], "{:?}", mine(96)?);
+    let place = |what: &str| text.find(what).with_context(|| format!("no {what} in\n{text}"));
+    let last = text.rfind("RTM_DELRULE").context("no RTM_DELRULE")?;
+    ensure!(last < place("NFT_MSG_NEWRULE")?, "marks were changed before the former rules went:\n{text}");
+    ensure!(place("NFT_MSG_NEWRULE")? < place("RTM_NEWRULE")?, "{text}");
+    in_sync(node)
 }
 
 fn only_the_nics_that_are_named() -> Result<()> {

@@ -16,6 +16,7 @@ use crate::plan::{Object, Plan, Proxy, Verb};
 use crate::reconcile;
 use crate::record::Record;
 use crate::settings::Settings;
+use crate::setup::steering;
 use crate::state::{State, Variables};
 use crate::verify::{Drift, Thing};
 
@@ -136,29 +137,38 @@ fn look_for_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> R
     let tables = survey::tables(kernel, settings)?;
     let inventory = Inventory::read(kernel, std::iter::empty(), tables)?;
     let mut by_interface: BTreeMap<IfName, Plan> = BTreeMap::new();
-    let (mut proxies, mut rules) = (Vec::new(), Plan::default());
+    let mut proxies = Vec::new();
     for (interface, thing) in survey::strays(settings, &inventory)? {
         match (interface, thing) {
             (Some(interface), Thing::Element(it)) => by_interface.entry(interface).or_default().elements.push(it),
             (Some(interface), Thing::Object(it)) => by_interface.entry(interface).or_default().objects.push(it),
             (None, Thing::Object(Object::Proxy(it))) => proxies.push(it),
-            // Nobody's packets have such a mark, and whoever still marks has a rule by interface.
-            (None, Thing::Object(it @ Object::Rule(_))) => rules.objects.push(it),
             // Nothing else is a stray.
             (_, Thing::Table(_)) | (None, _) => {}
         }
     }
-    let mut failures = Vec::new();
+    let mut failures = clear_former_rules(kernel, settings, &inventory, log);
     for (interface, plan) in &by_interface {
         let cleared = clear_unrecorded(kernel, settings, interface, plan, log);
         failures.extend(cleared.into_iter().map(|it| it.context(interface.to_string())));
     }
-    nic::log_plan(&rules, Verb::Remove, log);
-    failures.extend(reconcile::remove(kernel, &rules, false));
     for proxy in &proxies {
         failures.extend(clear_proxy(kernel, settings, proxy, log).err());
     }
     Ok(failures)
+}
+
+/// Removes the rules by marks of former settings. A packet that still has such a mark goes by its interface's rule.
+pub(super) fn clear_former_rules(
+    kernel: &mut Kernel,
+    settings: &Settings,
+    inventory: &Inventory,
+    log: &mut Log,
+) -> Vec<Error> {
+    let former = steering::former_rules(&inventory.mark_rules, settings);
+    let plan = Plan { objects: former.cloned().map(Object::Rule).collect(), ..Plan::default() };
+    nic::log_plan(&plan, Verb::Remove, log);
+    reconcile::remove(kernel, &plan, false)
 }
 
 /// Under the lock of an interface. One that is up is left alone: its record may be lost, but what restrains it still does.

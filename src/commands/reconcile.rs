@@ -18,7 +18,7 @@ use crate::reconcile::{Mending, mend};
 use crate::settings::Settings;
 use crate::setup::uplink::Uplink;
 use crate::state::{self, State, UplinksLock};
-use crate::verify::{Drift, mending};
+use crate::verify::{self, Drift, mending};
 
 /// File descriptors that are not for locks.
 const OTHER_FILES: usize = 64;
@@ -177,7 +177,11 @@ impl Round {
     fn run(mut self, kernel: &mut Kernel, settings: &Settings, known: &[IfName], log: &mut Log) -> Result<Found> {
         let tables = survey::tables(kernel, settings)?;
         let inventory = Inventory::read(kernel, self.plans(), tables)?;
-        let (gone, strays) = (self.gone(&inventory), self.strays(settings, &inventory, known));
+        let (gone, strays) = (self.gone(&inventory), self.strays(&inventory, known));
+        if self.uplinks_lock.is_some() {
+            // Before any packet is marked anew: under another mask, what was one table's mark may be another one's.
+            self.failures.extend(gc::clear_former_rules(kernel, settings, &inventory, log));
+        }
         let before = self.drift(&inventory);
         let mut differ = Vec::new();
         let mut mendings = Vec::new();
@@ -221,9 +225,9 @@ impl Round {
     }
 
     /// Whether there may be any: proxy entries of NICs that are not in this round count, too.
-    fn strays(&self, settings: &Settings, inventory: &Inventory, known: &[IfName]) -> bool {
+    fn strays(&self, inventory: &Inventory, known: &[IfName]) -> bool {
         let known: HashSet<_> = known.iter().chain(self.uplinks.iter().map(|it| &it.uplink.device)).collect();
-        survey::may_have_strays(settings, inventory, &known, self.plans())
+        !verify::strays(inventory, |name| known.contains(name), self.plans()).is_empty()
     }
 
     /// All Plans, also those of records that wait to be cleared away.

@@ -11,7 +11,7 @@ use crate::addr::{Family, IfName};
 use crate::kernel::Kernel;
 use crate::kernel::inventory::Inventory;
 use crate::kernel::nftables::{Drops, is_missing};
-use crate::plan::{Object, Plan, Rule};
+use crate::plan::{Object, Plan};
 use crate::ruleset::{Table, TableFamily};
 use crate::settings::Settings;
 use crate::setup::{base, dropped, steering};
@@ -133,8 +133,12 @@ impl Survey {
         let mut dropped = dropped(kernel)?;
         let known: HashSet<_> = nics.iter().map(|it| &it.1).chain(uplinks.iter().map(|it| &it.1)).collect();
         let mut strays = Vec::new();
-        if only.is_empty() && may_have_strays(settings, &inventory, &known, plans) {
+        if only.is_empty() && !verify::strays(&inventory, |name| known.contains(name), plans).is_empty() {
             strays = self::strays(settings, &inventory)?;
+        }
+        if only.is_empty() {
+            let former = steering::former_rules(&inventory.mark_rules, settings);
+            strays.extend(former.map(|rule| (None, Thing::Object(Object::Rule(rule.clone())))));
         }
         let nics = nics.into_iter().map(|(nic, interface)| NicRow {
             since: state::written(folder, &interface),
@@ -223,22 +227,6 @@ pub fn interfaces(settings: &Settings, only: &[IfName]) -> Result<Vec<IfName>> {
     Ok(interfaces)
 }
 
-/// Whether anything stands beside what is recorded of these interfaces, by their Plans.
-pub fn may_have_strays<'a>(
-    settings: &Settings,
-    inventory: &Inventory,
-    known: &HashSet<&IfName>,
-    plans: impl Iterator<Item = &'a Plan>,
-) -> bool {
-    former_rules(settings, inventory).next().is_some()
-        || !verify::strays(inventory, |name| known.contains(name), plans).is_empty()
-}
-
-/// The rules by marks of former settings.
-fn former_rules<'i>(settings: &Settings, inventory: &'i Inventory) -> impl Iterator<Item = &'i Rule> {
-    inventory.mark_rules.iter().filter(|rule| steering::is_former(rule, settings))
-}
-
 /// What stands though nothing is recorded of it. The records are read after what stands: whoever makes anything records it
 /// first.
 ///
@@ -251,7 +239,6 @@ pub fn strays(settings: &Settings, inventory: &Inventory) -> Result<Vec<(Option<
     let mut strays = verify::strays(inventory, |name| known.contains(name), plans.iter());
     // A proxy entry does not tell whose it is: it may be of the NIC whose record is not understood.
     strays.retain(|it| all || it.0.is_some());
-    strays.extend(former_rules(settings, inventory).map(|rule| (None, Thing::Object(Object::Rule(rule.clone())))));
     Ok(strays)
 }
 

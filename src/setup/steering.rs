@@ -107,11 +107,13 @@ pub fn rule(family: Family, table: u32, mark: Mark, shared: bool) -> plan::Rule 
     plan::Rule { family, selector, table, preference: PREFERENCE_MARK, protocol: PROTOCOL_NODE, shared }
 }
 
-/// Whether a rule is of ours by a mark that, by the settings, its table has no more.
-pub fn is_former(rule: &plan::Rule, settings: &Settings) -> bool {
-    let RuleSelector::Mark(mark) = rule.selector else { return false };
-    let of_ours = (rule.preference, rule.protocol) == (PREFERENCE_MARK, PROTOCOL_NODE);
-    of_ours && settings.mark(rule.table) != Some(mark)
+/// The rules of ours by marks that, by the settings, their tables have no more.
+pub fn former_rules<'r>(rules: &'r [plan::Rule], settings: &Settings) -> impl Iterator<Item = &'r plan::Rule> {
+    rules.iter().filter(|rule| {
+        let RuleSelector::Mark(mark) = rule.selector else { return false };
+        let of_ours = (rule.preference, rule.protocol) == (PREFERENCE_MARK, PROTOCOL_NODE);
+        of_ours && settings.mark(rule.table) != Some(mark)
+    })
 }
 
 /// Adds the mark of the IPv4 packets that come in on an uplink, and that the check of their source goes by it.
