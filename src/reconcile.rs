@@ -3,6 +3,7 @@
 
 mod batch;
 mod difference;
+mod marks;
 mod mend;
 
 use anyhow::{Context, Error, Result};
@@ -25,9 +26,9 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
         tables: &plan.tables,
         add: plan.elements.iter().collect(),
         remove: stale.iter().collect(),
-        fresh: false,
+        ..Change::default()
     };
-    make(kernel, plan, &change)
+    make(kernel, plan, change)
 }
 
 /// The same where none of the Plan's elements stands, as far as is known.
@@ -35,13 +36,13 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
 /// # Errors
 /// As [`apply`].
 pub fn apply_fresh(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
-    let change = Change { tables: &plan.tables, add: plan.elements.iter().collect(), remove: Vec::new(), fresh: true };
-    make(kernel, plan, &change)
+    let add = plan.elements.iter().collect();
+    make(kernel, plan, Change { tables: &plan.tables, add, fresh: true, ..Change::default() })
 }
 
-fn make(kernel: &mut Kernel, plan: &Plan, change: &Change<'_>) -> Result<()> {
+fn make(kernel: &mut Kernel, plan: &Plan, change: Change<'_>) -> Result<()> {
     leave_bridges(kernel, plan)?;
-    kernel.commit(change)?;
+    marks::commit(kernel, change)?;
     let mut batch = Batch::new(kernel, Verb::Add);
     let mut comes_up = false;
     for object in &plan.objects {

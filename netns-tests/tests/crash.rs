@@ -4,6 +4,7 @@
 //! After each kill one of the possible next runs is tried, in turn, and after the kills behind a call that can change
 //! anything, each of them.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -349,7 +350,15 @@ fn reconcile_switches() -> Result<()> {
     let (site, _guest) = routed()?;
     let node = &site.node;
     let nic = old_routed(node);
-    let again = || tool(node, "reconcile");
+    let again = || {
+        tool(node, "reconcile")?;
+        fine(node.files.run(&node.netns, &["status"], "")?)?;
+        for file in ["tap0", "uplinks-by-device/eth1.ipv4", "uplinks-by-device/eth1.ipv6"] {
+            let text = fs::read_to_string(node.files.state().join(file))?;
+            ensure!(text.matches("# snf-network record").count() == 1, "{file}: {text}");
+        }
+        Ok(())
+    };
     let by_hand = || {
         uplink(node, "up")?;
         fine(nic.ifup()?)

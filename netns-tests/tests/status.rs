@@ -298,6 +298,10 @@ fn watches() -> Result<()> {
         next("drift")?;
         node.files.run(&node.netns, &["reconcile"], "")?.succeeds()?;
         next("in sync")?;
+        node.files.set("ROUTING=rule")?;
+        next("drift")?;
+        node.files.run(&node.netns, &["reconcile"], "")?.succeeds()?;
+        next("in sync")?;
         // The kernel tells nobody of proxy entries.
         node.netns.ip(&format!("-6 neigh del proxy {} dev eth1", WEB1.ip6))?;
         next("drift")

@@ -1,6 +1,7 @@
 //! `reconcile` after ROUTING or ROUTING_MARK_MASK changed: running NICs and uplinks go over to the other way.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -16,10 +17,14 @@ use crate::harness::topology::{Node, OUTSIDE, Site};
 pub const TESTS: &[Test] = &[
     ("switching::while_packets_pass", under_traffic),
     ("switching::ends_as_node_up_and_ifup_do", ends_as_node_up_and_ifup_do),
-    ("switching::rules_by_former_marks_go_first", rules_by_former_marks_go_first),
+    ("switching::no_mark_is_of_two_tables", no_mark_is_of_two_tables),
     ("switching::only_the_nics_that_are_named", only_the_nics_that_are_named),
     ("switching::back_again_after_a_crash", back_again_after_a_crash),
     ("switching::rules_that_no_node_up_made", rules_that_no_node_up_made),
+    ("switching::taps_that_are_gone", taps_that_are_gone),
+    ("switching::one_that_cannot_be_recorded", one_that_cannot_be_recorded),
+    ("switching::what_a_killed_node_up_left", what_a_killed_node_up_left),
+    ("switching::node_down_knows_both_masks", node_down_knows_both_masks),
     ("switching::others_stay_as_they_are", others_stay_as_they_are),
 ];
 
@@ -119,30 +124,72 @@ fn ends_as_node_up_and_ifup_do() -> Result<()> {
     Ok(())
 }
 
-/// Under 0xff000000, table 6 has the mark that table 96 had under 0xfff00000: it may be written only once that one's rule is gone.
-fn rules_by_former_marks_go_first() -> Result<()> {
+/// Under one mask a table may have the mark that another one has under the other. Neither's packets may ever be led by the other's
+/// table, whoever comes first to the new mask: while the other table's NIC is still of the old one, and whether its number fits into
+/// the new one or not.
+fn no_mark_is_of_two_tables() -> Result<()> {
     let site = Site::new()?;
     let node = &site.node;
+    let netns = &node.netns;
+    let wire = node.wire()?;
+    let (one, two) = (node.plug("tap0", WEB1)?, node.plug("tap1", WEB2)?);
+    for (table, other) in [(6, 96), (97, 1552)] {
+        for to in [table, other] {
+            netns.ip_batch(&format!(
+                "route replace 10.0.0.0/24 dev eth1 table {to}\nroute replace default via 10.0.0.1 dev eth1 table {to}"
+            ))?;
+        }
+        netns.ip(&format!("route replace unreachable {OUTSIDE} table {other}"))?;
+        let up = |tap, id, table: u32| node.nic(tap, id).set("LINK", table).only_v4().ifup()?.succeeds().map(drop);
+        let first_up = || up("tap0", WEB1, table);
+        let by_name = || reconcile(node, "tap0")?.succeeds().map(drop);
+        let node_up = || {
+            node.files
+                .run(
+                    netns,
+                    &["node", "up"],
+                    &format!("--dev eth1 --table {table} --routes 10.0.0.0/24 --gateway 10.0.0.1"),
+                )?
+                .succeeds()
+                .map(drop)
+        };
+        let whole = || reconcile(node, "")?.succeeds().map(drop);
+        let first: [(&str, &dyn Fn() -> Result<()>); 4] =
+            [("ifup", &first_up), ("reconcile tap0", &by_name), ("node up", &node_up), ("reconcile", &whole)];
+        for (name, first) in first {
+            let leads_nobody_astray = || -> Result<()> {
+                let away = two.send_echo(WEB2.ip.into(), OUTSIDE)?;
+                let mark = one.send_echo(WEB1.ip.into(), OUTSIDE)?;
+                wire.expect(&format!("> {OUTSIDE}: echo request {mark}"))?;
+                wire.never(&format!("echo request {away}"))
+            };
+            let case = || -> Result<()> {
+                node.files.set(MARK)?;
+                up("tap0", WEB1, table)?;
+                up("tap1", WEB2, other)?;
+                reconcile(node, "")?.succeeds()?;
+                leads_nobody_astray()?;
+                node.files.set("ROUTING_MARK_MASK=0xff000000")?;
+                first()?;
+                leads_nobody_astray()?;
+                reconcile(node, "")?.succeeds()?;
+                in_sync(node)?;
+                leads_nobody_astray()
+            };
+            case().with_context(|| format!("tables {table} and {other}, {name} first"))?;
+        }
+        node.files.run(netns, &["node", "down"], "--dev eth1 --family inet")?.succeeds()?;
+        netns.ip("link set eth1 up")?;
+    }
+    // In this order: rules that may meet the new marks, the marks, rules by them.
     node.files.set(MARK)?;
-    let _guests = [node.plug("tap0", WEB1)?, node.plug("tap1", WEB2)?];
-    let up = |tap, id, table| node.nic(tap, id).without_network().set("LINK", table).only_v4().ifup()?.succeeds();
-    up("tap0", WEB1, "6")?;
-    up("tap1", WEB2, "96")?;
-    let mine = |table: u32| -> Result<Vec<String>> {
-        let mut rules = marks(&node.netns)?;
-        rules.retain(|it| it.contains(&format!("lookup {table} ")));
-        Ok(rules)
-    };
-    ensure!(mine(96)? == ["20050:\tfrom all fwmark 0x6000000/0xfff00000 lookup 96 proto 218"], "{:?}", mine(96)?);
+    reconcile(node, "")?.succeeds()?;
     node.files.set("ROUTING_MARK_MASK=0xff000000")?;
     let text = traced(node)?;
-    ensure!(mine(6)? == ["20050:\tfrom all fwmark 0x6000000/0xff000000 lookup 6 proto 218"], "{:?}", mine(6)?);
-    ensure!(mine(96)? == ["20050:\tfrom all fwmark 0x60000000/0xff000000 lookup 96 proto 218"], "{:?}", mine(96)?);
     let place = |what: &str| text.find(what).with_context(|| format!("no {what} in\n{text}"));
     let last = text.rfind("RTM_DELRULE").context("no RTM_DELRULE")?;
-    ensure!(last < place("NFT_MSG_NEWRULE")?, "marks were changed before the former rules went:\n{text}");
-    ensure!(place("NFT_MSG_NEWRULE")? < place("RTM_NEWRULE")?, "{text}");
-    in_sync(node)
+    ensure!(last < place("NFT_MSG_NEWRULE")? && place("NFT_MSG_NEWRULE")? < place("RTM_NEWRULE")?, "{text}");
+    Ok(())
 }
 
 fn only_the_nics_that_are_named() -> Result<()> {
@@ -221,8 +268,8 @@ fn back_again_after_a_crash() -> Result<()> {
     Ok(())
 }
 
-/// A table that the administrator made: its rule by the mark is of the first ifup, and goes with the setting, by reconcile as by gc.
-/// What others make stays.
+/// A table that the administrator made: its rule by the mark is of the first ifup, and goes with the setting. What others make
+/// stays. gc takes nothing from NICs that run.
 fn rules_that_no_node_up_made() -> Result<()> {
     let site = Site::new()?;
     let node = &site.node;
@@ -232,39 +279,122 @@ fn rules_that_no_node_up_made() -> Result<()> {
         let mark = guest.send_echo(WEB1.ip.into(), OUTSIDE)?;
         wire.expect(&format!("> {OUTSIDE}: echo request {mark}"))
     };
-    for verb in ["gc", "reconcile"] {
-        node.files.set(MARK)?;
-        netns.ip_batch(
-            "route replace 10.0.0.0/24 dev eth1 table 200\nroute replace default via 10.0.0.1 dev eth1 table 200\n\
-             rule add fwmark 0xc800000/0xfff00000 lookup 200 pref 20050 proto 99\n\
-             rule add fwmark 0xc800000/0xfff00000 lookup 200 pref 20049 proto 218",
-        )?;
-        let guest = node.plug("tap0", WEB1)?;
-        node.nic("tap0", WEB1).set("LINK", "200").only_v4().ifup()?.succeeds()?;
-        leaves(&guest)?;
-        node.files.set(RULE)?;
-        node.uplink_up()?;
-        let foreign = "-: foreign: ip rule fwmark 0xc800000/0xfff00000 lookup 200 pref 20050 protocol 218";
-        finds(node, &[foreign])?;
-        let shown = |command: &str| -> Result<usize> {
-            let outcome = node.files.run(netns, &[command], "--dry-run")?;
-            Ok(outcome.stdout.lines().filter(|line| *line == foreign).count())
-        };
-        ensure!(shown("gc")? == 1 && shown("reconcile")? == 1);
-        node.files.run(netns, &[verb], "")?.succeeds()?;
-        let rules = marks(netns)?;
-        ensure!(rules.len() == 2 && rules.iter().all(|it| it.contains("lookup 200")), "{verb}: {rules:?}");
-        ensure!(
-            !rules.iter().any(|it| it == "20050:\tfrom all fwmark 0xc800000/0xfff00000 lookup 200 proto 218"),
-            "{rules:?}"
-        );
-        leaves(&guest)?;
+    netns.ip_batch(
+        "route add 10.0.0.0/24 dev eth1 table 200\nroute add default via 10.0.0.1 dev eth1 table 200\n\
+         rule add fwmark 0xc800000/0xfff00000 lookup 200 pref 20050 proto 99\n\
+         rule add fwmark 0xc800000/0xfff00000 lookup 200 pref 20049 proto 218",
+    )?;
+    node.files.set(RULE)?;
+    node.uplink_up()?;
+    let of_others = marks(netns)?;
+    node.files.set(MARK)?;
+    let guest = node.plug("tap0", WEB1)?;
+    node.nic("tap0", WEB1).set("LINK", "200").only_v4().ifup()?.succeeds()?;
+    leaves(&guest)?;
+    node.files.set(RULE)?;
+    node.uplink_up()?;
+    let foreign = "-: foreign: ip rule fwmark 0xc800000/0xfff00000 lookup 200 pref 20050 protocol 218";
+    finds(node, &[foreign])?;
+    let before = marks(netns)?;
+    node.files.run(netns, &["gc"], "")?.succeeds()?;
+    ensure!(marks(netns)? == before, "{:?}", marks(netns)?);
+    let outcome = reconcile(node, "--dry-run")?;
+    ensure!(outcome.stdout.lines().filter(|line| *line == foreign).count() == 1, "{outcome:#?}");
+    reconcile(node, "")?.succeeds()?;
+    ensure!(marks(netns)? == of_others && before.len() == of_others.len() + 1, "{:?}", marks(netns)?);
+    in_sync(node)?;
+    leaves(&guest).map(drop)
+}
+
+/// A TAP that is gone at the time of the switch leaves nothing.
+fn taps_that_are_gone() -> Result<()> {
+    let site = Site::new()?;
+    let node = &site.node;
+    node.files.set(MARK)?;
+    node.uplink_up()?;
+    let (guest, _other) = (node.guest("tap0", WEB1)?, node.guest("tap1", WEB2)?);
+    node.unplug(guest, "tap0")?;
+    ensure!(steered(&node.netns, 100)?.contains("\"tap0\""));
+    node.files.set(RULE)?;
+    reconcile(node, "")?.succeeds()?;
+    in_sync(node)?;
+    ensure!(!steered(&node.netns, 100)?.contains("tap"));
+    ensure!(!node.files.state().join("tap0").exists());
+    Ok(())
+}
+
+/// Who cannot be led over is put right as it was, and named; all others go over, and nothing of the former way is left of them.
+fn one_that_cannot_be_recorded() -> Result<()> {
+    let site = Site::new()?;
+    let node = &site.node;
+    node.files.set(RULE)?;
+    node.uplink_up()?;
+    let guests = [node.guest("tap0", WEB1)?, node.guest("tap1", WEB2)?];
+    // In the place of the file in the making.
+    let obstacle = node.files.state().join("tap0.snf-network-making");
+    fs::create_dir(&obstacle)?;
+    node.netns.output(Command::new("nft").args(["flush", "ruleset"]))?;
+    node.files.set(MARK)?;
+    reconcile(node, "")?.fails(&["reconcile: tap0: STATE_DIR: "])?;
+    let set = steered(&node.netns, 100)?;
+    ensure!(!set.contains("\"tap0\"") && set.contains("\"tap1\""), "{set}");
+    let guarded = ["list", "set", "inet", "snf-network", "guarded"];
+    let guarded = node.netns.output(Command::new("nft").args(guarded))?;
+    ensure!(guarded.contains("\"tap0\"") && guarded.contains("\"tap1\""), "{guarded}");
+    let records = |tap: &str| -> Result<usize> {
+        Ok(fs::read_to_string(node.files.state().join(tap))?.matches("# snf-network record").count())
+    };
+    ensure!(records("tap0")? == 1 && records("tap1")? == 1);
+    guests.iter().try_for_each(reaches_the_outside)?;
+    fs::remove_dir(&obstacle)?;
+    reconcile(node, "")?.succeeds()?;
+    in_sync(node)?;
+    ensure!(steered(&node.netns, 100)?.contains("\"tap0\"") && records("tap0")? == 1);
+    guests.iter().try_for_each(reaches_the_outside)
+}
+
+/// What a `node up` that was killed left of another table is for the next one to remove: reconcile does not forget it.
+fn what_a_killed_node_up_left() -> Result<()> {
+    let site = Site::new()?;
+    let node = &site.node;
+    let netns = &node.netns;
+    node.files.set(RULE)?;
+    let file = node.files.state().join("uplinks-by-device/eth1.ipv4");
+    let elsewhere = "--dev eth1 --table 300 --routes 10.77.0.0/16 --gateway 10.77.0.1";
+    node.files.run(netns, &["node", "up"], elsewhere)?.succeeds()?;
+    let old = fs::read_to_string(&file)?;
+    let left = "unreachable 10.77.0.0/16 proto 218 metric 4278198272";
+    let stands = || -> Result<bool> { Ok(netns.ip("route show table main")?.contains(left)) };
+    ensure!(stands()?);
+    node.uplink_up()?;
+    ensure!(!stands()?);
+    let new = fs::read_to_string(&file)?;
+    fs::write(&file, format!("{old}{new}"))?;
+    netns.ip(&format!("route add {left}"))?;
+    for way in [RULE, MARK] {
+        node.files.set(way)?;
         reconcile(node, "")?.succeeds()?;
         in_sync(node)?;
-        node.nic("tap0", WEB1).ifdown()?.succeeds()?;
-        node.unplug(guest, "tap0")?;
-        netns.ip_batch("rule del pref 20050\nrule del pref 20049")?;
+        ensure!(fs::read_to_string(&file)?.starts_with(&old), "what stands of it is not recorded any more");
     }
+    node.uplink_up()?;
+    ensure!(!stands()? && !fs::read_to_string(&file)?.starts_with(&old));
+    Ok(())
+}
+
+/// `node down` knows the rule by the mask of its `node up`, and that of the settings, which a NIC's ifup made since.
+fn node_down_knows_both_masks() -> Result<()> {
+    let site = Site::new()?;
+    let node = &site.node;
+    node.files.set(MARK)?;
+    node.uplink_up()?;
+    node.files.set(OTHER_MASK)?;
+    let _guest = node.guest("tap0", WEB1)?;
+    ensure!(marks(&node.netns)?.len() == 4, "{:?}", marks(&node.netns)?);
+    for family in ["inet", "inet6"] {
+        node.files.run(&node.netns, &["node", "down"], &format!("--dev eth1 --family {family}"))?.succeeds()?;
+    }
+    ensure!(marks(&node.netns)?.is_empty(), "{:?}", marks(&node.netns)?);
     Ok(())
 }
 

@@ -16,7 +16,6 @@ use crate::plan::{Object, Plan, Proxy, Verb};
 use crate::reconcile;
 use crate::record::Record;
 use crate::settings::Settings;
-use crate::setup::steering;
 use crate::state::{State, Variables};
 use crate::verify::{Drift, Thing};
 
@@ -147,7 +146,7 @@ fn look_for_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> R
             (_, Thing::Table(_)) | (None, _) => {}
         }
     }
-    let mut failures = clear_former_rules(kernel, settings, &inventory, log);
+    let mut failures = Vec::new();
     for (interface, plan) in &by_interface {
         let cleared = clear_unrecorded(kernel, settings, interface, plan, log);
         failures.extend(cleared.into_iter().map(|it| it.context(interface.to_string())));
@@ -156,19 +155,6 @@ fn look_for_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> R
         failures.extend(clear_proxy(kernel, settings, proxy, log).err());
     }
     Ok(failures)
-}
-
-/// Removes the rules by marks of former settings. A packet that still has such a mark goes by its interface's rule.
-pub(super) fn clear_former_rules(
-    kernel: &mut Kernel,
-    settings: &Settings,
-    inventory: &Inventory,
-    log: &mut Log,
-) -> Vec<Error> {
-    let former = steering::former_rules(&inventory.mark_rules, settings);
-    let plan = Plan { objects: former.cloned().map(Object::Rule).collect(), ..Plan::default() };
-    nic::log_plan(&plan, Verb::Remove, log);
-    reconcile::remove(kernel, &plan, false)
 }
 
 /// Under the lock of an interface. One that is up is left alone: its record may be lost, but what restrains it still does.

@@ -6,6 +6,7 @@ use std::mem;
 
 use anyhow::{Context, Error, Result, anyhow};
 
+use super::nic::log_plan;
 use super::recorded::{RecordedNic, RecordedUplink};
 use super::survey::{self, Condition, Survey};
 use super::{DRIFT, SUCCESS, Selection, announcer, conclude, gc};
@@ -13,10 +14,10 @@ use crate::addr::{Family, IfName};
 use crate::kernel::inventory::Inventory;
 use crate::kernel::{Kernel, process};
 use crate::log::Log;
-use crate::plan::Plan;
-use crate::reconcile::{Mending, mend};
+use crate::plan::{Object, Plan, Verb};
+use crate::reconcile::{Mending, mend, remove};
 use crate::settings::Settings;
-use crate::setup::uplink::Uplink;
+use crate::setup::steering;
 use crate::state::{self, State, UplinksLock};
 use crate::verify::{self, Drift, mending};
 
@@ -63,30 +64,28 @@ fn lines(survey: &Survey) -> String {
             drift.iter().for_each(|it| lines += &format!("{}: {it}\n", row.interface));
         }
     }
-    lines + &gc::lines(survey)
+    let former = survey.former.iter().map(|it| format!("-: {}\n", Drift::Foreign(it.clone())));
+    lines + &gc::lines(survey) + &former.collect::<String>()
 }
 
 /// Uplinks first, then NICs, then what vanished ones left. Returns what failed.
 fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log) -> Result<Vec<Error>> {
     let interfaces = survey::interfaces(settings, taps)?;
-    let room = (process::raise_open_files().saturating_sub(OTHER_FILES) / FILES_OF_STATE).max(1);
+    let room = process::raise_open_files().saturating_sub(OTHER_FILES) / FILES_OF_STATE;
     let mut found = Found::default();
-    let mut uplinks_lock = if taps.is_empty() { Some(state::lock_uplinks(&settings.state_dir)?) } else { None };
+    let mut uplinks = if taps.is_empty() { Some(Round::of_uplinks(settings)?) } else { None };
     let mut busy = Vec::new();
     let mut rest = interfaces.as_slice();
-    while uplinks_lock.is_some() || !rest.is_empty() {
-        let (now, later) = rest.split_at(rest.len().min(room));
+    while uplinks.is_some() || !rest.is_empty() {
+        let mut round = uplinks.take().unwrap_or_default();
+        let (now, later) = rest.split_at(rest.len().min(room.saturating_sub(round.uplinks.len()).max(1)));
         rest = later;
-        let mut round = Round::default();
         for interface in now {
             match State::try_open(&settings.state_dir, interface) {
                 Ok(Some(state)) => round.take(interface, state, settings),
                 Ok(None) => busy.push(interface),
                 Err(error) => found.failures.push(error.context(interface.to_string())),
             }
-        }
-        if let Some(lock) = uplinks_lock.take() {
-            round.take_uplinks(lock, settings)?;
         }
         round.is_last = rest.is_empty() && busy.is_empty();
         found.add(round.run(kernel, settings, &interfaces, log)?);
@@ -97,7 +96,11 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
         round.take(interface, State::open(&settings.state_dir, interface)?, settings);
         found.add(round.run(kernel, settings, &interfaces, log)?);
     }
-    let Found { mut failures, gone, strays } = found;
+    let Found { mut failures, gone, strays, former } = found;
+    // Not while anybody may have no other rule.
+    if taps.is_empty() && former && failures.is_empty() {
+        failures.extend(clear_former_rules(kernel, settings, log).unwrap_or_else(|error| vec![error]));
+    }
     for interface in gone {
         let cleared = gc::clear_interface(kernel, &interface, settings, log, |_| true);
         failures.extend(cleared.err().map(|error| error.context(interface.to_string())));
@@ -106,6 +109,15 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
         failures.extend(gc::clear_strays(kernel, settings, log));
     }
     Ok(failures)
+}
+
+/// Removes the rules by marks of former settings. Returns what failed.
+fn clear_former_rules(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Result<Vec<Error>> {
+    let rules = kernel.mark_rules()?;
+    let former = steering::former_rules(&rules, settings).cloned();
+    let plan = Plan { objects: former.map(Object::Rule).collect(), ..Plan::default() };
+    log_plan(&plan, Verb::Remove, log);
+    Ok(remove(kernel, &plan, false))
 }
 
 /// What rounds came upon.
@@ -117,6 +129,8 @@ struct Found {
     gone: Vec<IfName>,
     /// Whether something may stand without a record.
     strays: bool,
+    /// Whether a rule by a mark of former settings stands.
+    former: bool,
 }
 
 impl Found {
@@ -124,28 +138,44 @@ impl Found {
         self.failures.extend(other.failures);
         self.gone.extend(other.gone);
         self.strays |= other.strays;
+        self.former |= other.former;
     }
 }
 
 /// NICs and uplinks that are mended at once, all locked.
 #[derive(Default)]
 struct Round {
-    uplinks_lock: Option<UplinksLock>,
-    uplinks: Vec<RecordedUplink>,
+    /// Those that are not recorded yet are kept away, too.
+    _uplinks_lock: Option<UplinksLock>,
+    uplinks: Vec<(RecordedUplink, State)>,
     nics: Vec<(RecordedNic, State)>,
     failures: Vec<Error>,
+    /// Of which of them; NICs come behind uplinks.
+    failed: HashSet<usize>,
     /// The process ends behind it.
     is_last: bool,
 }
 
 impl Round {
-    fn take(&mut self, interface: &IfName, mut state: State, settings: &Settings) {
-        let taken = understood(&state).and_then(|()| {
-            let mut nic = RecordedNic::new(interface.clone(), &state.records, settings)?;
-            // First of all, as in an ifup.
-            nic.unwritten.take().map_or(Ok(()), |record| state.add(record))?;
-            Ok(nic)
-        });
+    fn of_uplinks(settings: &Settings) -> Result<Self> {
+        let lock = state::lock_uplinks(&settings.state_dir)?;
+        let mut round = Self::default();
+        for (device, family) in state::uplinks(&settings.state_dir)? {
+            let taken = lock.state(&settings.state_dir, &device, family).and_then(|state| {
+                understood(&state)?;
+                Ok(RecordedUplink::new(&state.records, family, settings)?.map(|uplink| (uplink, state)))
+            });
+            match taken {
+                Ok(uplink) => round.uplinks.extend(uplink),
+                Err(error) => round.failures.push(error.context(device.to_string())),
+            }
+        }
+        round._uplinks_lock = Some(lock);
+        Ok(round)
+    }
+
+    fn take(&mut self, interface: &IfName, state: State, settings: &Settings) {
+        let taken = understood(&state).and_then(|()| RecordedNic::new(interface.clone(), &state.records, settings));
         match taken {
             // An ifdown came in between.
             Ok(nic) if nic.records.is_empty() => {}
@@ -154,22 +184,28 @@ impl Round {
         }
     }
 
-    fn take_uplinks(&mut self, lock: UplinksLock, settings: &Settings) -> Result<()> {
-        for (device, family) in state::uplinks(&settings.state_dir)? {
-            let taken = lock.state(&settings.state_dir, &device, family).and_then(|mut state| {
-                understood(&state)?;
-                let mut uplink = RecordedUplink::new(&state.records, family, settings)?;
-                let unwritten = uplink.as_mut().and_then(|it| it.unwritten.take());
-                unwritten.map_or(Ok(()), |record| state.add(record))?;
-                Ok(uplink)
-            });
-            match taken {
-                Ok(uplink) => self.uplinks.extend(uplink),
-                Err(error) => self.failures.push(error.context(device.to_string())),
+    /// Writes the records that the settings made, before anything stands by them. Whoever's cannot be written stays as it is.
+    fn record(&mut self, inventory: &Inventory) {
+        let mut failed = Vec::new();
+        for (place, (uplink, state)) in self.uplinks.iter_mut().enumerate() {
+            if let Some(Err(error)) = uplink.unwritten.take().map(|record| state.add(record)) {
+                uplink.stay();
+                failed.push((place, error));
             }
         }
-        self.uplinks_lock = Some(lock);
-        Ok(())
+        for (place, (nic, state)) in (self.uplinks.len()..).zip(&mut self.nics) {
+            let record = nic.unwritten.take().filter(|_| nic.live(inventory).is_some());
+            if let Some(Err(error)) = record.map(|record| state.add(record)) {
+                nic.stay();
+                failed.push((place, error));
+            }
+        }
+        failed.into_iter().for_each(|(place, error)| self.fail(place, error));
+    }
+
+    fn fail(&mut self, place: usize, error: Error) {
+        self.failures.push(error.context(self.name(place)));
+        self.failed.insert(place);
     }
 
     /// Reads everything once, mends what differs, and looks whether it stands then, unless that is known. `known` are all that are
@@ -178,10 +214,8 @@ impl Round {
         let tables = survey::tables(kernel, settings)?;
         let inventory = Inventory::read(kernel, self.plans(), tables)?;
         let (gone, strays) = (self.gone(&inventory), self.strays(&inventory, known));
-        if self.uplinks_lock.is_some() {
-            // Before any packet is marked anew: under another mask, what was one table's mark may be another one's.
-            self.failures.extend(gc::clear_former_rules(kernel, settings, &inventory, log));
-        }
+        let former = steering::former_rules(&inventory.mark_rules, settings).next().is_some();
+        self.record(&inventory);
         let before = self.drift(&inventory);
         let mut differ = Vec::new();
         let mut mendings = Vec::new();
@@ -207,13 +241,13 @@ impl Round {
                 }
             }
         }
-        self.settle(settings);
+        self.settle(&gone);
         if self.is_last {
             // What was read is given up with the process, which is ten times as fast; what is locked is not.
             mem::forget(inventory);
             self.nics.into_iter().for_each(|(nic, _locked)| mem::forget(nic));
         }
-        Ok(Found { failures: self.failures, gone, strays })
+        Ok(Found { failures: self.failures, gone, strays, former })
     }
 
     fn gone(&self, inventory: &Inventory) -> Vec<IfName> {
@@ -226,33 +260,33 @@ impl Round {
 
     /// Whether there may be any: proxy entries of NICs that are not in this round count, too.
     fn strays(&self, inventory: &Inventory, known: &[IfName]) -> bool {
-        let known: HashSet<_> = known.iter().chain(self.uplinks.iter().map(|it| &it.uplink.device)).collect();
+        let known: HashSet<_> = known.iter().chain(self.uplinks.iter().map(|it| &it.0.uplink.device)).collect();
         !verify::strays(inventory, |name| known.contains(name), self.plans()).is_empty()
     }
 
     /// All Plans, also those of records that wait to be cleared away.
     fn plans(&self) -> impl Iterator<Item = &Plan> + Clone {
         let of_nics = self.nics.iter().flat_map(|it| &it.0.records).map(|it| &it.plan);
-        self.uplinks.iter().flat_map(RecordedUplink::plans).chain(of_nics)
+        self.uplinks.iter().flat_map(|it| it.0.plans()).chain(of_nics)
     }
 
     /// The Plans in force, uplinks first.
     fn wanted(&self) -> impl Iterator<Item = &Plan> {
         let of_nics = self.nics.iter().filter_map(|it| it.0.records.last()).map(|it| &it.plan);
-        self.uplinks.iter().map(|it| &it.plan).chain(of_nics)
+        self.uplinks.iter().map(|it| &it.0.plan).chain(of_nics)
     }
 
     /// How each differs, in the same order; one whose TAP is gone does not.
     fn drift(&self, inventory: &Inventory) -> Vec<Vec<Drift>> {
         let of_nics = self.nics.iter().map(|it| it.0.drift(inventory).unwrap_or_default());
-        self.uplinks.iter().map(|it| it.drift(inventory)).chain(of_nics).collect()
+        self.uplinks.iter().map(|it| it.0.drift(inventory)).chain(of_nics).collect()
     }
 
     fn name(&self, place: usize) -> String {
         match place.checked_sub(self.uplinks.len()) {
             Some(nic) => self.nics[nic].0.interface.to_string(),
             None => {
-                let uplink = &self.uplinks[place].uplink;
+                let uplink = &self.uplinks[place].0.uplink;
                 format!("{} {}", uplink.device, if uplink.family == Family::V4 { "inet" } else { "inet6" })
             }
         }
@@ -264,38 +298,32 @@ impl Round {
         if nic.is_some_and(|nic| self.nics[nic].0.live(inventory).is_none()) {
             return;
         }
-        let name = self.name(place);
         // What was refused and stands all the same, somebody else made.
         if after.is_empty() {
             return;
         }
         if errors.is_empty() {
             let drift: Vec<_> = after.iter().map(Drift::to_string).collect();
-            self.failures.push(anyhow!("{name}: still {}", drift.join("; ")));
+            self.fail(place, anyhow!("still {}", drift.join("; ")));
         }
-        self.failures.extend(errors.into_iter().map(|error| error.context(name.clone())));
+        errors.into_iter().for_each(|error| self.fail(place, error));
     }
 
-    /// Forgets the records in front of those in force, once nothing of them stands.
-    fn settle(&mut self, settings: &Settings) {
-        if !self.failures.is_empty() {
-            return;
-        }
-        for it in self.uplinks.iter().filter(|it| it.has_former()) {
-            let Uplink { device, family, .. } = &it.uplink;
-            let settled = self.uplinks_lock.iter().try_for_each(|lock| {
-                let mut state = lock.state(&settings.state_dir, device, *family)?;
-                state.keep_last()
-            });
-            self.failures.extend(settled.err().map(|it| it.context(device.to_string())));
-        }
-        for (nic, state) in &mut self.nics {
-            let index = nic.records.last().map(|it| it.record.facts.index);
-            let of_this_tap = nic.records.iter().all(|it| Some(it.record.facts.index) == index);
-            if of_this_tap {
-                self.failures.extend(state.keep_last().err().map(|it| it.context(nic.interface.to_string())));
+    /// Forgets the records in front of those in force, where nothing of them stands any more: neither of those that failed, nor of a
+    /// TAP that is gone.
+    fn settle(&mut self, gone: &[IfName]) {
+        let mut failed = Vec::new();
+        for (place, (uplink, state)) in self.uplinks.iter_mut().enumerate() {
+            if !self.failed.contains(&place) {
+                failed.extend(state.write(mem::take(&mut uplink.lasting)).err().map(|error| (place, error)));
             }
         }
+        for (place, (nic, state)) in (self.uplinks.len()..).zip(&mut self.nics) {
+            if !self.failed.contains(&place) && !gone.contains(&nic.interface) {
+                failed.extend(state.keep_last().err().map(|error| (place, error)));
+            }
+        }
+        failed.into_iter().for_each(|(place, error)| self.fail(place, error));
     }
 }
 

@@ -4,15 +4,13 @@
 //! ROUTING_MARK_MASK say another by now, one more record that is like the last but for this is taken as the one in force.
 //! So the switch is what it is for an ifup that gives way to another: what the former record names beside the new one goes.
 
-use std::{iter, slice};
-
 use anyhow::{Context, Result};
 
 use super::node;
 use super::transition::OneKnown;
 use crate::addr::{Family, IfName};
 use crate::kernel::inventory::Inventory;
-use crate::plan::Plan;
+use crate::plan::{Object, Plan};
 use crate::reconcile;
 use crate::record::Record;
 use crate::settings::Settings;
@@ -26,7 +24,7 @@ pub struct RecordedNic {
     pub interface: IfName,
     /// Oldest first; the last one is in force.
     pub records: Vec<OneKnown>,
-    /// What the record in force is in the state file; none where the settings made it, which no run has written yet.
+    /// The record in force, where the settings made it and no run has written it yet.
     pub unwritten: Option<Variables>,
 }
 
@@ -49,16 +47,22 @@ impl RecordedNic {
         let mut records = read.collect::<Result<Vec<_>>>().context("its record cannot be understood")?;
         let mut unwritten = None;
         if let Some(last) = records.last()
+            // Without a rule there is no table but main, and no way to choose.
+            && last.plan.objects.iter().any(|it| matches!(it, Object::Rule(_)))
             && let Some(record) = last.record.switched(settings)
         {
             let switched = known(record)?;
-            // No packet of a NIC that is not routed knows the difference.
             if switched.plan != last.plan {
                 unwritten = Some(switched.record.variables());
                 records.push(switched);
             }
         }
         Ok(Self { interface, records, unwritten })
+    }
+
+    /// Takes the last record in the file as the one in force, as the new one cannot be written.
+    pub fn stay(&mut self) {
+        self.records.pop();
     }
 
     /// The record in force, if its TAP is the one that has the name now.
@@ -94,14 +98,17 @@ impl RecordedNic {
 
 /// One family of an uplink that is recorded.
 pub struct RecordedUplink {
-    /// What is recorded.
+    /// What is in force.
     pub uplink: Uplink,
     /// What shall stand by it.
     pub plan: Plan,
-    /// Those of earlier records.
-    former: Vec<Plan>,
-    /// As of a NIC.
+    /// Earlier records that differ by their mark alone. What others left, only the next `node up` or `node down` knows to part from
+    /// what is still needed.
+    former: Vec<(Uplink, Plan)>,
+    /// The record in force, where the settings made it and no run has written it yet.
     pub unwritten: Option<Variables>,
+    /// The records that are to stay once all is right.
+    pub lasting: Vec<Variables>,
 }
 
 impl RecordedUplink {
@@ -119,34 +126,42 @@ impl RecordedUplink {
     /// If one is not what this program writes.
     pub fn new(records: &[Variables], family: Family, settings: &Settings) -> Result<Option<Self>> {
         let read = records.iter().map(|it| node::recorded(it, family));
-        let mut records = read.collect::<Result<Vec<_>>>().context("its record cannot be understood")?;
-        let Some((uplink, before)) = records.last() else { return Ok(None) };
-        let (switched, before) = (Uplink { mark: settings.mark(uplink.table), ..uplink.clone() }, before.clone());
-        let unwritten = (switched != *uplink).then(|| node::variables(&switched, &before));
-        if unwritten.is_none() {
-            records.pop();
+        let known = read.collect::<Result<Vec<_>>>().context("its record cannot be understood")?;
+        let (Some((last, before)), Some(record)) = (known.last(), records.last()) else { return Ok(None) };
+        let under = |uplink: &Uplink| Uplink { mark: settings.mark(uplink.table), ..uplink.clone() };
+        let uplink = under(last);
+        let unwritten = (uplink != *last).then(|| node::variables(&uplink, before));
+        let mut former = Vec::new();
+        let mut lasting = Vec::new();
+        for (variables, (other, before)) in records.iter().zip(&known) {
+            if under(other) != uplink {
+                lasting.push(variables.clone());
+            } else if *other != uplink {
+                former.push((other.clone(), uplink::plan(other, before)));
+            }
         }
-        let plan = uplink::plan(&switched, &before);
-        let former = records.iter().map(|(uplink, before)| uplink::plan(uplink, before)).collect();
-        Ok(Some(Self { uplink: switched, plan, former, unwritten }))
+        lasting.push(unwritten.as_ref().unwrap_or(record).clone());
+        Ok(Some(Self { plan: uplink::plan(&uplink, before), uplink, former, unwritten, lasting }))
     }
 
-    /// Whether there are earlier records.
-    pub fn has_former(&self) -> bool {
-        !self.former.is_empty()
+    /// Takes the last record in the file as the one in force, as the new one cannot be written.
+    pub fn stay(&mut self) {
+        if let Some((uplink, plan)) = self.former.pop() {
+            (self.uplink, self.plan) = (uplink, plan);
+        }
     }
 
-    /// The Plan in force and those of earlier records.
-    pub fn plans(&self) -> iter::Chain<slice::Iter<'_, Plan>, iter::Once<&Plan>> {
-        self.former.iter().chain(iter::once(&self.plan))
+    /// The Plan in force and those of former marks.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> + Clone {
+        self.former.iter().map(|it| &it.1).chain([&self.plan])
     }
 
-    /// How what stands differs from the record in force. Settings of the device that an earlier record changed and this one leaves
-    /// alone are foreign; whatever else that one made is the table's, or stands in the device's name.
+    /// How what stands differs from the record in force; what a former mark left on the device is foreign. Rules by former marks are of the
+    /// table.
     pub fn drift(&self, inventory: &Inventory) -> Vec<Drift> {
         let owner = Owner::Uplink(self.uplink.device.clone(), self.uplink.family);
         let mut drift = verify::verify(&owner, &self.plan, inventory);
-        for former in &self.former {
+        for (_, former) in &self.former {
             let leftover = reconcile::leftover(former, &self.plan);
             add_foreign(&mut drift, verify::left_settings(&self.uplink.device, &leftover, inventory));
         }

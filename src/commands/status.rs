@@ -39,7 +39,7 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
         (false, false) => Form::Table,
     };
     if selection.has("watch") {
-        return watch(&settings, &selection.taps, form).context("status").map(|()| SUCCESS);
+        return watch(settings, &selection.taps, form).context("status").map(|()| SUCCESS);
     }
     let survey = look(&settings, &selection.taps, form).context("status")?;
     super::print(&report(&survey, form));
@@ -75,12 +75,12 @@ fn report(survey: &Survey, form: Form) -> String {
 }
 
 /// Prints again whenever something differs from what was printed, until it is interrupted or nobody reads any more.
-fn watch(settings: &Settings, taps: &[IfName], form: Form) -> Result<()> {
+fn watch(mut settings: Settings, taps: &[IfName], form: Form) -> Result<()> {
     let changes = Changes::listen()?;
     let clear = if std::io::stdout().is_terminal() && form != Form::Json { CLEAR } else { "" };
     let mut shown = String::new();
     loop {
-        let text = report(&look(settings, taps, form)?, form);
+        let text = report(&look(&settings, taps, form)?, form);
         if text != shown {
             let mut out = std::io::stdout().lock();
             if write!(out, "{clear}{text}").and_then(|()| out.flush()).is_err() {
@@ -90,5 +90,7 @@ fn watch(settings: &Settings, taps: &[IfName], form: Form) -> Result<()> {
         }
         sleep(PAUSE);
         changes.wait(Instant::now() + UNTOLD)?;
+        // What should stand is a matter of them, too.
+        (settings, _) = Settings::load()?;
     }
 }

@@ -59,9 +59,10 @@ pub struct Survey {
     pub nics: Vec<NicRow>,
     /// By the device's name.
     pub uplinks: Vec<UplinkRow>,
-    /// What stands with our numbers or in our sets though nothing is recorded of it, by interface where that is known; and rules
-    /// by marks of former settings.
+    /// What stands with our numbers or in our sets though nothing is recorded of it, by interface where that is known.
     pub strays: Vec<(Option<IfName>, Thing)>,
+    /// Rules by marks that, by the settings, their tables have no more.
+    pub former: Vec<Thing>,
 }
 
 /// What is looked at.
@@ -132,14 +133,13 @@ impl Survey {
         let inventory = Inventory::read(kernel, plans.clone(), tables)?;
         let mut dropped = dropped(kernel)?;
         let known: HashSet<_> = nics.iter().map(|it| &it.1).chain(uplinks.iter().map(|it| &it.1)).collect();
+        let suspects = verify::strays(&inventory, |name| known.contains(name), plans);
         let mut strays = Vec::new();
-        if only.is_empty() && !verify::strays(&inventory, |name| known.contains(name), plans).is_empty() {
+        if only.is_empty() && !suspects.is_empty() {
             strays = self::strays(settings, &inventory)?;
         }
-        if only.is_empty() {
-            let former = steering::former_rules(&inventory.mark_rules, settings);
-            strays.extend(former.map(|rule| (None, Thing::Object(Object::Rule(rule.clone())))));
-        }
+        let former = steering::former_rules(&inventory.mark_rules, settings).filter(|_| only.is_empty());
+        let former = former.cloned().map(|rule| Thing::Object(Object::Rule(rule))).collect();
         let nics = nics.into_iter().map(|(nic, interface)| NicRow {
             since: state::written(folder, &interface),
             drops: dropped.remove(&interface).unwrap_or_default(),
@@ -162,13 +162,19 @@ impl Survey {
             device,
             family,
         });
-        Ok(Self { nics, uplinks: uplinks.collect(), strays })
+        Ok(Self { nics, uplinks: uplinks.collect(), strays, former })
     }
 
     /// Whether all is as it should be.
     pub fn is_right(&self) -> bool {
         let uplinks = self.uplinks.iter().all(|it| it.uplink.as_ref().is_ok_and(|it| it.1.is_empty()));
-        uplinks && self.nics.iter().all(NicRow::is_right) && self.strays.is_empty()
+        uplinks && self.nics.iter().all(NicRow::is_right) && self.of_nobody().next().is_none()
+    }
+
+    /// What belongs to nothing that is recorded, by interface where that is known.
+    pub fn of_nobody(&self) -> impl Iterator<Item = (Option<&IfName>, &Thing)> {
+        let strays = self.strays.iter().map(|(interface, thing)| (interface.as_ref(), thing));
+        strays.chain(self.former.iter().map(|thing| (None, thing)))
     }
 
     /// The first of what could not be read, with whose it is.

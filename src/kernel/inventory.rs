@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 
 pub use self::lines::{lines, neighbour};
+use super::netlink::Netlink;
 use super::nftables::{Lacking, Nftables, is_missing};
 use super::rtnetlink::{self, LinkState};
 use super::{Kernel, read_sysctl};
@@ -216,6 +217,20 @@ impl Inventory {
             .flatten()
             .filter(move |route| route.protocol == protocol && route.hop.device() == Some(device))
     }
+}
+
+/// The rules by mark that stand, from a dump of all.
+///
+/// # Errors
+/// What the kernel refused.
+pub(super) fn mark_rules(netlink: &mut Netlink) -> Result<Vec<Rule>> {
+    let mut all = Vec::new();
+    for family in Family::BOTH {
+        let rules = dumps::rules(netlink, family)?;
+        let rules = rules.iter().filter_map(|it| decode::rule(family, it));
+        all.extend(rules.filter(|it| matches!(it.selector, RuleSelector::Mark(_))));
+    }
+    Ok(all)
 }
 
 fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {

@@ -32,10 +32,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::error::Error;
 use self::netlink::Netlink;
-use self::nftables::{Change, Nftables};
+use self::nftables::{Change, Nftables, Outcome};
 use self::rtnetlink::{By, LinkChange, LinkState, Packets};
 use crate::addr::{Family, IfName};
-use crate::plan::Mark;
+use crate::plan::{Mark, Rule};
 
 /// The kernel as one run sees it: its sockets, and the links it has asked for (each once).
 pub struct Kernel {
@@ -192,17 +192,25 @@ impl Kernel {
         }
     }
 
+    /// The rules by mark that stand, from a dump of all.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn mark_rules(&mut self) -> anyhow::Result<Vec<Rule>> {
+        inventory::mark_rules(&mut self.netlink)
+    }
+
     /// Commits a change of nf_tables in one transaction, if there is anything to change.
     ///
     /// # Errors
     /// What the kernel refused; then nothing was changed.
-    pub fn commit(&mut self, change: &Change<'_>) -> anyhow::Result<()> {
+    pub fn commit(&mut self, change: &Change<'_>) -> anyhow::Result<Outcome> {
         if change.tables.is_empty() && change.add.is_empty() && change.remove.is_empty() {
-            return Ok(());
+            return Ok(Outcome::default());
         }
         let outcome = self.nftables()?.commit(change)?;
         self.destroyed |= outcome.destroyed;
-        Ok(())
+        Ok(outcome)
     }
 
     /// The socket whose closing makes wait, if this run destroyed anything in nf_tables: for the detached process to close.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Error, Result};
 
 use super::batch::Batch;
+use super::marks;
 use crate::addr::IfName;
 use crate::kernel::Kernel;
 use crate::kernel::nftables::Change;
@@ -177,5 +178,5 @@ fn commit<'m>(kernel: &mut Kernel, mendings: impl Iterator<Item = &'m Mending> +
     let mut remove: Vec<_> = mendings.flat_map(|it| &it.gone.elements).collect();
     by_set(&mut add);
     by_set(&mut remove);
-    kernel.commit(&Change { tables: &tables, add, remove, fresh: false })
+    marks::commit(kernel, Change { tables: &tables, add, remove, ..Change::default() })
 }

@@ -46,6 +46,16 @@ impl MarkMask {
     /// Unless the settings say another: room for tables up to 4095.
     pub const DEFAULT: Self = Self(0xfff0_0000);
 
+    /// The mask of a mark.
+    pub fn of(mark: Mark) -> Self {
+        Self(mark.mask)
+    }
+
+    /// Whether a mark has bits of this mask, and is of another one: packets with the one may match the other.
+    pub fn meets(self, mark: Mark) -> bool {
+        mark.mask != self.0 && mark.mask & self.0 != 0
+    }
+
     /// The mark of a routing table: its number, bit by bit from the lowest bit of the mask on; none where it has more bits
     /// than the mask.
     pub fn of_table(self, table: u32) -> Option<Mark> {

@@ -10,13 +10,15 @@ use crate::plan::{self, Change, Folder, Mark, Object, PREFERENCE_MARK, PROTOCOL_
 use crate::ruleset::{
     Comment, Datatype, Element, Field, HookPoint, Name, Rule, Set, Statement, Table, TableFamily, Value,
 };
-use crate::settings::Settings;
+use crate::settings::{MarkMask, Settings};
 use crate::setup::base::hooked;
 use crate::setup::{Before, element};
 
 /// What the names of sets begin with; the number of their routing table follows.
 const STEERED: &str = "steered_";
 const UPLINKS: &str = "uplinks_";
+/// Likewise of the chains that mark.
+const STEER: &str = "steer_";
 /// NFPROTO_IPV4 of linux/netfilter.h.
 const IPV4: Value = Value::NfProto(2);
 /// RTN_UNICAST of linux/rtnetlink.h: not an address of the node itself.
@@ -81,7 +83,7 @@ fn make(table: u32, mark: Mark) -> [Table; 2] {
         Rule([&ipv4, rest].concat())
     };
     let in_passing = Statement::equal(Field::DaddrType, Value::FibAddrType(RTN_UNICAST));
-    let steer = format!("steer_{table}");
+    let steer = format!("{STEER}{table}");
     let [mut inet, mut arp] = sets(table);
     inet.chains = vec![
         hooked(
@@ -101,6 +103,27 @@ fn make(table: u32, mark: Mark) -> [Table; 2] {
     [inet, arp]
 }
 
+/// The same under a mask; where the number of the routing table does not fit into it, its chains mark nothing.
+pub fn tables_under(mask: MarkMask, table: u32) -> [Arc<Table>; 2] {
+    if let Some(mark) = mask.of_table(table) {
+        return tables(table, mark);
+    }
+    let mut unmarked = make(table, Mark { value: 0, mask: 0 });
+    unmarked.iter_mut().flat_map(|it| &mut it.chains).for_each(|chain| chain.rules.clear());
+    unmarked.map(Arc::new)
+}
+
+/// The mask under which chains of these tables mark, if any does.
+pub fn mask_of(tables: &[Arc<Table>]) -> Option<MarkMask> {
+    let chains = tables.iter().flat_map(|table| &table.chains).filter(|chain| chain.name.starts_with(STEER));
+    chains.flat_map(|chain| &chain.rules).flat_map(|rule| &rule.0).find_map(|statement| match *statement {
+        Statement::WriteBits { mask: Value::Mark(mask), value: Value::Mark(value), .. } => {
+            Some(MarkMask::of(Mark { value, mask }))
+        }
+        _ => None,
+    })
+}
+
 /// The rule by the mark. It is the table's, not a NIC's: `shared` where a NIC's Plan only makes sure of it.
 pub fn rule(family: Family, table: u32, mark: Mark, shared: bool) -> plan::Rule {
     let selector = RuleSelector::Mark(mark);
@@ -109,11 +132,17 @@ pub fn rule(family: Family, table: u32, mark: Mark, shared: bool) -> plan::Rule 
 
 /// The rules of ours by marks that, by the settings, their tables have no more.
 pub fn former_rules<'r>(rules: &'r [plan::Rule], settings: &Settings) -> impl Iterator<Item = &'r plan::Rule> {
-    rules.iter().filter(|rule| {
-        let RuleSelector::Mark(mark) = rule.selector else { return false };
-        let of_ours = (rule.preference, rule.protocol) == (PREFERENCE_MARK, PROTOCOL_NODE);
-        of_ours && settings.mark(rule.table) != Some(mark)
-    })
+    rules.iter().filter(|rule| own_mark(rule).is_some_and(|mark| settings.mark(rule.table) != Some(mark)))
+}
+
+/// The mark of a rule of ours.
+pub fn own_mark(rule: &plan::Rule) -> Option<Mark> {
+    match rule.selector {
+        RuleSelector::Mark(mark) => {
+            Some(mark).filter(|_| (rule.preference, rule.protocol) == (PREFERENCE_MARK, PROTOCOL_NODE))
+        }
+        RuleSelector::Iif(_) => None,
+    }
 }
 
 /// Adds the mark of the IPv4 packets that come in on an uplink, and that the check of their source goes by it.

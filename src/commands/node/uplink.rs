@@ -117,12 +117,12 @@ fn leave_link(plan: &mut Plan) {
     plan.objects.retain(|it| !matches!(it, Object::Up(_)));
 }
 
-/// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since.
+/// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since, under the settings as they are now.
 fn standing(uplink: &Uplink, before: &Before, settings: &Settings) -> Plan {
     let mut plan = uplink::plan(uplink, before);
-    if uplink.mark.is_none()
-        && uplink.table != TABLE_MAIN
+    if uplink.table != TABLE_MAIN
         && let Some(mark) = settings.routing_mark_mask.of_table(uplink.table)
+        && uplink.mark != Some(mark)
     {
         plan.objects.push(Object::Rule(steering::rule(uplink.family, uplink.table, mark, false)));
     }

@@ -96,12 +96,9 @@ pub fn table(survey: &Survey) -> String {
     lines.extend(survey.nics.iter().map(nic_line));
     lines.extend(survey.uplinks.iter().map(uplink_line));
     let mut text = aligned(&lines);
-    if !survey.strays.is_empty() {
-        text += "without a record:\n";
-        for (interface, thing) in &survey.strays {
-            let interface = interface.as_ref().map_or(NONE, IfName::as_str);
-            text += &format!("  {interface}: foreign: {thing}\n");
-        }
+    for (place, (interface, thing)) in survey.of_nobody().enumerate() {
+        text += if place == 0 { "without a record:\n" } else { "" };
+        text += &format!("  {}: foreign: {thing}\n", interface.map_or(NONE, IfName::as_str));
     }
     text
 }
@@ -179,8 +176,8 @@ fn uplink_line(row: &UplinkRow) -> (Vec<String>, Vec<String>) {
 
 /// All of it as one value.
 pub fn json(survey: &Survey) -> Json {
-    let strays = survey.strays.iter().map(|(interface, thing)| {
-        Json::Object(vec![("interface", Json::text(interface.as_ref())), ("what", Json::Text(thing.to_string()))])
+    let strays = survey.of_nobody().map(|(interface, thing)| {
+        Json::Object(vec![("interface", Json::text(interface)), ("what", Json::Text(thing.to_string()))])
     });
     Json::Object(vec![
         ("version", Json::Number(VERSION)),

@@ -48,6 +48,8 @@ pub struct Change<'a> {
     pub remove: Vec<&'a Element>,
     /// As far as is known none of `add` stands, so nobody asks; where that proves wrong, it is asked after all.
     pub fresh: bool,
+    /// Nothing is done where base objects are missing or not ours.
+    pub if_whole: bool,
 }
 
 /// What a commit did.
@@ -57,6 +59,8 @@ pub struct Outcome {
     pub changed: bool,
     /// It destroyed something: closing the socket waits for a grace period of the kernel.
     pub destroyed: bool,
+    /// Nothing was done, as [`Change::if_whole`] asks.
+    pub lacks_base: bool,
 }
 
 /// Whether an element is there.
@@ -117,6 +121,9 @@ impl Nftables {
         for _ in 0..TRIES {
             // What a chain that is whole looks up is there: a set in use cannot be deleted.
             let whole = self.socket.chains_stand(change.tables)?;
+            if change.if_whole && !whole {
+                return Ok(Outcome { lacks_base: true, ..Outcome::default() });
+            }
             let (generation, base) = if whole { (0, base::Completion::default()) } else { self.complete(change)? };
             let unknown = !change.fresh || surprises > 0;
             let seen =
@@ -129,6 +136,7 @@ impl Nftables {
             let outcome = Outcome {
                 changed: makes_base || !new.is_empty() || !gone.is_empty(),
                 destroyed: base.destroys || !gone.is_empty(),
+                lacks_base: false,
             };
             if !outcome.changed {
                 return Ok(outcome);
