@@ -9,7 +9,7 @@ use crate::kernel::rtnetlink::DEVCONF;
 use crate::nic::{Mode, Nic};
 use crate::plan::Plan;
 use crate::routing_tables;
-use crate::settings::Settings;
+use crate::settings::{MarkMask, Settings};
 use crate::setup::{self, Before, BridgeVlans, Facts, routed::PROXY_DELAY};
 use crate::state::{Variables, one_line};
 
@@ -64,6 +64,13 @@ impl Record {
             (switched.settings.routing, switched.settings.routing_mark_mask) = way(settings);
             switched
         })
+    }
+
+    /// The same with another mask.
+    pub fn under(&self, mask: MarkMask) -> Self {
+        let mut other = self.clone();
+        other.settings.routing_mark_mask = mask;
+        other
     }
 
     /// Whether it is of this very NIC on this very TAP.

@@ -345,7 +345,7 @@ fn reconcile() -> Result<()> {
     everywhere(node, &begin, &|| program(node, &["reconcile"], ""), &nexts)
 }
 
-/// On the way to ROUTING=mark, and back.
+/// On the way to ROUTING=mark, to a mask that has bits in common with the first, and back.
 fn reconcile_switches() -> Result<()> {
     let (site, _guest) = routed()?;
     let node = &site.node;
@@ -367,7 +367,9 @@ fn reconcile_switches() -> Result<()> {
         fine(nic.ifdown()?)?;
         uplink(node, "down")
     };
-    for (from, to) in [("ROUTING=rule", "ROUTING=mark"), ("ROUTING=mark", "ROUTING=rule")] {
+    let [rule, mark, other_mask] =
+        ["ROUTING=rule", "ROUTING=mark\nROUTING_MARK_MASK=0xfff00000", "ROUTING=mark\nROUTING_MARK_MASK=0xff000000"];
+    for (from, to) in [(rule, mark), (mark, other_mask), (other_mask, rule)] {
         let begin = || {
             node.files.set(from)?;
             if node.files.state().join("tap0").exists() {
@@ -379,7 +381,7 @@ fn reconcile_switches() -> Result<()> {
         };
         begin()?;
         let mut nexts = vec![Next::clean(node, "reconcile", &again)?];
-        if to == "ROUTING=mark" {
+        if to == mark {
             nexts.push(Next::clean(node, "node up and ifup", &by_hand)?);
             nexts.push(Next::clean(node, "ifdown", &down)?);
         }

@@ -143,19 +143,30 @@ fn no_mark_is_of_two_tables() -> Result<()> {
         let up = |tap, id, table: u32| node.nic(tap, id).set("LINK", table).only_v4().ifup()?.succeeds().map(drop);
         let first_up = || up("tap0", WEB1, table);
         let by_name = || reconcile(node, "tap0")?.succeeds().map(drop);
-        let node_up = || {
-            node.files
-                .run(
-                    netns,
-                    &["node", "up"],
-                    &format!("--dev eth1 --table {table} --routes 10.0.0.0/24 --gateway 10.0.0.1"),
-                )?
-                .succeeds()
-                .map(drop)
+        let node_up = |options: &str| {
+            let options = format!("--dev eth1 --table {table} {options}");
+            node.files.run(netns, &["node", "up"], &options)?.succeeds().map(drop)
         };
+        let inet = || node_up("--routes 10.0.0.0/24 --gateway 10.0.0.1");
+        let inet6 = || node_up("--family inet6");
         let whole = || reconcile(node, "")?.succeeds().map(drop);
-        let first: [(&str, &dyn Fn() -> Result<()>); 4] =
-            [("ifup", &first_up), ("reconcile tap0", &by_name), ("node up", &node_up), ("reconcile", &whole)];
+        // It leads nobody back who is led over already.
+        let failing = || -> Result<()> {
+            reconcile(node, "tap1")?.succeeds()?;
+            let (binding, tags) = (node.files.bindings().join("tap0"), "ip-less-routed nfdhcpd");
+            fs::create_dir(&binding)?;
+            let nic = node.nic("tap0", WEB1).set("LINK", table).only_v4().set("NETWORK_TAGS", tags);
+            nic.ifup()?.fails(&["nfdhcpd/tap0"])?;
+            Ok(fs::remove_dir(&binding)?)
+        };
+        let first: [(&str, &dyn Fn() -> Result<()>); 6] = [
+            ("ifup", &first_up),
+            ("reconcile tap0", &by_name),
+            ("node up", &inet),
+            ("node up of IPv6", &inet6),
+            ("an ifup that fails", &failing),
+            ("reconcile", &whole),
+        ];
         for (name, first) in first {
             let leads_nobody_astray = || -> Result<()> {
                 let away = two.send_echo(WEB2.ip.into(), OUTSIDE)?;
@@ -172,14 +183,18 @@ fn no_mark_is_of_two_tables() -> Result<()> {
                 node.files.set("ROUTING_MARK_MASK=0xff000000")?;
                 first()?;
                 leads_nobody_astray()?;
+                let of_former = marks(netns)?.iter().filter(|it| it.contains("/0xfff00000")).count();
+                ensure!(of_former == 0, "{:?}", marks(netns)?);
                 reconcile(node, "")?.succeeds()?;
                 in_sync(node)?;
                 leads_nobody_astray()
             };
             case().with_context(|| format!("tables {table} and {other}, {name} first"))?;
         }
-        node.files.run(netns, &["node", "down"], "--dev eth1 --family inet")?.succeeds()?;
-        netns.ip("link set eth1 up")?;
+        for family in ["inet6", "inet"] {
+            node.files.run(netns, &["node", "down"], &format!("--dev eth1 --family {family}"))?.succeeds()?;
+        }
+        node.uplink_up()?;
     }
     // In this order: rules that may meet the new marks, the marks, rules by them.
     node.files.set(MARK)?;
@@ -323,33 +338,61 @@ fn taps_that_are_gone() -> Result<()> {
     Ok(())
 }
 
-/// Who cannot be led over is put right as it was, and named; all others go over, and nothing of the former way is left of them.
+/// Who cannot be led over is put right as it was, and named; all others go over. From one mask to another all go, as the chains that
+/// mark are of all; and where that is repeated, nothing changes to and fro.
 fn one_that_cannot_be_recorded() -> Result<()> {
     let site = Site::new()?;
     let node = &site.node;
+    let netns = &node.netns;
     node.files.set(RULE)?;
     node.uplink_up()?;
     let guests = [node.guest("tap0", WEB1)?, node.guest("tap1", WEB2)?];
-    // In the place of the file in the making.
-    let obstacle = node.files.state().join("tap0.snf-network-making");
-    fs::create_dir(&obstacle)?;
-    node.netns.output(Command::new("nft").args(["flush", "ruleset"]))?;
-    node.files.set(MARK)?;
-    reconcile(node, "")?.fails(&["reconcile: tap0: STATE_DIR: "])?;
-    let set = steered(&node.netns, 100)?;
-    ensure!(!set.contains("\"tap0\"") && set.contains("\"tap1\""), "{set}");
-    let guarded = ["list", "set", "inet", "snf-network", "guarded"];
-    let guarded = node.netns.output(Command::new("nft").args(guarded))?;
-    ensure!(guarded.contains("\"tap0\"") && guarded.contains("\"tap1\""), "{guarded}");
-    let records = |tap: &str| -> Result<usize> {
-        Ok(fs::read_to_string(node.files.state().join(tap))?.matches("# snf-network record").count())
+    // In the place of the files in the making.
+    let obstacles = ["tap0", "uplinks-by-device/eth1.ipv4"]
+        .map(|file| node.files.state().join(format!("{file}.snf-network-making")));
+    let in_the_way = || obstacles.iter().try_for_each(fs::create_dir);
+    let gone = || obstacles.iter().try_for_each(fs::remove_dir);
+    let fails = || -> Result<()> {
+        reconcile(node, "")?.fails(&["reconcile: ", "eth1 inet: STATE_DIR: ", "tap0: STATE_DIR: "])?;
+        let records = |file: &str| -> Result<usize> {
+            Ok(fs::read_to_string(node.files.state().join(file))?.matches("# snf-network record").count())
+        };
+        ensure!(records("tap0")? == 1 && records("tap1")? == 1 && records("uplinks-by-device/eth1.ipv4")? == 1);
+        guests.iter().try_for_each(reaches_the_outside)
     };
-    ensure!(records("tap0")? == 1 && records("tap1")? == 1);
-    guests.iter().try_for_each(reaches_the_outside)?;
-    fs::remove_dir(&obstacle)?;
+    let list = |set: &str| netns.output(Command::new("nft").args(["list", "set", "inet", "snf-network", set]));
+    in_the_way()?;
+    netns.output(Command::new("nft").args(["flush", "ruleset"]))?;
+    node.files.set(MARK)?;
+    fails()?;
+    let (steered, guarded) = (list("steered_100")?, list("guarded")?);
+    ensure!(!steered.contains("\"tap0\"") && steered.contains("\"tap1\""), "{steered}");
+    ensure!(guarded.contains("\"tap0\"") && guarded.contains("\"tap1\""), "{guarded}");
+    ensure!(!list("uplinks_100")?.contains("eth1") && netns.sysctl("ipv4/conf/eth1/src_valid_mark")? == "0");
+    gone()?;
     reconcile(node, "")?.succeeds()?;
     in_sync(node)?;
-    ensure!(steered(&node.netns, 100)?.contains("\"tap0\"") && records("tap0")? == 1);
+    in_the_way()?;
+    node.files.set("ROUTING_MARK_MASK=0xff000000")?;
+    fails()?;
+    let state = Snapshot::of(netns)?;
+    let rule = "20050:\tfrom all fwmark 0x64000000/0xff000000 lookup 100 proto 218";
+    ensure!(marks(netns)? == [rule, rule], "{:?}", marks(netns)?);
+    in_sync(node)?;
+    fails()?;
+    state.equals(&Snapshot::of(netns)?)?;
+    gone()?;
+    reconcile(node, "")?.succeeds()?;
+    state.equals(&Snapshot::of(netns)?)?;
+    // The rules by the former mark stay until all is right.
+    in_the_way()?;
+    node.files.set(RULE)?;
+    fails()?;
+    ensure!(marks(netns)? == [rule, rule], "{:?}", marks(netns)?);
+    gone()?;
+    reconcile(node, "")?.succeeds()?;
+    in_sync(node)?;
+    ensure!(marks(netns)?.is_empty() && !list("steered_100")?.contains("tap"));
     guests.iter().try_for_each(reaches_the_outside)
 }
 

@@ -16,7 +16,7 @@ use nix::libc::{self, c_ulong, sock_filter, sock_fprog};
 use crate::Test;
 use crate::harness::nic::PROGRAM;
 use crate::harness::topology::Node;
-use crate::tests::crash::{damage, old_routed, routed, settled};
+use crate::tests::crash::{damage, old_routed, routed, settled, uplink};
 use crate::tests::status::in_sync;
 
 pub const TESTS: &[Test] = &[
@@ -217,6 +217,11 @@ fn reconcile_works_within_its_confinement() -> Result<()> {
     let node = &site.node;
     old_routed(node).ifup()?.succeeds()?;
     let right = settled(node)?;
+    // It also leads both to another way of routing.
+    node.files.set("ROUTING=rule")?;
+    uplink(node, "up")?;
+    old_routed(node).ifup()?.succeeds()?;
+    node.files.set("ROUTING=mark")?;
     damage(&site)?;
     let binding = node.files.bindings().join("tap0");
     let text = fs::read_to_string(&binding)?;

@@ -97,9 +97,12 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
         found.add(round.run(kernel, settings, &interfaces, log)?);
     }
     let Found { mut failures, gone, strays, former } = found;
-    // Not while anybody may have no other rule.
-    if taps.is_empty() && former && failures.is_empty() {
-        failures.extend(clear_former_rules(kernel, settings, log).unwrap_or_else(|error| vec![error]));
+    if taps.is_empty() && former {
+        if failures.is_empty() {
+            failures.extend(clear_former_rules(kernel, settings, log).unwrap_or_else(|error| vec![error]));
+        } else {
+            log.line("rules by former marks stay until all is right: a NIC may have no other rule");
+        }
     }
     for interface in gone {
         let cleared = gc::clear_interface(kernel, &interface, settings, log, |_| true);

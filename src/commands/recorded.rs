@@ -14,6 +14,7 @@ use crate::plan::{Object, Plan};
 use crate::reconcile;
 use crate::record::Record;
 use crate::settings::Settings;
+use crate::setup::steering;
 use crate::setup::uplink::{self, Uplink};
 use crate::state::{State, Variables};
 use crate::verify::{self, Drift, Owner, Thing};
@@ -60,9 +61,13 @@ impl RecordedNic {
         Ok(Self { interface, records, unwritten })
     }
 
-    /// Takes the last record in the file as the one in force, as the new one cannot be written.
+    /// Of a new record that cannot be written: takes the last one in the file as that in force, unless this names whatever will stand.
     pub fn stay(&mut self) {
-        self.records.pop();
+        if let [.., last, new] = self.records.as_slice()
+            && !names_all(&last.plan, &new.plan)
+        {
+            self.records.pop();
+        }
     }
 
     /// The record in force, if its TAP is the one that has the name now.
@@ -144,9 +149,9 @@ impl RecordedUplink {
         Ok(Some(Self { plan: uplink::plan(&uplink, before), uplink, former, unwritten, lasting }))
     }
 
-    /// Takes the last record in the file as the one in force, as the new one cannot be written.
+    /// As of a NIC.
     pub fn stay(&mut self) {
-        if let Some((uplink, plan)) = self.former.pop() {
+        if let Some((uplink, plan)) = self.former.pop_if(|it| !names_all(&it.1, &self.plan)) {
             (self.uplink, self.plan) = (uplink, plan);
         }
     }
@@ -167,6 +172,13 @@ impl RecordedUplink {
         }
         drift
     }
+}
+
+/// Whether a Plan names whatever would go with a newer one; rules by marks are of the table, and marks of its chains.
+fn names_all(old: &Plan, new: &Plan) -> bool {
+    let beyond = reconcile::difference(new, old);
+    let is_rule_by_mark = |it: &Object| matches!(it, Object::Rule(it) if steering::own_mark(it).is_some());
+    beyond.elements.is_empty() && beyond.objects.iter().all(is_rule_by_mark)
 }
 
 fn add_foreign(drift: &mut Vec<Drift>, things: Vec<Thing>) {

@@ -90,7 +90,9 @@ fn watch(mut settings: Settings, taps: &[IfName], form: Form) -> Result<()> {
         }
         sleep(PAUSE);
         changes.wait(Instant::now() + UNTOLD)?;
-        // What should stand is a matter of them, too.
-        (settings, _) = Settings::load()?;
+        // What should stand is a matter of them, too. While somebody writes them, the former ones hold.
+        if let Ok((now, _)) = Settings::load() {
+            settings = now;
+        }
     }
 }

@@ -114,7 +114,11 @@ impl Transition<'_> {
         };
         deadline::grace();
         let undone = match current {
-            Some(current) => self.undo_to(kernel, &current.plan),
+            // The chains that mark are of all NICs: those that went over to another mask meanwhile are not led back.
+            Some(current) => match current.record.under(self.record.settings.routing_mark_mask).plan() {
+                Ok(old) => self.undo_to(kernel, &old),
+                Err(error) => vec![error],
+            },
             None => self.clear(kernel),
         };
         if report("error: undoing", &undone, log) {

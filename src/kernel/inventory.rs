@@ -1,5 +1,5 @@
 //! What stands in the calling thread's network namespace, read by dumps: their cost grows with what stands, so nothing on the
-//! way of a NIC uses them.
+//! way of a NIC uses them; but the first of a routing table asks for the rules.
 
 pub(super) mod decode;
 mod dumps;

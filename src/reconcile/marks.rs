@@ -1,11 +1,14 @@
 //! From one mask to another: ROUTING_MARK_MASK may have changed while NICs run.
 
-use anyhow::{Context, Error, Result};
+use std::sync::Arc;
 
-use crate::kernel::nftables::Change;
-use crate::kernel::{Kernel, is_absent, rtnetlink};
+use anyhow::Result;
+
+use super::batch::Batch;
+use crate::kernel::Kernel;
+use crate::kernel::nftables::{Change, Lacking};
 use crate::plan::{Object, Verb};
-use crate::ruleset::TableFamily;
+use crate::ruleset::{Table, TableFamily};
 use crate::settings::MarkMask;
 use crate::setup::steering;
 
@@ -18,7 +21,11 @@ pub(super) fn commit(kernel: &mut Kernel, change: Change<'_>) -> Result<()> {
     let Some(mask) = steering::mask_of(change.tables) else { return kernel.commit(&change).map(drop) };
     let change = Change { if_whole: true, ..change };
     if kernel.commit(&change)?.lacks_base {
-        make_way(kernel, mask)?;
+        let marking = |it: &&Arc<Table>| steering::mask_of(std::slice::from_ref(*it)).is_some();
+        let marking: Vec<_> = change.tables.iter().filter(marking).cloned().collect();
+        if !kernel.nftables()?.lacking(&marking)?.iter().all(Lacking::is_nothing) {
+            make_way(kernel, mask)?;
+        }
         kernel.commit(&Change { if_whole: false, ..change })?;
     }
     Ok(())
@@ -26,24 +33,30 @@ pub(super) fn commit(kernel: &mut Kernel, change: Change<'_>) -> Result<()> {
 
 /// The mark of a routing table under one mask may be that of another table under one that has bits in common with it. So nothing
 /// is marked under `mask` while a rule by a mark of another stands, and no rule by `mask` is made while a chain marks under another:
-/// those rules go, and those chains change. Until `reconcile` comes to them, the NICs go by their own rules.
+/// those rules go, then those chains change, then the tables get rules by their new marks. In between NICs go by their own rules.
 fn make_way(kernel: &mut Kernel, mask: MarkMask) -> Result<()> {
     let mut rules = kernel.mark_rules()?;
     rules.retain(|rule| steering::own_mark(rule).is_some_and(|mark| mask.meets(mark)));
-    for rule in &rules {
-        kernel.netlink.queue(rtnetlink::rule(rule, false));
-    }
-    for (place, error) in kernel.netlink.flush()? {
-        if !is_absent(error.errno) {
-            let line = rules.get(place).map(|rule| Object::Rule(rule.clone()).line(Verb::Remove));
-            return Err(Error::new(error)).context(line.unwrap_or_default());
-        }
-    }
     let nftables = kernel.nftables()?;
-    let steered = steering::steered_tables(&nftables.set_names(TableFamily::Inet)?);
-    let tables: Vec<_> = steered.iter().flat_map(|table| steering::tables_under(mask, *table)).collect();
-    let lacking = nftables.lacking(&tables)?;
-    let differ = tables.into_iter().zip(lacking).filter(|(_, lacking)| !lacking.different.is_empty());
-    let tables: Vec<_> = differ.map(|it| it.0).collect();
-    kernel.commit(&Change { tables: &tables, ..Change::default() }).map(drop)
+    let mut sets = nftables.set_names(TableFamily::Inet)?;
+    sets.extend(nftables.set_names(TableFamily::Arp)?);
+    let mut steered = steering::steered_tables(&sets);
+    steered.sort_unstable();
+    steered.dedup();
+    let chains: Vec<_> = steered.iter().flat_map(|table| steering::chains_under(mask, *table)).map(Arc::new).collect();
+    let lacking = nftables.lacking(&chains)?;
+    let differ = chains.into_iter().zip(lacking).filter(|(_, lacking)| !lacking.different.is_empty());
+    let differ: Vec<_> = differ.map(|it| it.0).collect();
+    let anew = rules.iter().filter_map(|it| Some(steering::rule(it.family, it.table, mask.of_table(it.table)?, false)));
+    let anew: Vec<_> = anew.map(Object::Rule).collect();
+    let rules: Vec<_> = rules.into_iter().map(Object::Rule).collect();
+    walk(kernel, Verb::Remove, &rules)?;
+    kernel.commit(&Change { tables: &differ, ..Change::default() })?;
+    walk(kernel, Verb::Add, &anew)
+}
+
+fn walk(kernel: &mut Kernel, verb: Verb, objects: &[Object]) -> Result<()> {
+    let mut batch = Batch::new(kernel, verb);
+    objects.iter().try_for_each(|object| batch.add(object))?;
+    batch.flush()
 }

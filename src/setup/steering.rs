@@ -103,14 +103,16 @@ fn make(table: u32, mark: Mark) -> [Table; 2] {
     [inet, arp]
 }
 
-/// The same under a mask; where the number of the routing table does not fit into it, its chains mark nothing.
-pub fn tables_under(mask: MarkMask, table: u32) -> [Arc<Table>; 2] {
-    if let Some(mark) = mask.of_table(table) {
-        return tables(table, mark);
-    }
-    let mut unmarked = make(table, Mark { value: 0, mask: 0 });
-    unmarked.iter_mut().flat_map(|it| &mut it.chains).for_each(|chain| chain.rules.clear());
-    unmarked.map(Arc::new)
+/// Their chains alone, under a mask; where the number of the routing table does not fit into it, they mark nothing.
+pub fn chains_under(mask: MarkMask, table: u32) -> [Table; 2] {
+    let mark = mask.of_table(table);
+    make(table, mark.unwrap_or(Mark { value: 0, mask: 0 })).map(|mut tables| {
+        tables.sets.clear();
+        if mark.is_none() {
+            tables.chains.iter_mut().for_each(|chain| chain.rules.clear());
+        }
+        tables
+    })
 }
 
 /// The mask under which chains of these tables mark, if any does.
@@ -145,10 +147,16 @@ pub fn own_mark(rule: &plan::Rule) -> Option<Mark> {
     }
 }
 
-/// Adds the mark of the IPv4 packets that come in on an uplink, and that the check of their source goes by it.
-pub fn add_uplink(device: &IfName, table: u32, mark: Mark, before: &Before, plan: &mut Plan) {
+/// Adds the rule by the mark, for one family of an uplink; and of IPv4, the mark of the packets that come in there, and that the check
+/// of their source goes by it.
+pub fn add_uplink(device: &IfName, family: Family, table: u32, mark: Mark, before: &Before, plan: &mut Plan) {
+    plan.objects.push(Object::Rule(rule(family, table, mark, false)));
+    // Of IPv6, so that no rule by a mark stands beside chains that mark under another mask.
     let [inet, _] = tables(table, mark);
     plan.tables.push(inet);
+    if family == Family::V6 {
+        return;
+    }
     plan.elements.push(Element {
         family: TableFamily::Inet,
         set: uplinks(table),

@@ -76,11 +76,7 @@ pub fn plan(uplink: &Uplink, before: &Before) -> Plan {
         let rule = Rule { family: *family, selector, table: *table, preference, protocol, shared: false };
         plan.objects.push(Object::Rule(rule));
         if let Some(mark) = uplink.mark {
-            plan.objects.push(Object::Rule(steering::rule(*family, *table, mark, false)));
-            if *family == Family::V4 {
-                // Behind the rule by it.
-                steering::add_uplink(device, *table, mark, before, &mut plan);
-            }
+            steering::add_uplink(device, *family, *table, mark, before, &mut plan);
         }
     }
     plan.objects.push(Object::Up(Up { name: device.clone(), down_after: !before.up }));

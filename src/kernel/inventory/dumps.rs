@@ -5,7 +5,7 @@ use netlink_packet_core::{Emitable, NLM_F_DUMP, Parseable};
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
-use nix::libc::{RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE};
+use nix::libc::{EAFNOSUPPORT, RTM_GETNEIGH, RTM_GETROUTE, RTM_GETRULE};
 
 use crate::addr::Family;
 use crate::kernel::error::Error;
@@ -30,7 +30,11 @@ pub fn whole<T>(netlink: &mut Netlink, mut dump: impl FnMut(&mut Netlink) -> Res
 pub fn rules(netlink: &mut Netlink, family: Family) -> Result<Vec<RuleMessage>> {
     let mut rule = RuleMessage::default();
     rule.header.family = address_family(family);
-    messages(netlink, RTM_GETRULE, &rule)
+    match messages(netlink, RTM_GETRULE, &rule) {
+        // With ipv6.disable=1.
+        Err(error) if error.downcast_ref().is_some_and(|it: &Error| it.errno == EAFNOSUPPORT) => Ok(Vec::new()),
+        rules => rules,
+    }
 }
 
 /// All routes of a family, of all tables.
