@@ -367,17 +367,20 @@ fn reconcile_switches() -> Result<()> {
         fine(nic.ifdown()?)?;
         uplink(node, "down")
     };
+    // So often that the file would grow too long.
+    let settings = fs::read_to_string(node.files.settings())?;
+    let set = |line: &str| Ok(fs::write(node.files.settings(), format!("{settings}{line}\n"))?);
     let [rule, mark, other_mask] =
         ["ROUTING=rule", "ROUTING=mark\nROUTING_MARK_MASK=0xfff00000", "ROUTING=mark\nROUTING_MARK_MASK=0xff000000"];
     for (from, to) in [(rule, mark), (mark, other_mask), (other_mask, rule)] {
         let begin = || {
-            node.files.set(from)?;
+            set(from)?;
             if node.files.state().join("tap0").exists() {
                 again()?
             } else {
                 by_hand()?
             }
-            node.files.set(to)
+            set(to)
         };
         begin()?;
         let mut nexts = vec![Next::clean(node, "reconcile", &again)?];
