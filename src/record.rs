@@ -1,6 +1,8 @@
 //! All that a NIC's Plan was made from, as variables in a state file: the environment of its ifup, the settings that mattered,
 //! and the facts read from the kernel.
 
+use std::cell::Cell;
+
 use anyhow::{Context, Result};
 
 use crate::addr::{Family, IfName};
@@ -127,8 +129,14 @@ impl Record {
     /// # Errors
     /// If one is missing or is not what this program writes.
     pub fn from_variables(variables: &Variables) -> Result<Self> {
-        let get =
-            |key: &str| variables.iter().find(|it| it.0 == key).map(|it| it.1.as_str()).filter(|it| !it.is_empty());
+        // They are asked for nearly in their order.
+        let next = Cell::new(0);
+        let get = |key: &str| {
+            let (behind, before) = (next.get()..variables.len(), 0..next.get());
+            let place = behind.chain(before).find(|place| variables[*place].0 == key)?;
+            next.set(place + 1);
+            Some(variables[place].1.as_str()).filter(|it| !it.is_empty())
+        };
         let raw = RawNic::from_variables(Unset::Empty, |key| get(key).map(Into::into))?;
         let settings = Settings::of_record(get)?;
         let names = |key: &str| -> Result<Vec<IfName>> {

@@ -19,7 +19,7 @@ use crate::reconcile::{Mending, mend, remove};
 use crate::settings::Settings;
 use crate::setup::steering;
 use crate::state::{self, State, UplinksLock};
-use crate::verify::{self, Drift, mending};
+use crate::verify::{self, Drift, Thing, mending};
 
 /// File descriptors that are not for locks.
 const OTHER_FILES: usize = 64;
@@ -226,9 +226,11 @@ impl Round {
             if !drift.is_empty() {
                 let name = self.name(place);
                 drift.iter().for_each(|it| log.line(format_args!("{name}: {it}")));
+                let replaces = |it: &Drift| !matches!(it, Drift::Missing(_)) && matches!(it.thing(), Thing::Element(_));
+                let fresh = !drift.iter().any(replaces);
                 let [make, gone] = mending(plan, drift);
                 differ.push(place);
-                mendings.push(Mending { make, gone });
+                mendings.push(Mending { make, gone, fresh });
             }
         }
         if !mendings.is_empty() {
@@ -248,7 +250,9 @@ impl Round {
         if self.is_last {
             // What was read is given up with the process, which is ten times as fast; what is locked is not.
             mem::forget(inventory);
-            self.nics.into_iter().for_each(|(nic, _locked)| mem::forget(nic));
+            for (nic, mut locked) in self.nics {
+                mem::forget((nic, mem::take(&mut locked.records)));
+            }
         }
         Ok(Found { failures: self.failures, gone, strays, former })
     }

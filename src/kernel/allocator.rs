@@ -3,6 +3,8 @@
 //! does not fit is dlmalloc's (musl's own allocator maps and unmaps a page at a time, which was a third of all system calls).
 #![expect(unsafe_code, reason = "GlobalAlloc is an unsafe trait")]
 
+mod pages;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -11,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dlmalloc::Dlmalloc;
 use nix::sched::sched_yield;
+
+use self::pages::Pages;
 
 /// Bytes that are handed out so. An ifup takes some 200 kB, most of it for answers of the kernel; what is not touched costs nothing.
 const SIZE: usize = 1024 * 1024;
@@ -37,7 +41,7 @@ struct Heap {
     used: usize,
     /// What was given back of each number of units: the first piece of a list, which begins with the place of the next.
     free: [*mut u8; LISTED / UNIT + 1],
-    rest: Dlmalloc,
+    rest: Dlmalloc<Pages>,
 }
 
 /// A heap behind a lock of one byte: there is hardly ever a second thread, and a pthread mutex takes a fifth of the time of a `status`.
@@ -51,7 +55,11 @@ unsafe impl Sync for Locked {}
 
 static HEAP: Locked = Locked {
     taken: AtomicBool::new(false),
-    heap: UnsafeCell::new(Heap { used: 0, free: [ptr::null_mut(); LISTED / UNIT + 1], rest: Dlmalloc::new() }),
+    heap: UnsafeCell::new(Heap {
+        used: 0,
+        free: [ptr::null_mut(); LISTED / UNIT + 1],
+        rest: Dlmalloc::new_with_allocator(Pages),
+    }),
 };
 
 impl Locked {

@@ -20,6 +20,8 @@ pub struct Mending {
     pub make: Plan,
     /// What stands in its name and is not its own.
     pub gone: Plan,
+    /// Whether no element of these stands, as was just seen.
+    pub fresh: bool,
 }
 
 impl Mending {
@@ -165,6 +167,7 @@ fn filters(kernel: &mut Kernel, mendings: &[Mending], owners: &[usize], failures
 }
 
 fn commit<'m>(kernel: &mut Kernel, mendings: impl Iterator<Item = &'m Mending> + Clone) -> Result<()> {
+    let fresh = mendings.clone().all(|it| it.fresh);
     let mut tables: Vec<Arc<Table>> = Vec::new();
     for table in mendings.clone().flat_map(|it| &it.make.tables) {
         if !tables.contains(table) {
@@ -178,5 +181,5 @@ fn commit<'m>(kernel: &mut Kernel, mendings: impl Iterator<Item = &'m Mending> +
     let mut remove: Vec<_> = mendings.flat_map(|it| &it.gone.elements).collect();
     by_set(&mut add);
     by_set(&mut remove);
-    marks::commit(kernel, Change { tables: &tables, add, remove, ..Change::default() })
+    marks::commit(kernel, Change { tables: &tables, add, remove, fresh, ..Change::default() })
 }

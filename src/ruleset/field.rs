@@ -65,7 +65,7 @@ pub enum Field {
 }
 
 /// The header from which raw bits are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RawHeader {
     /// IPv4, IPv6, ARP or whatever follows the Ethernet header: `@nh`.
     Network,
@@ -75,7 +75,7 @@ pub enum RawHeader {
 
 /// Bits of a packet for which nft 1.0.6 has no name: `@th,64,128`. Of a packet that is too short for them, no
 /// comparison holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Raw {
     /// Where they are counted from.
     pub header: RawHeader,

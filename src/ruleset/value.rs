@@ -69,7 +69,7 @@ impl fmt::Display for Datatype {
 }
 
 /// A constant: what a field is compared with, a mask, or a part of an element.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Value {
     /// An interface name.
     IfName(IfName),

@@ -24,6 +24,10 @@ use crate::plan::{Object, Plan};
 use crate::ruleset::{Comment, Element, Name, TableFamily, Value};
 use crate::settings::{Settings, Setup};
 
+/// About how many a NIC has at most: who plans for thousands does not let them grow.
+const OBJECTS: usize = 36;
+const ELEMENTS: usize = 12;
+
 /// What was read from the kernel before planning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -73,7 +77,8 @@ impl Before {
 /// # Errors
 /// If what is asked for cannot be done: nothing weaker is set up instead.
 pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
-    let mut plan = Plan::default();
+    let mut plan =
+        Plan { objects: Vec::with_capacity(OBJECTS), elements: Vec::with_capacity(ELEMENTS), ..Plan::default() };
     firewall::filters(nic, &mut plan);
     match &nic.mode {
         Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {

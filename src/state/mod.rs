@@ -42,6 +42,9 @@ const BRIDGES: &str = "bridges-of-the-node";
 /// Ending of files in the making; likewise longer than any interface's name.
 const MAKING: &str = ".snf-network-making";
 
+/// About how many variables a record has.
+const VARIABLES: usize = 64;
+
 /// Variables in the order in which they were given.
 pub type Variables = Vec<(String, String)>;
 
@@ -266,7 +269,7 @@ pub fn parse(text: &str) -> Result<Vec<Variables>> {
     let mut records: Vec<Variables> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         if line == HEAD {
-            records.push(Vec::new());
+            records.push(Vec::with_capacity(VARIABLES));
             continue;
         }
         let parsed = line.split_once('=').and_then(|(key, value)| Some((key.to_owned(), unquoted(value)?)));

@@ -258,6 +258,12 @@ fn pick<'a>(elements: &[&'a Element], seen: &[Presence], states: &[Presence]) ->
 
 /// The elements to add and to remove, each key once.
 fn consolidate<'a>(change: &Change<'a>) -> Result<(Vec<&'a Element>, Vec<&'a Element>)> {
+    let place = |it: &&'a Element| (it.family as u8, &it.set, &it.key);
+    let mut sorted: Vec<_> = change.add.iter().chain(&change.remove).copied().collect();
+    sorted.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+    if sorted.is_sorted_by(|a, b| place(a) < place(b)) {
+        return Ok((change.add.clone(), change.remove.clone()));
+    }
     let mut known: HashMap<_, &Element> = HashMap::with_capacity(change.add.len());
     let mut add = Vec::with_capacity(change.add.len());
     for &element in &change.add {
