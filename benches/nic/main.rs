@@ -104,7 +104,7 @@ fn main() -> Result<()> {
         if runs > 0 {
             report.tables.push(table);
         }
-        let largest = worlds.iter().rev().find(|it| it.nics <= 1000);
+        let largest = worlds.iter().rev().find(|it| (1..=1000).contains(&it.nics));
         if let (true, Some(world)) = (repair, largest) {
             report.repair = Some(repair::measure(world, &binaries)?);
         }

@@ -19,13 +19,13 @@ pub fn plain(nic: &Nic, bridge: &IfName, vlan: Option<&Vlan>, settings: &Setting
     plan.objects.extend([
         // This bridge, too, takes the lowest MAC and the smallest MTU of its ports for its own device.
         Object::Link(bridged::link(nic, facts)),
-        Object::OvsPort(OvsPort {
+        Object::OvsPort(Box::new(OvsPort {
             socket: settings.ovsdb_socket.clone(),
             name: nic.interface.clone(),
             bridge: bridge.clone(),
             vlans: vlan.map(vlans).unwrap_or_default(),
             external_ids,
-        }),
+        })),
         Object::Up(Up { name: nic.interface.clone(), down_after: true }),
     ]);
 }
