@@ -227,6 +227,17 @@ mod tests {
             assert!(page.addr().is_multiple_of(8192) && place(page).is_none());
             let grown = all.realloc(moved, layout(26), SIZE);
             assert!(place(grown).is_none() && (0..13).all(|at| grown.add(at).read() == 1));
+            // In huge pages, and grown beyond a piece of them.
+            let many: Vec<_> = (0..64).map(|_| all.alloc(layout(SIZE))).collect();
+            many.iter().for_each(|piece| piece.write_bytes(4, SIZE));
+            assert!(many.iter().all(|piece| piece.read() == 4 && piece.add(SIZE - 1).read() == 4));
+            let huge = all.realloc(many[0], layout(SIZE), 64 * SIZE);
+            assert!((0..SIZE).step_by(4096).all(|at| huge.add(at).read() == 4));
+            all.dealloc(huge, layout(64 * SIZE));
+            many[1..].iter().for_each(|piece| all.dealloc(*piece, layout(SIZE)));
+            let zeros = all.alloc_zeroed(layout(32 * SIZE));
+            assert!((0..32 * SIZE).step_by(64).all(|at| zeros.add(at).read() == 0));
+            all.dealloc(zeros, layout(32 * SIZE));
             // A long one that was the last is the next one's place.
             let long = all.alloc(layout(4 * LISTED));
             all.dealloc(long, layout(4 * LISTED));

@@ -110,6 +110,20 @@ mod tests {
     }
 
     #[test]
+    fn marks_meet_under_masks_with_bits_in_common() {
+        let mask: MarkMask = "0xfff00000".parse().expect("a mask");
+        for (mark, expected) in [
+            ("0x6400000/0xfff00000", false),
+            ("0x6000000/0xff000000", true),
+            ("0x100000/0x100000", true),
+            ("0x6400/0xff00", false),
+            ("0x1/0xffffffff", true),
+        ] {
+            assert_eq!(mask.meets(mark.parse().expect("a mark")), expected, "{mark}");
+        }
+    }
+
+    #[test]
     fn a_mark_is_read_as_it_is_written() {
         let mark = MarkMask::DEFAULT.of_table(100).expect("a mark");
         assert_eq!(mark.to_string().parse::<Mark>().expect("a mark"), mark);

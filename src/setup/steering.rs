@@ -191,3 +191,49 @@ pub fn add(nic: &Nic, table: u32, settings: &Settings, plan: &mut Plan) {
     let families = Family::BOTH.into_iter().filter(|family| has(*family));
     plan.objects.extend(families.map(|family| Object::Rule(rule(family, table, mark, true))));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Routing;
+
+    fn mark(text: &str) -> Mark {
+        text.parse().expect("a mark")
+    }
+
+    #[test]
+    fn rules_are_former_by_the_settings_alone() {
+        let ours = |table, text| rule(Family::V4, table, mark(text), false);
+        let rules = [
+            ours(100, "0x6400000/0xfff00000"),
+            ours(100, "0x6400/0xff00"),
+            ours(5000, "0x6400000/0xfff00000"),
+            plan::Rule { preference: 20_049, ..ours(100, "0x1/0x1") },
+            plan::Rule { protocol: 99, ..ours(100, "0x1/0x1") },
+            plan::Rule { selector: RuleSelector::Iif("tap0".parse().expect("a name")), ..ours(100, "0x1/0x1") },
+        ];
+        let former = |settings: &Settings| {
+            let former = former_rules(&rules, settings);
+            former.filter_map(|it| rules.iter().position(|rule| rule == it)).collect::<Vec<_>>()
+        };
+        let mut settings = Settings::default();
+        assert_eq!(former(&settings), [1, 2]);
+        settings.routing_mark_mask = "0xff00".parse().expect("a mask");
+        assert_eq!(former(&settings), [0, 2]);
+        settings.routing = Routing::Rule;
+        assert_eq!(former(&settings), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_mask_of_tables_is_that_of_their_marks() {
+        let mask: MarkMask = "0xff000000".parse().expect("a mask");
+        let of = |tables: [Table; 2]| mask_of(&tables.map(Arc::new));
+        assert_eq!(of(chains_under(mask, 6)), Some(mask));
+        assert!(chains_under(mask, 6).iter().all(|it| it.sets.is_empty() && !it.chains.is_empty()));
+        // A number that does not fit: the chains are there, and mark nothing.
+        assert_eq!(of(chains_under(mask, 256)), None);
+        assert!(chains_under(mask, 256).iter().flat_map(|it| &it.chains).all(|it| it.rules.is_empty()));
+        assert_eq!(mask_of(&tables(6, mark("0x600000/0xfff00000"))), Some(MarkMask::DEFAULT));
+        assert_eq!(of(sets(6)), None);
+    }
+}

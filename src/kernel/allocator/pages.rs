@@ -11,28 +11,30 @@ const HUGE: usize = 2 * 1024 * 1024;
 /// Bytes that are asked for at a time; what is not touched costs nothing.
 const CHUNK: usize = 8 * HUGE;
 
+fn map(size: usize) -> Option<*mut u8> {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the kernel chooses a place where nothing is.
+    let start = unsafe { libc::mmap(ptr::null_mut(), size, access, kind, -1, 0) };
+    (start != libc::MAP_FAILED).then_some(start.cast())
+}
+
 /// Gives memory, and takes none back: the process ends soon.
 pub struct Pages;
 
 // SAFETY: a piece is of a mapping that nobody else knows, as long as it says, and stays until the process ends.
 unsafe impl dlmalloc::Allocator for Pages {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
-        let none = (ptr::null_mut(), 0, 0);
-        let Some(size) = size.checked_next_multiple_of(CHUNK) else { return none };
-        let Some(mapped) = size.checked_add(HUGE) else { return none };
-        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: the kernel chooses a place where nothing is.
-        let start = unsafe { libc::mmap(ptr::null_mut(), mapped, access, kind, -1, 0) };
-        if start == libc::MAP_FAILED {
-            return none;
+        let chunk = size.checked_next_multiple_of(CHUNK).unwrap_or(size);
+        if let Some(start) = chunk.checked_add(HUGE).and_then(map) {
+            // SAFETY: there are `HUGE` more bytes than `chunk`.
+            let aligned = unsafe { start.add(start.addr().next_multiple_of(HUGE) - start.addr()) };
+            // Refused, it is only slower.
+            // SAFETY: it changes nothing of what is there.
+            let _refused = unsafe { libc::madvise(aligned.cast(), chunk, libc::MADV_HUGEPAGE) };
+            return (aligned, chunk, 0);
         }
-        let start: *mut u8 = start.cast();
-        // SAFETY: there are `HUGE` more bytes than `size`.
-        let aligned = unsafe { start.add(start.addr().next_multiple_of(HUGE) - start.addr()) };
-        // Refused, it is only slower.
-        // SAFETY: it changes nothing of what is there.
-        let _refused = unsafe { libc::madvise(aligned.cast(), size, libc::MADV_HUGEPAGE) };
-        (aligned, size, 0)
+        // Under a limit (ulimit -v) there may be room for as much as is needed.
+        map(size).map_or((ptr::null_mut(), 0, 0), |start| (start, size, 0))
     }
 
     fn remap(&self, _place: *mut u8, _from: usize, _to: usize, _can_move: bool) -> *mut u8 {
