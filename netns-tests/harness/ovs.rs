@@ -69,6 +69,12 @@ impl Switch {
         daemon.arg(format!("unix:{}", self.socket().display()));
         if self.datapath == Datapath::Userspace {
             daemon.arg("--disable-system");
+        } else {
+            // Within ten seconds of the machine's start it finds no processor to serve (seen with 3.1), and all frames are lost.
+            until("the machine to be up for a while", || {
+                let uptime = fs::read_to_string("/proc/uptime")?;
+                Ok(uptime.split('.').next().and_then(|it| it.parse().ok()).is_some_and(|seconds: u64| seconds > 10))
+            })?;
         }
         self.daemon = Some(self.spawn(daemon, "ovs-vswitchd")?);
         Ok(())
