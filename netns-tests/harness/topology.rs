@@ -271,6 +271,12 @@ impl Files {
         self.folder.join("state")
     }
 
+    /// How many records a file of STATE_DIR holds.
+    pub fn records(&self, file: &str) -> Result<usize> {
+        let text = fs::read_to_string(self.state().join(file)).with_context(|| file.to_owned())?;
+        Ok(text.matches("# snf-network record").count())
+    }
+
     /// LOGFILE.
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")

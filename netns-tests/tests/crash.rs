@@ -4,7 +4,6 @@
 //! After each kill one of the possible next runs is tried, in turn, and after the kills behind a call that can change
 //! anything, each of them.
 
-use std::fs;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,11 +25,6 @@ pub const TESTS: &[Test] = &[
     ("crash::takeover", takeover),
     ("crash::ifdown_routed", ifdown_routed),
     ("crash::ifdown_bridged", ifdown_bridged),
-    ("crash::node_up", node_up),
-    ("crash::node_down", node_down),
-    ("crash::reconcile", reconcile),
-    ("crash::reconcile_switches", reconcile_switches),
-    ("crash::gc", gc),
 ];
 
 /// The calls of ours that can change anything outside of the process.
@@ -52,7 +46,7 @@ const CHANGING: [i64; 14] = [
 ];
 
 /// What may come next, and the state in which it must end.
-struct Next<'a> {
+pub struct Next<'a> {
     name: &'static str,
     run: &'a dyn Fn() -> Result<()>,
     end: Snapshot,
@@ -60,7 +54,7 @@ struct Next<'a> {
 
 impl<'a> Next<'a> {
     /// The state in which it ends when nothing was killed before it.
-    fn clean(node: &Node, name: &'static str, run: &'a dyn Fn() -> Result<()>) -> Result<Self> {
+    pub fn clean(node: &Node, name: &'static str, run: &'a dyn Fn() -> Result<()>) -> Result<Self> {
         run()?;
         Ok(Self { name, run, end: settled(node)? })
     }
@@ -80,7 +74,7 @@ pub fn settled(node: &Node) -> Result<Snapshot> {
 }
 
 /// Kills `command` before each of its system calls, from the state that `begin` makes.
-fn everywhere(
+pub fn everywhere(
     node: &Node,
     begin: &dyn Fn() -> Result<()>,
     command: &dyn Fn() -> Command,
@@ -126,7 +120,7 @@ impl Next<'_> {
     }
 }
 
-fn fine(outcome: Outcome) -> Result<()> {
+pub fn fine(outcome: Outcome) -> Result<()> {
     outcome.succeeds().map(|_| ())
 }
 
@@ -286,35 +280,6 @@ pub fn uplink(node: &Node, verb: &str) -> Result<()> {
     Ok(())
 }
 
-fn uplinks(verb: &'static str) -> Result<()> {
-    let (site, _guest) = routed()?;
-    let node = &site.node;
-    let (up, down) = (|| uplink(node, "up"), || uplink(node, "down"));
-    let [up_next, down_next] = [Next::clean(node, "node up", &up)?, Next::clean(node, "node down", &down)?];
-    let (begin, nexts): (&dyn Fn() -> Result<()>, _) = match verb {
-        "up" => (&down, [up_next, down_next]),
-        _ => (&up, [down_next, up_next]),
-    };
-    for options in [Node::UPLINK, Node::UPLINK6] {
-        let rest = || {
-            begin()?;
-            // That of the other family is as it shall be.
-            let other = if options == Node::UPLINK { Node::UPLINK6 } else { Node::UPLINK };
-            fine(node.files.run(&node.netns, &["node", verb], other)?)
-        };
-        everywhere(node, &rest, &|| program(node, &["node", verb], options), &nexts)?;
-    }
-    Ok(())
-}
-
-fn node_up() -> Result<()> {
-    uplinks("up")
-}
-
-fn node_down() -> Result<()> {
-    uplinks("down")
-}
-
 /// Takes a part of what a NIC and the uplink have away, as `nft flush` and `ip` do.
 pub fn damage(site: &Site) -> Result<()> {
     let netns = &site.node.netns;
@@ -322,89 +287,4 @@ pub fn damage(site: &Site) -> Result<()> {
     netns.delete_rules(&["tap0", "eth1"])?;
     netns.ip("route flush table 100")?;
     netns.set_sysctl("ipv4/conf/tap0/proxy_arp", "0")
-}
-
-fn reconcile() -> Result<()> {
-    let (site, _guest) = routed()?;
-    let node = &site.node;
-    let (nic, other) = (old_routed(node), other_routed(node));
-    let up = || fine(nic.ifup()?);
-    let again = || {
-        tool(node, "reconcile")?;
-        tool(node, "reconcile")
-    };
-    let begin = || {
-        for nic in [&nic, &other] {
-            fine(nic.ifdown()?)?;
-        }
-        up()?;
-        damage(&site)
-    };
-    up()?;
-    let nexts = [Next::clean(node, "reconcile", &again)?];
-    everywhere(node, &begin, &|| program(node, &["reconcile"], ""), &nexts)
-}
-
-/// On the way to ROUTING=mark, to a mask that has bits in common with the first, and back.
-fn reconcile_switches() -> Result<()> {
-    let (site, _guest) = routed()?;
-    let node = &site.node;
-    let nic = old_routed(node);
-    let again = || {
-        tool(node, "reconcile")?;
-        fine(node.files.run(&node.netns, &["status"], "")?)?;
-        for file in ["tap0", "uplinks-by-device/eth1.ipv4", "uplinks-by-device/eth1.ipv6"] {
-            let text = fs::read_to_string(node.files.state().join(file))?;
-            ensure!(text.matches("# snf-network record").count() == 1, "{file}: {text}");
-        }
-        Ok(())
-    };
-    let by_hand = || {
-        uplink(node, "up")?;
-        fine(nic.ifup()?)
-    };
-    let down = || {
-        fine(nic.ifdown()?)?;
-        uplink(node, "down")
-    };
-    // So often that the file would grow too long.
-    let settings = fs::read_to_string(node.files.settings())?;
-    let set = |line: &str| Ok(fs::write(node.files.settings(), format!("{settings}{line}\n"))?);
-    let [rule, mark, other_mask] =
-        ["ROUTING=rule", "ROUTING=mark\nROUTING_MARK_MASK=0xfff00000", "ROUTING=mark\nROUTING_MARK_MASK=0xff000000"];
-    for (from, to) in [(rule, mark), (mark, other_mask), (other_mask, rule)] {
-        let begin = || {
-            set(from)?;
-            if node.files.state().join("tap0").exists() {
-                again()?
-            } else {
-                by_hand()?
-            }
-            set(to)
-        };
-        begin()?;
-        let mut nexts = vec![Next::clean(node, "reconcile", &again)?];
-        if to == mark {
-            nexts.push(Next::clean(node, "node up and ifup", &by_hand)?);
-            nexts.push(Next::clean(node, "ifdown", &down)?);
-        }
-        everywhere(node, &begin, &|| program(node, &["reconcile"], ""), &nexts)?;
-    }
-    Ok(())
-}
-
-fn gc() -> Result<()> {
-    let (site, guest) = routed()?;
-    let node = &site.node;
-    node.unplug(guest, "tap0")?;
-    let nic = old_routed(node);
-    let collected = || tool(node, "gc");
-    let down = || fine(nic.ifdown()?);
-    let nexts = [Next::clean(node, "gc", &collected)?, Next::clean(node, "ifdown", &down)?];
-    let begin = || {
-        let guest = node.plug("tap0", WEB1)?;
-        fine(nic.ifup()?)?;
-        node.unplug(guest, "tap0")
-    };
-    everywhere(node, &begin, &|| program(node, &["gc"], ""), &nexts)
 }

@@ -6,6 +6,7 @@ mod bridges;
 mod callers;
 mod confinement;
 mod crash;
+mod crash_of_node;
 mod dns;
 mod dns_failure;
 mod dns_hook;
@@ -20,6 +21,7 @@ mod ifupdown;
 mod input;
 mod interrupted;
 mod lifecycle;
+mod masks;
 mod network_scripts;
 mod nfdhcpd;
 mod node;
@@ -42,6 +44,7 @@ mod status;
 mod steering;
 mod storms;
 mod switching;
+mod switching_failure;
 mod takeover;
 mod unit;
 mod vlan;
@@ -76,6 +79,8 @@ const THEMES: &[Theme] = &[
     anywhere(spoof::TESTS),
     anywhere(steering::TESTS),
     anywhere(switching::TESTS),
+    anywhere(switching_failure::TESTS),
+    anywhere(masks::TESTS),
     anywhere(takeover::TESTS),
     anywhere(nfdhcpd::TESTS),
     anywhere(announce::TESTS),
@@ -94,6 +99,7 @@ const THEMES: &[Theme] = &[
     only_here(settings::TESTS, "a shell"),
     anywhere(failure::TESTS),
     anywhere(crash::TESTS),
+    anywhere(crash_of_node::TESTS),
     anywhere(faults::TESTS),
     anywhere(interrupted::TESTS),
     only_here(storms::TESTS, "processors that are not emulated"),

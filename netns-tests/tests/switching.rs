@@ -1,12 +1,10 @@
 //! `reconcile` after ROUTING or ROUTING_MARK_MASK changed: running NICs and uplinks go over to the other way.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::drift::{reaches_the_outside, reconcile};
-use super::reconcile::traced;
 use super::status::{finds, in_sync};
 use super::steering::{marks, steered, while_packets_pass};
 use crate::Test;
@@ -17,33 +15,37 @@ use crate::harness::topology::{Node, OUTSIDE, Site};
 pub const TESTS: &[Test] = &[
     ("switching::while_packets_pass", under_traffic),
     ("switching::ends_as_node_up_and_ifup_do", ends_as_node_up_and_ifup_do),
-    ("switching::no_mark_is_of_two_tables", no_mark_is_of_two_tables),
     ("switching::only_the_nics_that_are_named", only_the_nics_that_are_named),
     ("switching::back_again_after_a_crash", back_again_after_a_crash),
     ("switching::rules_that_no_node_up_made", rules_that_no_node_up_made),
     ("switching::taps_that_are_gone", taps_that_are_gone),
-    ("switching::one_that_cannot_be_recorded", one_that_cannot_be_recorded),
-    ("switching::what_a_killed_node_up_left", what_a_killed_node_up_left),
-    ("switching::node_down_knows_both_masks", node_down_knows_both_masks),
     ("switching::others_stay_as_they_are", others_stay_as_they_are),
 ];
 
-const RULE: &str = "ROUTING=rule";
-const MARK: &str = "ROUTING=mark\nROUTING_MARK_MASK=0xfff00000";
-const OTHER_MASK: &str = "ROUTING=mark\nROUTING_MARK_MASK=0xff00";
+pub const RULE: &str = "ROUTING=rule";
+pub const MARK: &str = "ROUTING=mark\nROUTING_MARK_MASK=0xfff00000";
+pub const OTHER_MASK: &str = "ROUTING=mark\nROUTING_MARK_MASK=0xff00";
+
+/// The files of what is recorded of a NIC, and of the families of its uplink.
+pub const RECORDS: [&str; 3] = ["tap0", "uplinks-by-device/eth1.ipv4", "uplinks-by-device/eth1.ipv6"];
+
+/// A site whose uplink is set up this way.
+pub fn under(way: &str) -> Result<Site> {
+    let site = Site::new()?;
+    site.node.files.set(way)?;
+    site.node.uplink_up()?;
+    Ok(site)
+}
 
 /// What is recorded: of the NIC, and of the uplink's families.
 fn records(node: &Node) -> Result<Vec<String>> {
-    let files = ["tap0", "uplinks-by-device/eth1.ipv4", "uplinks-by-device/eth1.ipv6"];
     let read = |file: &str| fs::read_to_string(node.files.state().join(file)).context(file.to_owned());
-    files.into_iter().map(read).collect()
+    RECORDS.into_iter().map(read).collect()
 }
 
 fn under_traffic() -> Result<()> {
-    let site = Site::new()?;
+    let site = under(RULE)?;
     let node = &site.node;
-    node.files.set(RULE)?;
-    node.uplink_up()?;
     let guest = node.guest("tap0", WEB1)?;
     while_packets_pass(&site, &guest, || {
         for (way, mark) in [
@@ -124,94 +126,9 @@ fn ends_as_node_up_and_ifup_do() -> Result<()> {
     Ok(())
 }
 
-/// Under one mask a table may have the mark that another one has under the other. Neither's packets may ever be led by the other's
-/// table, whoever comes first to the new mask: while the other table's NIC is still of the old one, and whether its number fits into
-/// the new one or not.
-fn no_mark_is_of_two_tables() -> Result<()> {
-    let site = Site::new()?;
-    let node = &site.node;
-    let netns = &node.netns;
-    let wire = node.wire()?;
-    let (one, two) = (node.plug("tap0", WEB1)?, node.plug("tap1", WEB2)?);
-    for (table, other) in [(6, 96), (97, 1552)] {
-        for to in [table, other] {
-            netns.ip_batch(&format!(
-                "route replace 10.0.0.0/24 dev eth1 table {to}\nroute replace default via 10.0.0.1 dev eth1 table {to}"
-            ))?;
-        }
-        netns.ip(&format!("route replace unreachable {OUTSIDE} table {other}"))?;
-        let up = |tap, id, table: u32| node.nic(tap, id).set("LINK", table).only_v4().ifup()?.succeeds().map(drop);
-        let first_up = || up("tap0", WEB1, table);
-        let by_name = || reconcile(node, "tap0")?.succeeds().map(drop);
-        let node_up = |options: &str| {
-            let options = format!("--dev eth1 --table {table} {options}");
-            node.files.run(netns, &["node", "up"], &options)?.succeeds().map(drop)
-        };
-        let inet = || node_up("--routes 10.0.0.0/24 --gateway 10.0.0.1");
-        let inet6 = || node_up("--family inet6");
-        let whole = || reconcile(node, "")?.succeeds().map(drop);
-        // It leads nobody back who is led over already.
-        let failing = || -> Result<()> {
-            reconcile(node, "tap1")?.succeeds()?;
-            let (binding, tags) = (node.files.bindings().join("tap0"), "ip-less-routed nfdhcpd");
-            fs::create_dir(&binding)?;
-            let nic = node.nic("tap0", WEB1).set("LINK", table).only_v4().set("NETWORK_TAGS", tags);
-            nic.ifup()?.fails(&["nfdhcpd/tap0"])?;
-            Ok(fs::remove_dir(&binding)?)
-        };
-        let first: [(&str, &dyn Fn() -> Result<()>); 6] = [
-            ("ifup", &first_up),
-            ("reconcile tap0", &by_name),
-            ("node up", &inet),
-            ("node up of IPv6", &inet6),
-            ("an ifup that fails", &failing),
-            ("reconcile", &whole),
-        ];
-        for (name, first) in first {
-            let leads_nobody_astray = || -> Result<()> {
-                let away = two.send_echo(WEB2.ip.into(), OUTSIDE)?;
-                let mark = one.send_echo(WEB1.ip.into(), OUTSIDE)?;
-                wire.expect(&format!("> {OUTSIDE}: echo request {mark}"))?;
-                wire.never(&format!("echo request {away}"))
-            };
-            let case = || -> Result<()> {
-                node.files.set(MARK)?;
-                up("tap0", WEB1, table)?;
-                up("tap1", WEB2, other)?;
-                reconcile(node, "")?.succeeds()?;
-                leads_nobody_astray()?;
-                node.files.set("ROUTING_MARK_MASK=0xff000000")?;
-                first()?;
-                leads_nobody_astray()?;
-                let of_former = marks(netns)?.iter().filter(|it| it.contains("/0xfff00000")).count();
-                ensure!(of_former == 0, "{:?}", marks(netns)?);
-                reconcile(node, "")?.succeeds()?;
-                in_sync(node)?;
-                leads_nobody_astray()
-            };
-            case().with_context(|| format!("tables {table} and {other}, {name} first"))?;
-        }
-        for family in ["inet6", "inet"] {
-            node.files.run(netns, &["node", "down"], &format!("--dev eth1 --family {family}"))?.succeeds()?;
-        }
-        node.uplink_up()?;
-    }
-    // In this order: rules that may meet the new marks, the marks, rules by them.
-    node.files.set(MARK)?;
-    reconcile(node, "")?.succeeds()?;
-    node.files.set("ROUTING_MARK_MASK=0xff000000")?;
-    let text = traced(node)?;
-    let place = |what: &str| text.find(what).with_context(|| format!("no {what} in\n{text}"));
-    let last = text.rfind("RTM_DELRULE").context("no RTM_DELRULE")?;
-    ensure!(last < place("NFT_MSG_NEWRULE")? && place("NFT_MSG_NEWRULE")? < place("RTM_NEWRULE")?, "{text}");
-    Ok(())
-}
-
 fn only_the_nics_that_are_named() -> Result<()> {
-    let site = Site::new()?;
+    let site = under(MARK)?;
     let node = &site.node;
-    node.files.set(MARK)?;
-    node.uplink_up()?;
     let guests = [node.guest("tap0", WEB1)?, node.guest("tap1", WEB2)?];
     node.files.set(RULE)?;
     reconcile(node, "tap0")?.succeeds()?;
@@ -234,10 +151,8 @@ fn only_the_nics_that_are_named() -> Result<()> {
 
 /// Killed between the record and the kernel, and the setting taken back: what the second record names goes.
 fn back_again_after_a_crash() -> Result<()> {
-    let site = Site::new()?;
+    let site = under(RULE)?;
     let node = &site.node;
-    node.files.set(RULE)?;
-    node.uplink_up()?;
     let guest = node.guest("tap0", WEB1)?;
     node.netns.settle()?;
     let (before, old) = (Snapshot::of(&node.netns)?, records(node)?);
@@ -245,8 +160,7 @@ fn back_again_after_a_crash() -> Result<()> {
     reconcile(node, "")?.succeeds()?;
     let new = records(node)?;
     let write = |texts: Vec<String>| -> Result<()> {
-        let files = ["tap0", "uplinks-by-device/eth1.ipv4", "uplinks-by-device/eth1.ipv6"];
-        files.iter().zip(texts).try_for_each(|(file, text)| Ok(fs::write(node.files.state().join(file), text)?))
+        RECORDS.iter().zip(texts).try_for_each(|(file, text)| Ok(fs::write(node.files.state().join(file), text)?))
     };
     let both = || old.iter().zip(&new).map(|(old, new)| format!("{old}{new}")).collect::<Vec<_>>();
     write(both())?;
@@ -323,10 +237,8 @@ fn rules_that_no_node_up_made() -> Result<()> {
 
 /// A TAP that is gone at the time of the switch leaves nothing.
 fn taps_that_are_gone() -> Result<()> {
-    let site = Site::new()?;
+    let site = under(MARK)?;
     let node = &site.node;
-    node.files.set(MARK)?;
-    node.uplink_up()?;
     let (guest, _other) = (node.guest("tap0", WEB1)?, node.guest("tap1", WEB2)?);
     node.unplug(guest, "tap0")?;
     ensure!(steered(&node.netns, 100)?.contains("\"tap0\""));
@@ -335,109 +247,6 @@ fn taps_that_are_gone() -> Result<()> {
     in_sync(node)?;
     ensure!(!steered(&node.netns, 100)?.contains("tap"));
     ensure!(!node.files.state().join("tap0").exists());
-    Ok(())
-}
-
-/// Who cannot be led over is put right as it was, and named; all others go over. From one mask to another all go, as the chains that
-/// mark are of all; and where that is repeated, nothing changes to and fro.
-fn one_that_cannot_be_recorded() -> Result<()> {
-    let site = Site::new()?;
-    let node = &site.node;
-    let netns = &node.netns;
-    node.files.set(RULE)?;
-    node.uplink_up()?;
-    let guests = [node.guest("tap0", WEB1)?, node.guest("tap1", WEB2)?];
-    // In the place of the files in the making.
-    let obstacles = ["tap0", "uplinks-by-device/eth1.ipv4"]
-        .map(|file| node.files.state().join(format!("{file}.snf-network-making")));
-    let in_the_way = || obstacles.iter().try_for_each(fs::create_dir);
-    let gone = || obstacles.iter().try_for_each(fs::remove_dir);
-    let fails = || -> Result<()> {
-        reconcile(node, "")?.fails(&["reconcile: ", "eth1 inet: STATE_DIR: ", "tap0: STATE_DIR: "])?;
-        let records = |file: &str| -> Result<usize> {
-            Ok(fs::read_to_string(node.files.state().join(file))?.matches("# snf-network record").count())
-        };
-        ensure!(records("tap0")? == 1 && records("tap1")? == 1 && records("uplinks-by-device/eth1.ipv4")? == 1);
-        guests.iter().try_for_each(reaches_the_outside)
-    };
-    let list = |set: &str| netns.output(Command::new("nft").args(["list", "set", "inet", "snf-network", set]));
-    in_the_way()?;
-    netns.output(Command::new("nft").args(["flush", "ruleset"]))?;
-    node.files.set(MARK)?;
-    fails()?;
-    let (steered, guarded) = (list("steered_100")?, list("guarded")?);
-    ensure!(!steered.contains("\"tap0\"") && steered.contains("\"tap1\""), "{steered}");
-    ensure!(guarded.contains("\"tap0\"") && guarded.contains("\"tap1\""), "{guarded}");
-    ensure!(!list("uplinks_100")?.contains("eth1") && netns.sysctl("ipv4/conf/eth1/src_valid_mark")? == "0");
-    gone()?;
-    reconcile(node, "")?.succeeds()?;
-    in_sync(node)?;
-    in_the_way()?;
-    node.files.set("ROUTING_MARK_MASK=0xff000000")?;
-    fails()?;
-    let state = Snapshot::of(netns)?;
-    let rule = "20050:\tfrom all fwmark 0x64000000/0xff000000 lookup 100 proto 218";
-    ensure!(marks(netns)? == [rule, rule], "{:?}", marks(netns)?);
-    in_sync(node)?;
-    fails()?;
-    state.equals(&Snapshot::of(netns)?)?;
-    gone()?;
-    reconcile(node, "")?.succeeds()?;
-    state.equals(&Snapshot::of(netns)?)?;
-    // The rules by the former mark stay until all is right.
-    in_the_way()?;
-    node.files.set(RULE)?;
-    fails()?;
-    ensure!(marks(netns)? == [rule, rule], "{:?}", marks(netns)?);
-    gone()?;
-    reconcile(node, "")?.succeeds()?;
-    in_sync(node)?;
-    ensure!(marks(netns)?.is_empty() && !list("steered_100")?.contains("tap"));
-    guests.iter().try_for_each(reaches_the_outside)
-}
-
-/// What a `node up` that was killed left of another table is for the next one to remove: reconcile does not forget it.
-fn what_a_killed_node_up_left() -> Result<()> {
-    let site = Site::new()?;
-    let node = &site.node;
-    let netns = &node.netns;
-    node.files.set(RULE)?;
-    let file = node.files.state().join("uplinks-by-device/eth1.ipv4");
-    let elsewhere = "--dev eth1 --table 300 --routes 10.77.0.0/16 --gateway 10.77.0.1";
-    node.files.run(netns, &["node", "up"], elsewhere)?.succeeds()?;
-    let old = fs::read_to_string(&file)?;
-    let left = "unreachable 10.77.0.0/16 proto 218 metric 4278198272";
-    let stands = || -> Result<bool> { Ok(netns.ip("route show table main")?.contains(left)) };
-    ensure!(stands()?);
-    node.uplink_up()?;
-    ensure!(!stands()?);
-    let new = fs::read_to_string(&file)?;
-    fs::write(&file, format!("{old}{new}"))?;
-    netns.ip(&format!("route add {left}"))?;
-    for way in [RULE, MARK] {
-        node.files.set(way)?;
-        reconcile(node, "")?.succeeds()?;
-        in_sync(node)?;
-        ensure!(fs::read_to_string(&file)?.starts_with(&old), "what stands of it is not recorded any more");
-    }
-    node.uplink_up()?;
-    ensure!(!stands()? && !fs::read_to_string(&file)?.starts_with(&old));
-    Ok(())
-}
-
-/// `node down` knows the rule by the mask of its `node up`, and that of the settings, which a NIC's ifup made since.
-fn node_down_knows_both_masks() -> Result<()> {
-    let site = Site::new()?;
-    let node = &site.node;
-    node.files.set(MARK)?;
-    node.uplink_up()?;
-    node.files.set(OTHER_MASK)?;
-    let _guest = node.guest("tap0", WEB1)?;
-    ensure!(marks(&node.netns)?.len() == 4, "{:?}", marks(&node.netns)?);
-    for family in ["inet", "inet6"] {
-        node.files.run(&node.netns, &["node", "down"], &format!("--dev eth1 --family {family}"))?.succeeds()?;
-    }
-    ensure!(marks(&node.netns)?.is_empty(), "{:?}", marks(&node.netns)?);
     Ok(())
 }
 

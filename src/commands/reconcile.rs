@@ -18,7 +18,7 @@ use crate::plan::{Object, Plan, Verb};
 use crate::reconcile::{Mending, mend, remove};
 use crate::settings::Settings;
 use crate::setup::steering;
-use crate::state::{self, State, UplinksLock};
+use crate::state::{self, State};
 use crate::verify::{self, Drift, Thing, mending};
 
 /// File descriptors that are not for locks.
@@ -148,8 +148,6 @@ impl Found {
 /// NICs and uplinks that are mended at once, all locked.
 #[derive(Default)]
 struct Round {
-    /// Those that are not recorded yet are kept away, too.
-    _uplinks_lock: Option<UplinksLock>,
     uplinks: Vec<(RecordedUplink, State)>,
     nics: Vec<(RecordedNic, State)>,
     failures: Vec<Error>,
@@ -160,6 +158,7 @@ struct Round {
 }
 
 impl Round {
+    /// With the uplinks; each keeps other runs away from all of them.
     fn of_uplinks(settings: &Settings) -> Result<Self> {
         let lock = state::lock_uplinks(&settings.state_dir)?;
         let mut round = Self::default();
@@ -173,7 +172,6 @@ impl Round {
                 Err(error) => round.failures.push(error.context(device.to_string())),
             }
         }
-        round._uplinks_lock = Some(lock);
         Ok(round)
     }
 
