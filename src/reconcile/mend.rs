@@ -11,7 +11,7 @@ use crate::kernel::Kernel;
 use crate::kernel::nftables::Change;
 use crate::kernel::rtnetlink::{LinkChange, set_link};
 use crate::plan::{Object, Plan, Verb};
-use crate::ruleset::{Element, Table};
+use crate::ruleset::Table;
 
 /// What mends one NIC, or one family of an uplink.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -174,12 +174,7 @@ fn commit<'m>(kernel: &mut Kernel, mendings: impl Iterator<Item = &'m Mending> +
             tables.push(Arc::clone(table));
         }
     }
-    // Neighbours of the same set share a message.
-    let by_set =
-        |elements: &mut Vec<&Element>| elements.sort_by(|a, b| (a.family as u8, &a.set).cmp(&(b.family as u8, &b.set)));
-    let mut add: Vec<_> = mendings.clone().flat_map(|it| &it.make.elements).collect();
-    let mut remove: Vec<_> = mendings.flat_map(|it| &it.gone.elements).collect();
-    by_set(&mut add);
-    by_set(&mut remove);
+    let add = mendings.clone().flat_map(|it| &it.make.elements).collect();
+    let remove = mendings.flat_map(|it| &it.gone.elements).collect();
     marks::commit(kernel, Change { tables: &tables, add, remove, fresh, ..Change::default() })
 }

@@ -16,7 +16,6 @@ mod socket;
 mod uapi;
 mod value;
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -256,28 +255,23 @@ fn pick<'a>(elements: &[&'a Element], seen: &[Presence], states: &[Presence]) ->
     elements.iter().zip(seen).filter(|(_, seen)| states.contains(seen)).map(|(element, _)| *element).collect()
 }
 
-/// The elements to add and to remove, each key once.
+/// The elements to add and to remove, each key once; those of a set lie together.
 fn consolidate<'a>(change: &Change<'a>) -> Result<(Vec<&'a Element>, Vec<&'a Element>)> {
     let place = |it: &&'a Element| (it.family as u8, &it.set, &it.key);
-    let mut sorted: Vec<_> = change.add.iter().chain(&change.remove).copied().collect();
-    sorted.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
-    if sorted.is_sorted_by(|a, b| place(a) < place(b)) {
-        return Ok((change.add.clone(), change.remove.clone()));
+    let sorted = |elements: &[&'a Element]| {
+        let mut sorted = elements.to_vec();
+        sorted.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+        sorted
+    };
+    let (mut add, mut remove) = (sorted(&change.add), sorted(&change.remove));
+    for pair in add.windows(2) {
+        let (one, other) = (pair[0], pair[1]);
+        let differ = place(&one) == place(&other) && one != other;
+        ensure!(!differ, "{one}: expected no other data for its key, found: {other}");
     }
-    let mut known: HashMap<_, &Element> = HashMap::with_capacity(change.add.len());
-    let mut add = Vec::with_capacity(change.add.len());
-    for &element in &change.add {
-        match known.insert((element.family, element.set.as_ref(), &element.key), element) {
-            None => add.push(element),
-            Some(other) => ensure!(other == element, "{element}: expected no other data for its key, found: {other}"),
-        }
-    }
-    let mut remove = Vec::with_capacity(change.remove.len());
-    for &element in &change.remove {
-        if known.insert((element.family, element.set.as_ref(), &element.key), element).is_none() {
-            remove.push(element);
-        }
-    }
+    add.dedup_by_key(|it| place(it));
+    remove.dedup_by_key(|it| place(it));
+    remove.retain(|it| add.binary_search_by(|other| place(other).cmp(&place(it))).is_err());
     Ok((add, remove))
 }
 
