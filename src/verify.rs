@@ -3,8 +3,9 @@
 
 mod compare;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use self::compare::mending;
@@ -222,8 +223,8 @@ pub fn left_settings(device: &IfName, plan: &Plan, inventory: &Inventory) -> Vec
     plan.objects.iter().filter(is_left).cloned().map(Thing::Object).collect()
 }
 
-/// The things of a NIC that stand though no Plan among `plans` knows them: by interface, those in the name of one that is not
-/// `known`; and the proxy entries, of which the kernel does not tell whose they are.
+/// The things of a NIC that stand though no Plan among `plans` knows them, by interface: those in the name of one that is not
+/// `known`; and proxy entries. The kernel does not tell whose a proxy entry is, but the route to its address does.
 pub fn strays<'a>(
     inventory: &Inventory,
     known: impl Fn(&IfName) -> bool,
@@ -247,15 +248,25 @@ pub fn strays<'a>(
         .collect();
     let mut proxies: Vec<_> = inventory.proxies.values().flatten().filter(|it| it.protocol == PROTOCOL_NIC).collect();
     proxies.retain(|it| !wanted.contains(&(it.address, &it.device)));
+    if proxies.is_empty() {
+        return strays;
+    }
     proxies.sort_by(|a, b| (a.address, &a.device).cmp(&(b.address, &b.device)));
-    strays.extend(proxies.into_iter().map(|it| (None, Thing::Object(Object::Proxy(nobodys(it))))));
+    let behind: HashMap<_, _> = inventory.routes.values().flatten().filter_map(guest).collect();
+    strays.extend(proxies.into_iter().map(|found| {
+        let FoundProxy { address, device, protocol } = found.clone();
+        let owner = behind.get(&address).filter(|it| !known(it)).map(|it| (*it).clone());
+        let behind = owner.clone().unwrap_or_else(|| device.clone());
+        (owner, Thing::Object(Object::Proxy(Proxy { address, behind, device, protocol })))
+    }));
     strays
 }
 
-/// A proxy entry of which nobody knows what is behind it: no interface has the device's own name behind it.
-fn nobodys(found: &FoundProxy) -> Proxy {
-    let FoundProxy { address, device, protocol } = found.clone();
-    Proxy { address, behind: device.clone(), device, protocol }
+/// The address that a NIC's host route leads to, and the TAP.
+fn guest(route: &Route) -> Option<(IpAddr, &IfName)> {
+    let is_host = route.destination.prefix_len() == route.destination.max_prefix_len();
+    let device = route.hop.device().filter(|_| is_host && route.protocol == PROTOCOL_NIC)?;
+    Some((route.destination.addr(), device))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("gc::without_any_record", without_any_record),
     ("gc::a_name_used_again", a_name_used_again),
     ("gc::what_is_up_without_a_record_stays", what_is_up_without_a_record_stays),
+    ("gc::without_records_running_guests_stay", without_records_running_guests_stay),
     ("gc::what_is_there_stays", what_is_there_stays),
     ("gc::what_a_damaged_record_may_name_stays", what_a_damaged_record_may_name_stays),
     ("gc::reconcile_does_it_too", reconcile_does_it_too),
@@ -143,6 +144,40 @@ fn what_is_up_without_a_record_stays() -> Result<()> {
     node.netns.ip("link set tap0 down")?;
     gc(node, "")?.succeeds()?;
     in_sync(node)
+}
+
+/// STATE_DIR was emptied: all that running guests have stays, and a proxy entry that leads to no guest goes.
+fn without_records_running_guests_stay() -> Result<()> {
+    let site = Site::new()?;
+    let node = &site.node;
+    let guests = [node.guest("tap0", WEB1)?, node.guest("tap1", WEB2)?];
+    for tap in ["tap0", "tap1"] {
+        node.settled(tap)?;
+    }
+    node.netns.settle()?;
+    let before = Snapshot::of(&node.netns)?;
+    fs::remove_dir_all(node.files.state())?;
+    for tool in ["gc", "reconcile"] {
+        node.netns.ip("-6 neigh add proxy 2001:db8:1::77 dev eth1 protocol 217")?;
+        let dry = node.files.run(&node.netns, &[tool], "--dry-run")?;
+        let expected = "-: foreign: ip -6 neigh proxy 2001:db8:1::77 dev eth1 protocol 217\n";
+        ensure!(dry.code == Some(3) && dry.stdout == expected, "{dry:#?}");
+        node.files.run(&node.netns, &[tool], "")?.succeeds()?;
+        before.returns_in(&node.netns, |state| state)?;
+    }
+    for guest in &guests {
+        guest.ping(OUTSIDE)?;
+        guest.ping(OUTSIDE6)?;
+    }
+    let proxy = format!("tap0: foreign: ip -6 neigh proxy {} dev eth1 protocol 217", WEB1.ip6);
+    finds(node, &[&proxy, "no record of eth1,tap0,tap1, which are up: "])?;
+    for (tap, id) in [("tap0", WEB1), ("tap1", WEB2)] {
+        node.nic(tap, id).ifup()?.succeeds()?;
+        node.settled(tap)?;
+    }
+    finds(node, &["no record of eth1, which are up: "])?;
+    node.files.run(&node.netns, &["status"], "tap0 tap1")?.succeeds()?;
+    guests.iter().try_for_each(|guest| guest.ping(OUTSIDE6).map(drop))
 }
 
 fn what_is_there_stays() -> Result<()> {

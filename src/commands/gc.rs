@@ -63,7 +63,8 @@ pub(super) fn lines(survey: &Survey) -> String {
             }
         }
     }
-    for (interface, thing) in &survey.strays {
+    let is_removed = |interface: &IfName| !survey.unrecorded.contains(interface);
+    for (interface, thing) in survey.strays.iter().filter(|it| it.0.as_ref().is_none_or(is_removed)) {
         let interface = interface.as_ref().map_or("-", IfName::as_str);
         lines += &format!("{interface}: {}\n", Drift::Foreign(thing.clone()));
     }

@@ -61,6 +61,8 @@ pub struct Survey {
     pub uplinks: Vec<UplinkRow>,
     /// What stands with our numbers or in our sets though nothing is recorded of it, by interface where that is known.
     pub strays: Vec<(Option<IfName>, Thing)>,
+    /// The interfaces in `strays` that are up: their records are missing, and nothing of them is removed.
+    pub unrecorded: Vec<IfName>,
     /// Rules by marks that, by the settings, their tables have no more.
     pub former: Vec<Thing>,
 }
@@ -138,6 +140,10 @@ impl Survey {
         if only.is_empty() && !suspects.is_empty() {
             strays = self::strays(settings, &inventory)?;
         }
+        let is_up = |name: &&IfName| inventory.links.get(*name).is_some_and(|it| it.up);
+        let mut unrecorded: Vec<_> = strays.iter().filter_map(|it| it.0.as_ref()).filter(is_up).cloned().collect();
+        unrecorded.sort_unstable();
+        unrecorded.dedup();
         let former = steering::former_rules(&inventory.mark_rules, settings).filter(|_| only.is_empty());
         let former = former.cloned().map(|rule| Thing::Object(Object::Rule(rule))).collect();
         let nics = nics.into_iter().map(|(nic, interface)| NicRow {
@@ -162,7 +168,7 @@ impl Survey {
             device,
             family,
         });
-        Ok(Self { nics, uplinks: uplinks.collect(), strays, former })
+        Ok(Self { nics, uplinks: uplinks.collect(), strays, unrecorded, former })
     }
 
     /// Whether all is as it should be.

@@ -17,6 +17,10 @@ const VERSION: u64 = 1;
 /// Stands for what is not known or not there.
 const NONE: &str = "-";
 
+/// How records come back.
+const RESTORE: &str = "which are up: nothing of them is removed, and nothing repaired. \
+    The next ifup of a NIC records it again (migrate or reboot the instance), node up an uplink";
+
 /// What is known of a NIC from its record in force.
 struct Facts {
     instance: String,
@@ -99,6 +103,9 @@ pub fn table(survey: &Survey) -> String {
     for (place, (interface, thing)) in survey.of_nobody().enumerate() {
         text += if place == 0 { "without a record:\n" } else { "" };
         text += &format!("  {}: foreign: {thing}\n", interface.map_or(NONE, IfName::as_str));
+    }
+    if !survey.unrecorded.is_empty() {
+        text += &format!("  no record of {}, {RESTORE}\n", joined(&survey.unrecorded));
     }
     text
 }
@@ -184,6 +191,7 @@ pub fn json(survey: &Survey) -> Json {
         ("nics", Json::List(survey.nics.iter().map(nic_json).collect())),
         ("uplinks", Json::List(survey.uplinks.iter().map(uplink_json).collect())),
         ("strays", Json::List(strays.collect())),
+        ("unrecorded", Json::texts(&survey.unrecorded)),
     ])
 }
 
