@@ -1,6 +1,8 @@
 //! Files where others may have laid their hands on them: whatever stands under a name, opening it never waits, reading it
 //! has an end, and no link leads elsewhere.
 
+mod open;
+
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -8,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlinkat, renameat};
+use nix::fcntl::{OFlag, readlinkat, renameat};
 use nix::libc;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
@@ -17,9 +19,6 @@ use crate::kernel::folder;
 
 /// The device number of /dev/null, by which an administrator masks a settings file (Documentation/admin-guide/devices.txt).
 const NULL: u64 = libc::makedev(1, 3);
-
-/// How often openat2(2) is tried: a signal comes in between, or somebody moves folders about (EAGAIN, with RESOLVE_BENEATH).
-const TRIES: usize = 64;
 
 /// Reads a file of the administrator's, through whatever links lead to it; none if there is no such file. /dev/null is an
 /// empty one.
@@ -170,16 +169,7 @@ impl Folder {
     /// # Errors
     /// Those of openat2(2); ELOOP for a link.
     pub fn file(&self, name: &Path, flags: OFlag, mode: Mode) -> io::Result<File> {
-        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
-        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        let how = OpenHow::new().flags(flags).mode(mode).resolve(resolve);
-        for _ in 1..TRIES {
-            match openat2(&self.0, name, how) {
-                Err(Errno::EINTR | Errno::EAGAIN) => {}
-                opened => return Ok(opened?.into()),
-            }
-        }
-        Ok(openat2(&self.0, name, how)?.into())
+        open::beneath(&self.0, name, flags, mode)
     }
 
     /// The bytes of a regular file in here, whoever's; none if there is no such file.

@@ -18,6 +18,7 @@ pub mod packet;
 pub mod ping;
 pub mod port;
 pub mod ptrace;
+pub mod seccomp;
 pub mod setting;
 pub mod snapshot;
 pub mod topology;

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::guest::{Identity, WEB1};
 use super::netns::Netns;
+use super::setting;
 use super::topology::{Files, GATEWAY, GATEWAY6, Node};
 
 /// The program under test.
@@ -152,6 +153,7 @@ impl<'a> Nic<'a> {
 impl Files {
     /// What surrounds the program: Ganeti's working folder and environment, and our settings; and what a sanitised one is told.
     pub fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        setting::restrict(command);
         let sanitiser = std::env::vars_os().filter(|(key, _)| key == "ASAN_OPTIONS");
         command
             .env_clear()

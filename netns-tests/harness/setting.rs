@@ -1,22 +1,58 @@
-//! A line that the settings of all nodes of a test have: the same test, under another setting.
+//! The same test in other surroundings: another setting of all its nodes, or a kernel that refuses some system calls.
 
 use std::cell::Cell;
+use std::process::Command;
 
 use anyhow::Result;
 
-thread_local! {
-    static LINE: Cell<Option<&'static str>> = const { Cell::new(None) };
+use super::seccomp;
+
+/// What differs from the usual surroundings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// Nothing.
+    #[default]
+    Usual,
+    /// A line in the settings of all nodes.
+    Line(&'static str),
+    /// A seccomp filter as systemd makes it of RestrictSUIDSGID, on all runs of the program.
+    RestrictSuidSgid,
 }
 
-/// Runs a test whose nodes have this line in their settings; the nodes must be made by the test's own thread.
-pub fn under(line: Option<&'static str>, test: fn() -> Result<()>) -> Result<()> {
-    LINE.set(line);
+impl Variant {
+    /// As it stands behind the test's name.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Usual => None,
+            Self::Line(line) => Some(line),
+            Self::RestrictSuidSgid => Some("RestrictSUIDSGID"),
+        }
+    }
+}
+
+thread_local! {
+    static VARIANT: Cell<Variant> = const { Cell::new(Variant::Usual) };
+}
+
+/// Runs a test under a variant; its nodes must be made, and its runs started, by the test's own thread.
+pub fn under(variant: Variant, test: fn() -> Result<()>) -> Result<()> {
+    VARIANT.set(variant);
     let result = test();
-    LINE.set(None);
+    VARIANT.set(Variant::Usual);
     result
 }
 
-/// The line, with its end, or nothing.
+/// The line of the settings, with its end, or nothing.
 pub fn line() -> String {
-    LINE.get().map(|line| format!("{line}\n")).unwrap_or_default()
+    match VARIANT.get() {
+        Variant::Line(line) => format!("{line}\n"),
+        Variant::Usual | Variant::RestrictSuidSgid => String::new(),
+    }
+}
+
+/// Puts a run of the program under the filter, if there is one.
+pub fn restrict(command: &mut Command) {
+    if VARIANT.get() == Variant::RestrictSuidSgid {
+        seccomp::restrict_suid_sgid(command);
+    }
 }

@@ -55,7 +55,7 @@ mod xen;
 use anyhow::Result;
 
 use super::Test;
-use crate::harness::setting;
+use crate::harness::setting::{self, Variant};
 
 /// Tests of one theme, and where they can run.
 struct Theme {
@@ -126,11 +126,14 @@ const THEMES: &[Theme] = &[
 ];
 
 /// The way of routing that is not the default.
-const OTHER_ROUTING: &str = "ROUTING=rule";
+const OTHER_ROUTING: Variant = Variant::Line("ROUTING=rule");
 
 /// Those that run under [`OTHER_ROUTING`] too: all in which a routed NIC has a part.
 const ROUTED: &[&[Test]] =
     &[routed::TESTS, spoof::TESTS, takeover::TESTS, lifecycle::TESTS, nfdhcpd::TESTS, node::TESTS, plan::TESTS];
+
+/// Those that run as under systemd too, where openat2(2) is refused: all that is about files that others may have put there.
+const RESTRICTED: &[&[Test]] = &[hostile::TESTS, reconcile::TESTS, nfdhcpd::TESTS];
 
 /// For what the kernel of the machine that runs the tests may lack.
 const ONLY_IN_VIRTUAL_MACHINE: &[&[Test]] = &[
@@ -158,9 +161,9 @@ const ON_EVERY_KERNEL: &[&str] = &[
 /// A test as it is run.
 #[derive(Clone)]
 pub struct Case {
-    /// Its name, with the line of settings under which it runs.
+    /// Its name, with the variant under which it runs.
     pub name: String,
-    line: Option<&'static str>,
+    variant: Variant,
     test: fn() -> Result<()>,
     /// What it needs that the virtual machine has not.
     pub needs: Option<&'static str>,
@@ -170,17 +173,18 @@ pub struct Case {
 
 impl Case {
     fn of(&(name, test): &Test, needs: Option<&'static str>) -> Self {
-        Self { name: name.to_owned(), line: None, test, needs, only_there: false }
+        Self { name: name.to_owned(), variant: Variant::Usual, test, needs, only_there: false }
     }
 
-    fn by_other_routing(&(name, test): &Test) -> Self {
-        let line = OTHER_ROUTING;
-        Self { name: format!("{name}[{line}]"), line: Some(line), test, needs: None, only_there: false }
+    fn varied(test: &Test, variant: Variant) -> Self {
+        let usual = Self::of(test, None);
+        let name = variant.name().map_or_else(|| usual.name.clone(), |it| format!("{}[{it}]", usual.name));
+        Self { name, variant, ..usual }
     }
 
     /// Runs it.
     pub fn run(&self) -> Result<()> {
-        setting::under(self.line, self.test)
+        setting::under(self.variant, self.test)
     }
 
     /// Does every run test it on this kernel?
@@ -193,7 +197,9 @@ impl Case {
 pub fn here() -> impl Iterator<Item = Case> {
     let themes = THEMES.iter().flat_map(|theme| theme.tests.iter().map(|test| Case::of(test, theme.needs)));
     let routed = ROUTED.iter().copied().flatten().copied().chain(crate::attack::routed());
-    themes.chain(routed.map(|test| Case::by_other_routing(&test)))
+    let restricted = RESTRICTED.iter().copied().flatten();
+    let routed = routed.map(|test| Case::varied(&test, OTHER_ROUTING));
+    themes.chain(routed).chain(restricted.map(|test| Case::varied(test, Variant::RestrictSuidSgid)))
 }
 
 /// Those that a virtual machine is asked for, the ones that only run there first.
