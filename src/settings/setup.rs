@@ -65,7 +65,17 @@ impl Setup {
 
 /// A set of setups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Setups(u8);
+pub struct Setups(u16);
+
+// Each setup has a bit of its own in `Setups`, and `Setup::ALL` is in the order of the declaration.
+const _: () = {
+    let mut place = 0;
+    while place < Setup::ALL.len() {
+        assert!(Setup::ALL[place] as usize == place);
+        place += 1;
+    }
+    assert!(Setup::ALL.len() <= u16::BITS as usize);
+};
 
 impl Setups {
     /// Whether none is in it.
