@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 
 use super::survey::{self, Condition, Survey};
 use super::transition::Known;
-use super::{DRIFT, SUCCESS, Selection, announcer, conclude, nic};
+use super::{DRIFT, SUCCESS, Selection, announcer, conclude, joined, nic};
 use crate::addr::IfName;
 use crate::kernel::inventory::Inventory;
 use crate::kernel::{Kernel, is_absent, rtnetlink};
@@ -38,17 +38,6 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     let failures = collect(&mut kernel, &settings, &mut log);
     announcer::leave(kernel.into_lingering(), None);
     conclude(joined(&failures), &mut log, &settings, "gc").map(|()| SUCCESS)
-}
-
-/// All failures as one error.
-///
-/// # Errors
-/// If there are any.
-pub(super) fn joined(failures: &[Error]) -> Result<()> {
-    if failures.is_empty() {
-        return Ok(());
-    }
-    Err(anyhow!(failures.iter().map(|it| format!("{it:#}")).collect::<Vec<_>>().join("; ")))
 }
 
 /// What gc would remove, a line each: `tap3: foreign: ip rule iif tap3 ...`, and for a record of which nothing else is left

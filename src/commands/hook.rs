@@ -1,8 +1,8 @@
 //! Ganeti's hooks: how one runs, and `snf-network-hook`, which clears away what vanished NICs left on this node.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
-use super::{Call, announcer, conclude, gc};
+use super::{Call, announcer, conclude, gc, joined};
 use crate::environment::{Caller, RawInstance, nics_from_process};
 use crate::kernel::Kernel;
 use crate::log::Log;
@@ -104,11 +104,11 @@ fn clear(departed: &Departed, settings: &Settings, log: &mut Log) -> Result<()> 
     let mut failures = Vec::new();
     for (interface, _) in recorded.iter().filter(|it| owned(&it.1)) {
         if let Err(error) = gc::clear_interface(&mut kernel, interface, settings, log, |it| departed.owns(it)) {
-            failures.push(format!("{interface}: {error:#}"));
+            failures.push(error.context(interface.to_string()));
         }
     }
     announcer::leave(kernel.into_lingering(), None);
-    if failures.is_empty() { Ok(()) } else { Err(anyhow!(failures.join("; "))) }
+    joined(&failures)
 }
 
 #[cfg(test)]

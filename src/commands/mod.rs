@@ -174,6 +174,17 @@ fn conclude<T>(done: Result<T>, log: &mut Log, settings: &Settings, name: &str) 
     done.with_context(|| name.to_owned())
 }
 
+/// All errors as one, each whole, between semicolons.
+///
+/// # Errors
+/// If there are any.
+fn joined(errors: &[Error]) -> Result<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!(errors.iter().map(|it| format!("{it:#}")).collect::<Vec<_>>().join("; ")))
+}
+
 fn ifup(call: &Call) -> Result<()> {
     let Some((settings, told)) = for_nic(call, nic::ifup)? else { return Ok(()) };
     let Some(script) = settings.ifup_extra_script else { return Ok(()) };

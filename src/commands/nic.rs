@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::addr::Family;
 use crate::commands::announcer::{self, Announcer, Owner};
 use crate::commands::transition::{Known, OneKnown, Transition};
-use crate::commands::{bridge, errand, extra};
+use crate::commands::{bridge, errand, extra, joined};
 use crate::environment::RawNic;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
@@ -123,7 +123,7 @@ pub(super) fn remove_records(
         let stays = state.records.iter().zip(goes).filter(|it| !it.1).map(|it| it.0.clone()).collect();
         return state.write(stays);
     }
-    Err(anyhow!(failures.iter().map(|it| format!("{it:#}")).collect::<Vec<_>>().join("; ")))
+    joined(&failures)
 }
 
 /// What ifup would do, as commands.

@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use super::nic::log_plan;
 use super::recorded::{RecordedNic, RecordedUplink};
 use super::survey::{self, Condition, Survey};
-use super::{DRIFT, SUCCESS, Selection, announcer, conclude, gc};
+use super::{DRIFT, SUCCESS, Selection, announcer, conclude, gc, joined};
 use crate::addr::{Family, IfName};
 use crate::kernel::inventory::Inventory;
 use crate::kernel::{Kernel, process};
@@ -47,7 +47,7 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     warnings.into_iter().for_each(|warning| log.line(format_args!("warning: {warning}")));
     let done = all(&mut kernel, &settings, &selection.taps, &mut log);
     announcer::leave(kernel.into_lingering(), None);
-    let done = done.and_then(|failures| gc::joined(&failures));
+    let done = done.and_then(|failures| joined(&failures));
     conclude(done, &mut log, &settings, "reconcile").map(|()| SUCCESS)
 }
 

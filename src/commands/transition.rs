@@ -1,7 +1,8 @@
 //! How a TAP goes from what is recorded of it to a new Plan: as a fresh one, as the same NIC again, or as another one's.
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result};
 
+use super::joined;
 use super::nic::log_plan;
 use crate::addr::Family;
 use crate::deadline;
@@ -136,7 +137,7 @@ impl Transition<'_> {
         }
         // What Open vSwitch has, no other bridge can have.
         let (held, leftovers) = openvswitch_first(leftovers);
-        all_gone(remove_all(kernel, &held))?;
+        remove_first(kernel, &held)?;
         reconcile::apply(kernel, self.plan, &elements)?;
         Ok(remove_all(kernel, &leftovers))
     }
@@ -147,7 +148,7 @@ impl Transition<'_> {
             kernel.take_out(self.tap.index)?;
         }
         let (mut elements, leftovers) = self.leftovers();
-        all_gone(remove_all(kernel, &leftovers))?;
+        remove_first(kernel, &leftovers)?;
         let openvswitch = self.plan.objects.iter().any(|it| matches!(it, Object::OvsPort(_)));
         if !openvswitch && kernel.link_by_index(self.tap.index)?.is_some_and(|it| it.in_openvswitch) {
             // A port that nobody recorded takes whatever TAP comes under its name.
@@ -273,17 +274,13 @@ fn openvswitch_first(leftovers: Leftovers) -> (Leftovers, Leftovers) {
     leftovers.into_iter().map(part).unzip()
 }
 
-/// One error out of all, if there are any.
-fn all_gone(failures: Vec<Error>) -> Result<()> {
-    if failures.is_empty() {
-        return Ok(());
-    }
-    let failures: Vec<_> = failures.iter().map(|it| format!("{it:#}")).collect();
-    Err(anyhow!("what was there before does not go: {}", failures.join("; ")))
-}
-
 fn remove_all(kernel: &mut Kernel, plans: &[(Plan, bool)]) -> Vec<Error> {
     plans.iter().flat_map(|(plan, live)| reconcile::remove(kernel, plan, *live)).collect()
+}
+
+/// Removes what must be gone before anything new is made.
+fn remove_first(kernel: &mut Kernel, plans: &[(Plan, bool)]) -> Result<()> {
+    joined(&remove_all(kernel, plans)).context("what was there before does not go")
 }
 
 /// Logs what went wrong; true if nothing did.
