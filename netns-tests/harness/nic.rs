@@ -1,6 +1,7 @@
 //! Runs the program as Ganeti does: with a NIC in its environment.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -133,7 +134,12 @@ impl<'a> Nic<'a> {
 
     /// A verb, to be run.
     pub fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
+        self.command_of(PROGRAM, verb)
+    }
+
+    /// A verb of another build of the program, to be run.
+    pub fn command_of(&self, program: impl AsRef<OsStr>, verb: &str) -> Command {
+        let mut command = Command::new(program);
         self.node.files.environment(command.args([verb, &self.tap])).envs(&self.variables);
         command
     }

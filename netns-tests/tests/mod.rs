@@ -45,6 +45,7 @@ mod steering;
 mod storms;
 mod switching;
 mod switching_failure;
+mod system_calls;
 mod takeover;
 mod unit;
 mod vlan;
@@ -109,6 +110,7 @@ const THEMES: &[Theme] = &[
     only_here(qemu::TESTS, "QEMU"),
     only_here(real_guest::TESTS, "QEMU"),
     only_here(static_binary::TESTS, "cargo"),
+    only_here(system_calls::TESTS, "cargo"),
     anywhere(bridged::TESTS),
     only_here(callers::TESTS, "Python and Ganeti's package"),
     only_here(dns::TESTS, "bind9 and knot"),

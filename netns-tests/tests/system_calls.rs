@@ -1,0 +1,109 @@
+//! How many system calls and netlink round trips ifup and ifdown make, exactly. Milliseconds vary from run to run; these do
+//! not, so a change that asks the kernel one question more shows here.
+//!
+//! A round trip is a send on a netlink socket and the reading of its answers, however many messages either has. System
+//! calls are those of the process that the caller waits for, from behind its execve to its end. Not counted are those by
+//! which the C library gets memory and the time: they depend on the allocator, on sizes of buffers and on the machine's
+//! clock. The program is the static one, which is what is shipped.
+
+use anyhow::{Result, ensure};
+use nix::libc;
+
+use self::With::{Bridge, OnlyV4, Protected, RoutingRule};
+use crate::Test;
+use crate::harness::build::static_build;
+use crate::harness::guest::WEB1;
+use crate::harness::nic::Nic;
+use crate::harness::ptrace::{self, Act};
+use crate::harness::topology::{Node, Site};
+
+pub const TESTS: &[Test] = &[("system_calls::are_as_many_as_recorded", are_as_many_as_recorded)];
+
+/// System calls, and netlink round trips.
+type Count = (usize, usize);
+
+/// The network's tags, what else the NIC has, and the counts of its first ifup (on a node that had such a NIC before), of
+/// the same ifup again, and of ifdown. A change of the program changes the lines here of the setups that it touches.
+const COUNTS: &[(&str, &[With], [Count; 3])] = &[
+    ("ip-less-routed", &[], [(164, 11), (148, 10), (102, 8)]),
+    ("ip-less-routed", &[OnlyV4], [(138, 10), (114, 7), (95, 6)]),
+    ("ip-less-routed", &[RoutingRule], [(179, 13), (157, 10), (100, 8)]),
+    ("ip-less-routed", &[Protected], [(168, 11), (154, 10), (104, 8)]),
+    ("ip-less-routed nfdhcpd", &[], [(179, 11), (158, 10), (107, 8)]),
+    ("", &[], [(109, 8), (74, 5), (84, 6)]),
+    ("strict-filtered", &[], [(125, 7), (103, 6), (101, 6)]),
+    ("", &[Bridge], [(87, 6), (53, 2), (60, 5)]),
+    ("", &[Bridge, Protected], [(98, 8), (69, 4), (73, 7)]),
+    ("private-filtered", &[Bridge], [(100, 8), (75, 4), (77, 7)]),
+    ("strict-filtered", &[Bridge], [(108, 8), (89, 4), (83, 7)]),
+];
+
+/// What a NIC has besides its network's tags; without [`Bridge`](With::Bridge) it is routed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum With {
+    Bridge,
+    OnlyV4,
+    Protected,
+    RoutingRule,
+}
+
+/// Calls of the C library for memory and the time.
+const NOT_COUNTED: [i64; 7] = [
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_clock_gettime,
+];
+
+fn are_as_many_as_recorded() -> Result<()> {
+    let mut differences = String::new();
+    for (tags, with, expected) in COUNTS {
+        let counted = counted(tags, with)?;
+        if counted != *expected {
+            differences += &format!("{tags:?} {with:?}: {counted:?}, expected {expected:?}\n");
+        }
+    }
+    ensure!(differences.is_empty(), "system calls and round trips of [ifup, ifup again, ifdown]:\n{differences}");
+    Ok(())
+}
+
+fn counted(tags: &str, with: &[With]) -> Result<[Count; 3]> {
+    let site = Site::new()?;
+    let node = &site.node;
+    let _guest = node.plug("tap0", WEB1)?;
+    let mut nic = node.nic("tap0", WEB1).set("NETWORK_TAGS", tags);
+    for with in with {
+        match with {
+            Bridge => {
+                node.netns.ip_batch("link add br0 type bridge mcast_snooping 0\nlink set br0 up\n")?;
+                nic = nic.bridged("br0");
+            }
+            OnlyV4 => nic = nic.only_v4(),
+            Protected => nic = nic.set("TAGS", "synnefo:network:0:protected"),
+            RoutingRule => node.files.set("ROUTING=rule")?,
+        }
+    }
+    count(node, &nic, "ifup")?;
+    count(node, &nic, "ifdown")?;
+    Ok([count(node, &nic, "ifup")?, count(node, &nic, "ifup")?, count(node, &nic, "ifdown")?])
+}
+
+fn count(node: &Node, nic: &Nic<'_>, verb: &str) -> Result<Count> {
+    let (mut calls, mut round_trips, mut sent) = (0, 0, false);
+    let outcome = ptrace::run(&node.netns, &mut nic.command_of(static_build()?, verb), |call| {
+        calls += usize::from(!NOT_COUNTED.contains(&call.number));
+        if call.family == Some(libc::AF_NETLINK.unsigned_abs().into()) {
+            match call.number {
+                libc::SYS_sendto | libc::SYS_sendmsg => sent = true,
+                libc::SYS_recvfrom | libc::SYS_recvmsg => round_trips += usize::from(std::mem::take(&mut sent)),
+                _ => {}
+            }
+        }
+        Ok(Act::Make)
+    })?;
+    outcome.succeeds()?;
+    Ok((calls, round_trips))
+}
