@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::printable::quoted;
 
@@ -40,6 +40,14 @@ impl Family {
         match self {
             Self::V4 => "ipv4",
             Self::V6 => "ipv6",
+        }
+    }
+
+    /// The prefix of all addresses: that of a default route.
+    pub fn any(self) -> IpNet {
+        match self {
+            Self::V4 => IpNet::V4(Ipv4Net::default()),
+            Self::V6 => IpNet::V6(Ipv6Net::default()),
         }
     }
 

@@ -90,7 +90,7 @@ fn no_mark_is_of_two_tables() -> Result<()> {
         let mark = two.send_echo(WEB2.ip.into(), OUTSIDE)?;
         wire.expect(&format!("> {OUTSIDE}: echo request {mark}"))?;
         for family in ["inet6", "inet"] {
-            node.files.run(netns, &["node", "down"], &format!("--dev eth1 --family {family}"))?.succeeds()?;
+            node.files.run(netns, &["node", "down"], &format!("--dev eth1 --family {family} --force"))?.succeeds()?;
         }
         node.uplink_up()?;
     }
@@ -112,6 +112,7 @@ fn node_down_knows_both_masks() -> Result<()> {
     node.files.set(OTHER_MASK)?;
     let _guest = node.guest("tap0", WEB1)?;
     ensure!(marks(&node.netns)?.len() == 4, "{:?}", marks(&node.netns)?);
+    node.nic("tap0", WEB1).ifdown()?.succeeds()?;
     for family in ["inet", "inet6"] {
         node.files.run(&node.netns, &["node", "down"], &format!("--dev eth1 --family {family}"))?.succeeds()?;
     }

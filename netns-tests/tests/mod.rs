@@ -25,6 +25,7 @@ mod masks;
 mod network_scripts;
 mod nfdhcpd;
 mod node;
+mod node_in_use;
 mod ovs;
 mod ovs_failure;
 mod package;
@@ -88,6 +89,7 @@ const THEMES: &[Theme] = &[
     anywhere(lifecycle::TESTS),
     only_here(ganeti::TESTS, "Python and Ganeti's package"),
     anywhere(node::TESTS),
+    anywhere(node_in_use::TESTS),
     only_here(ifupdown::TESTS, "ifupdown and systemd"),
     anywhere(status::TESTS),
     anywhere(ways::TESTS),
@@ -131,8 +133,16 @@ const THEMES: &[Theme] = &[
 const OTHER_ROUTING: Variant = Variant::Line("ROUTING=rule");
 
 /// Those that run under [`OTHER_ROUTING`] too: all in which a routed NIC has a part.
-const ROUTED: &[&[Test]] =
-    &[routed::TESTS, spoof::TESTS, takeover::TESTS, lifecycle::TESTS, nfdhcpd::TESTS, node::TESTS, plan::TESTS];
+const ROUTED: &[&[Test]] = &[
+    routed::TESTS,
+    spoof::TESTS,
+    takeover::TESTS,
+    lifecycle::TESTS,
+    nfdhcpd::TESTS,
+    node::TESTS,
+    node_in_use::TESTS,
+    plan::TESTS,
+];
 
 /// Those that run as under systemd too, where openat2(2) is refused: all that is about files that others may have put there.
 const RESTRICTED: &[&[Test]] = &[hostile::TESTS, reconcile::TESTS, nfdhcpd::TESTS];

@@ -123,17 +123,19 @@ fn one_family_goes_and_the_other_stays() -> Result<()> {
     let (node, netns) = (&site.node, &site.node.netns);
     let before = Snapshot::of(netns)?;
     let guest = node.plug("tap0", WEB1)?;
-    let run = |verb, options| node.files.run(netns, &["node", verb], options)?.succeeds().map(drop);
+    let run = |verb, options: &str| node.files.run(netns, &["node", verb], options)?.succeeds().map(drop);
     let both = [(Node::UPLINK, OUTSIDE), (Node::UPLINK6, OUTSIDE6)];
     for (order, place) in [(both, 0), (both, 1), ([both[1], both[0]], 0), ([both[1], both[0]], 1)] {
         order.iter().try_for_each(|(options, _)| run("up", options))?;
         node.settled("eth1")?;
         node.nic("tap0", WEB1).ifup()?.succeeds()?;
         let (goes, stays) = (order[place], order[1 - place]);
-        run("down", goes.0)?;
+        run("down", &format!("{} --force", goes.0))?;
         guest.ping(stays.1)?;
         node.nic("tap0", WEB1).ifdown()?.succeeds()?;
         run("down", stays.0)?;
+        // What remained of the one that went while a guest used it.
+        node.files.run(netns, &["gc"], "")?.succeeds()?;
         let link = netns.ip("link show dev eth1")?;
         ensure!(!link.contains(",UP") && !link.contains("<UP"), "{link}");
     }
@@ -240,6 +242,13 @@ fn wrong_options() -> Result<()> {
         ("up", "--dev eth1 --table no-such-table --gateway 10.0.0.1", ["--table", "no-such-table"]),
         ("up", "--dev eth1 --table 100 --gateway 10.0.0", ["--gateway", "10.0.0"]),
         ("up", "--dev eth1 --table 100 --routes 10.0.0.0/33", ["--routes", "10.0.0.0/33"]),
+        (
+            "up",
+            "--dev eth1 --table 100 --routes 10.0.0.5/24",
+            ["--routes: 10.0.0.5/24 has host bits", "expected 10.0.0.0/24"],
+        ),
+        ("up", "--dev eth1 --table 100 --gateway 10.0.1.1 --routes 10.0.0.0/24", ["--gateway 10.0.1.1", "--onlink"]),
+        ("up", "--dev eth1 --table local --gateway 10.0.0.1", ["--table", "other than local"]),
         ("up", "--dev eth1 --table 100 --routes 10.0.0.0/24 --arp-ip x", ["--arp-ip", "x"]),
         ("up", "--dev eth1 --gateway 10.0.0.1 --gateway 10.0.0.2", ["eth1", "two gateways"]),
         ("up", "--dev eth1 --frobnicate", ["--frobnicate", ""]),

@@ -106,6 +106,7 @@ fn its_json() -> Result<()> {
         "setups": ["ip-less-routed"],
         "addresses": ["10.0.0.2", WEB1.ip6.to_string()],
         "dropped": 0,
+        "cut_off": [],
         "state": "in sync",
         "drift": [],
         "error": null,

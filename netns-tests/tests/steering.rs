@@ -91,7 +91,7 @@ fn the_uplink_is_marked_with_its_guests() -> Result<()> {
     }
     // The other family's end is not this one's.
     for (family, expected) in [("inet6", &on), ("inet", &off)] {
-        site.node.files.run(netns, &["node", "down"], &format!("--dev eth1 --family {family}"))?.succeeds()?;
+        site.node.files.run(netns, &["node", "down"], &format!("--dev eth1 --family {family} --force"))?.succeeds()?;
         ensure!(state()? == *expected, "{family}: {:?}", state()?);
     }
     // By the mark alone, without any rule by an interface, packets from the outside come to the guest.
@@ -197,6 +197,7 @@ fn node_up_again_follows_the_settings() -> Result<()> {
     site.node.uplink_up()?;
     ensure!(marks(netns)?.is_empty(), "{:?}", marks(netns)?);
     made_by_ifup()?;
+    site.node.nic("tap0", WEB1).ifdown()?.succeeds()?;
     for family in ["inet", "inet6"] {
         let options = format!("--dev eth1 --family {family}");
         site.node.files.run(netns, &["node", "down"], &options)?.succeeds()?;

@@ -87,9 +87,12 @@ fn through_the_uplink() -> Result<()> {
     step(&text, FROM, &["MISSING eth1 ip route default via 10.0.0.1 dev eth1 table 100"])?;
     step(&text, TO, &["MISSING eth1 ip rule iif eth1 lookup 100"])?;
     ensure!(wrong(&text) == 2, "{text}");
-    status(node, "tap0")?.succeeds()?;
+    let text = status(node, "tap0")?;
+    ensure!(text.code == Some(3), "{text:#?}");
+    ensure!(text.stdout.contains("cut off: table 100 has no IPv4 default route"), "{text:#?}");
 
     // Routes of others are not ours to judge.
+    node.nic("tap0", WEB1).ifdown()?.succeeds()?;
     node.files.run(netns, &["node", "down"], "--dev eth1")?.succeeds()?;
     netns.ip_batch("link set eth1 up\nroute add 10.0.0.0/24 dev eth1 table 100\nroute add default via 10.0.0.1 dev eth1 table 100 onlink\n")?;
     node.nic("tap0", WEB1).only_v4().ifup()?.succeeds()?;

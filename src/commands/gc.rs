@@ -7,7 +7,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 
 use super::survey::{self, Condition, Survey};
 use super::transition::Known;
-use super::{DRIFT, SUCCESS, Selection, announcer, conclude, joined, nic};
+use super::{DRIFT, SUCCESS, Selection, announcer, conclude, joined, nic, node};
 use crate::addr::IfName;
 use crate::kernel::inventory::Inventory;
 use crate::kernel::{Kernel, is_absent, rtnetlink};
@@ -76,6 +76,7 @@ fn collect(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Vec<Error
         failures.extend(cleared.err().map(|error| error.context(interface.to_string())));
     }
     failures.extend(clear_strays(kernel, settings, log));
+    failures.extend(node::clear_unused(kernel, settings, log).err());
     failures
 }
 

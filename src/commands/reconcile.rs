@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use super::nic::log_plan;
 use super::recorded::{RecordedNic, RecordedUplink};
 use super::survey::{self, Condition, Survey};
-use super::{DRIFT, SUCCESS, Selection, announcer, conclude, gc, joined};
+use super::{DRIFT, SUCCESS, Selection, announcer, conclude, gc, joined, node};
 use crate::addr::{Family, IfName};
 use crate::kernel::inventory::Inventory;
 use crate::kernel::{Kernel, process};
@@ -108,8 +108,11 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
         let cleared = gc::clear_interface(kernel, &interface, settings, log, |_| true);
         failures.extend(cleared.err().map(|error| error.context(interface.to_string())));
     }
-    if taps.is_empty() && strays {
-        failures.extend(gc::clear_strays(kernel, settings, log));
+    if taps.is_empty() {
+        if strays {
+            failures.extend(gc::clear_strays(kernel, settings, log));
+        }
+        failures.extend(node::clear_unused(kernel, settings, log).err());
     }
     Ok(failures)
 }

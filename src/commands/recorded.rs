@@ -87,6 +87,24 @@ impl RecordedNic {
         Some(drift)
     }
 
+    /// The routing tables of the NIC without a default route, by family: of an ip-less-routed NIC, and those in which packets without
+    /// another route end.
+    pub fn cut_off(&self, inventory: &Inventory) -> Vec<(Family, u32)> {
+        let Some(OneKnown { record, plan }) = self.live(inventory) else { return Vec::new() };
+        let mut cut_off = Vec::new();
+        for object in &plan.objects {
+            let Object::Route(route) = object else { continue };
+            let family = Family::of(route.destination.addr());
+            let is_ip_less = !record.facts.uplinks[family as usize].is_empty();
+            let expected = is_ip_less || inventory.rejects_the_rest(family, route.table);
+            let place = (family, route.table);
+            if expected && !inventory.defaults.contains(&place) && !cut_off.contains(&place) {
+                cut_off.push(place);
+            }
+        }
+        cut_off
+    }
+
     /// What stands of a NIC whose TAP is gone.
     pub fn leftovers(&self, inventory: &Inventory) -> Vec<Thing> {
         let mut things = verify::in_name_of(&Owner::Nic(self.interface.clone()), &Plan::default(), inventory);

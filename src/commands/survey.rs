@@ -37,6 +37,8 @@ pub struct NicRow {
     pub since: Option<SystemTime>,
     /// What our rules dropped from it and to it, by family; empty where nothing counts it.
     pub drops: Vec<Drops>,
+    /// Its routing tables that have no default route.
+    pub cut_off: Vec<(Family, u32)>,
     /// What is known of it, or why nothing is.
     pub nic: Result<(RecordedNic, Condition)>,
 }
@@ -149,6 +151,7 @@ impl Survey {
         let nics = nics.into_iter().map(|(nic, interface)| NicRow {
             since: state::written(folder, &interface),
             drops: dropped.remove(&interface).unwrap_or_default(),
+            cut_off: nic.as_ref().map_or(Vec::new(), |it| it.cut_off(&inventory)),
             nic: nic.map(|nic| {
                 let condition = match nic.drift(&inventory) {
                     Some(drift) => Condition::There(drift),
@@ -173,7 +176,8 @@ impl Survey {
 
     /// Whether all is as it should be.
     pub fn is_right(&self) -> bool {
-        let uplinks = self.uplinks.iter().all(|it| it.uplink.as_ref().is_ok_and(|it| it.1.is_empty()));
+        let is_right = |(uplink, drift): &(RecordedUplink, Vec<_>)| drift.is_empty() && !uplink.uplink.down;
+        let uplinks = self.uplinks.iter().all(|it| it.uplink.as_ref().is_ok_and(is_right));
         uplinks && self.nics.iter().all(NicRow::is_right) && self.of_nobody().next().is_none()
     }
 
@@ -198,7 +202,7 @@ impl NicRow {
     }
 
     fn is_right(&self) -> bool {
-        matches!(&self.nic, Ok((_, Condition::There(drift))) if drift.is_empty())
+        matches!(&self.nic, Ok((_, Condition::There(drift))) if drift.is_empty()) && self.cut_off.is_empty()
     }
 }
 

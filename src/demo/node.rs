@@ -78,6 +78,7 @@ impl Node {
                 arp_ip: (family == Family::V4).then_some(ARP_IP),
                 forwarding: true,
                 proxy: true,
+                down: false,
             })
         };
         let uplinks = [uplink(Family::V4)?, uplink(Family::V6)?];
@@ -111,7 +112,7 @@ impl Node {
         for (place, uplink) in self.uplinks.iter().enumerate() {
             self.plans[place] = self.command(|| {
                 let plan = node::plan(uplink, &self.settings)?;
-                node::up(uplink, &self.settings, &mut Log::default())?;
+                node::up(uplink, false, &self.settings, &mut Log::default())?;
                 Ok(plan)
             })?;
         }
@@ -124,7 +125,7 @@ impl Node {
     /// # Errors
     /// Those of the command.
     pub fn down(&self) -> Result<()> {
-        let down = |family| node::down(&self.device, family, &self.settings, &mut Log::default());
+        let down = |family| node::down(&self.device, family, false, &self.settings, &mut Log::default());
         self.command(|| Family::BOTH.into_iter().try_for_each(down))
     }
 

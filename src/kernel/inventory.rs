@@ -22,7 +22,7 @@ use super::rtnetlink::{self, LinkState};
 use super::{Kernel, read_sysctl};
 use crate::addr::{Family, IfName};
 use crate::ovsdb::port::{self, PortState};
-use crate::plan::{Folder, Object, Plan, PortVlan, Route, Rule, RuleSelector};
+use crate::plan::{Folder, Hop, Object, Plan, PortVlan, Route, Rule, RuleSelector};
 use crate::ruleset::{Element, Name, Table, TableFamily, Value};
 
 /// A proxy entry as the kernel knows it: it does not tell what is behind it.
@@ -47,6 +47,8 @@ pub struct Inventory {
     pub mark_rules: Vec<Rule>,
     /// Routes by table and destination.
     pub routes: HashMap<(u32, IpNet), Vec<Route>>,
+    /// The tables with a default route, of whatever form.
+    pub defaults: HashSet<(Family, u32)>,
     /// Where in them a device is led to, each place once.
     routes_by_device: HashMap<IfName, HashSet<(u32, IpNet)>>,
     /// Proxy entries.
@@ -87,8 +89,9 @@ impl Inventory {
             for rule in dumps::rules(netlink, family)?.iter().filter_map(|it| decode::rule(family, it)) {
                 inventory.add_rule(rule);
             }
-            for route in dumps::routes(netlink, family)?.iter().filter_map(|it| decode::route(family, it, &names)) {
-                inventory.add_route(route);
+            for route in &dumps::routes(netlink, family)? {
+                inventory.defaults.extend(decode::table_of_default(route).map(|table| (family, table)));
+                decode::route(family, route, &names).into_iter().for_each(|it| inventory.add_route(it));
             }
             for proxy in dumps::proxies(netlink, family)?.iter().filter_map(|it| decode::proxy(it, &names)) {
                 inventory.proxies.entry(proxy.address).or_default().push(proxy);
@@ -127,6 +130,12 @@ impl Inventory {
             self.routes_by_device.entry(device.clone()).or_default().insert(place);
         }
         self.routes.entry(place).or_default().push(route);
+    }
+
+    /// Whether packets end in a table that no other route takes there.
+    pub fn rejects_the_rest(&self, family: Family, table: u32) -> bool {
+        let routes = self.routes.get(&(table, family.any()));
+        routes.into_iter().flatten().any(|it| it.hop == Hop::Unreachable)
     }
 
     fn read_object(&mut self, kernel: &mut Kernel, object: &Object) -> Result<()> {

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use crate::addr::{Family, IfName};
 use crate::plan::{
@@ -39,12 +39,48 @@ pub struct Uplink {
     pub forwarding: bool,
     /// Whether the device answers ARP or neighbour solicitations for the guests.
     pub proxy: bool,
+    /// Whether it was taken down while NICs use its table: then only what keeps their packets out of table main remains.
+    pub down: bool,
+}
+
+impl Uplink {
+    /// How this one differs from an earlier one, `gateway 10.0.0.1 -> none` and so on, and whether guests lose anything by it.
+    pub fn changes_from(&self, old: &Self) -> (Vec<String>, bool) {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+        let on = |it: bool| if it { "on" } else { "off" }.to_owned();
+        let list = |it: &Self| {
+            let routes: Vec<_> = it.routes.iter().map(ToString::to_string).collect();
+            text(Some(routes.join(",")).filter(|it| !it.is_empty()))
+        };
+        let gateway = |it: &Self| text(it.gateway.map(|it| it.to_string()));
+        let arp_ip = |it: &Self| text(it.arp_ip.map(|it| it.to_string()));
+        let loses_routes = old.routes.iter().any(|it| !self.routes.contains(it));
+        let loses_gateway = old.gateway.is_some() && old.gateway != self.gateway;
+        let all = [
+            ("table", old.table.to_string(), self.table.to_string(), true),
+            ("gateway", gateway(old), gateway(self), loses_gateway),
+            ("routes", list(old), list(self), loses_routes),
+            ("forwarding", on(old.forwarding), on(self.forwarding), !self.forwarding),
+            ("proxy", on(old.proxy), on(self.proxy), !self.proxy),
+            ("arp-ip", arp_ip(old), arp_ip(self), false),
+        ];
+        let changed: Vec<_> = all.into_iter().filter(|(_, old, new, _)| old != new).collect();
+        let loses = changed.iter().any(|it| it.3);
+        (changed.into_iter().map(|(what, old, new, _)| format!("{what} {old} -> {new}")).collect(), loses)
+    }
 }
 
 /// The Plan of an uplink. `before` also holds what stood in `all`, as keys `all.forwarding` and `all.proxy_ndp`.
 pub fn plan(uplink: &Uplink, before: &Before) -> Plan {
     let mut plan = Plan::default();
     let Uplink { device, family, table, .. } = uplink;
+    if uplink.down {
+        // With their record, the NICs' own Plans make sure of the chains that mark.
+        let rule = uplink.mark.map(|mark| Object::Rule(steering::rule(*family, *table, mark, false)));
+        plan.objects.extend(rule);
+        backstops(uplink, &mut plan);
+        return plan;
+    }
     if let Some(address) = uplink.arp_ip {
         plan.tables.push(Arc::clone(&base::ARP));
         plan.elements.push(Element {
@@ -84,32 +120,35 @@ pub fn plan(uplink: &Uplink, before: &Before) -> Plan {
     plan
 }
 
-fn routes(uplink: &Uplink, plan: &mut Plan) {
-    let mut add = |destination: IpNet, hop: Hop, table, metric| {
-        plan.objects.push(Object::Route(Route { destination, hop, table, metric, protocol: PROTOCOL_NODE }));
-    };
-    let any = match uplink.family {
-        Family::V4 => IpNet::V4(Ipv4Net::default()),
-        Family::V6 => IpNet::V6(Ipv6Net::default()),
-    };
-    let own_table = uplink.table != TABLE_MAIN;
-    // First of all: without a default the guests' packets would go on to table main, and reach what the node reaches.
-    if own_table {
-        add(any, Hop::Unreachable, uplink.table, Some(METRIC_BACKSTOP));
+fn route(destination: IpNet, hop: Hop, table: u32, metric: Option<u32>) -> Object {
+    Object::Route(Route { destination, hop, table, metric, protocol: PROTOCOL_NODE })
+}
+
+/// Where a packet ends that no other route takes. Without a default in the guests' table their packets would go on to table main, and
+/// reach what the node reaches. Likewise what the node itself says to a guest, such as that its packet leads nowhere: it must not leave
+/// by another way when the device is down.
+fn backstops(uplink: &Uplink, plan: &mut Plan) {
+    if uplink.table == TABLE_MAIN {
+        return;
     }
+    let unreachable = |destination, table| route(destination, Hop::Unreachable, table, Some(METRIC_BACKSTOP));
+    plan.objects.push(unreachable(uplink.family.any(), uplink.table));
+    plan.objects.extend(uplink.routes.iter().map(|network| unreachable(*network, TABLE_MAIN)));
+}
+
+fn routes(uplink: &Uplink, plan: &mut Plan) {
+    // First of all.
+    backstops(uplink, plan);
+    let on_link = |network: IpNet, table| route(network, Hop::Device(uplink.device.clone()), table, None);
     for &network in &uplink.routes {
-        // Likewise what the node itself says to a guest, such as that its packet leads nowhere: it must not leave by another
-        // way when the device is down.
-        if own_table {
-            add(network, Hop::Unreachable, TABLE_MAIN, Some(METRIC_BACKSTOP));
-        }
-        add(network, Hop::Device(uplink.device.clone()), TABLE_MAIN, None);
-        if own_table {
-            add(network, Hop::Device(uplink.device.clone()), uplink.table, None);
+        plan.objects.push(on_link(network, TABLE_MAIN));
+        if uplink.table != TABLE_MAIN {
+            plan.objects.push(on_link(network, uplink.table));
         }
     }
     if let Some(gateway) = uplink.gateway {
         let onlink = !uplink.routes.iter().any(|it| it.contains(&gateway));
-        add(any, Hop::Gateway { gateway, device: uplink.device.clone(), onlink }, uplink.table, None);
+        let hop = Hop::Gateway { gateway, device: uplink.device.clone(), onlink };
+        plan.objects.push(route(uplink.family.any(), hop, uplink.table, None));
     }
 }

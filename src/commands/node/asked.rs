@@ -23,6 +23,10 @@ pub(super) struct Asked {
     pub(super) arp_ip: Option<Ipv4Addr>,
     pub(super) no_forwarding: bool,
     pub(super) no_proxy: bool,
+    /// The gateway is on the link though no prefix has it.
+    pub(super) onlink: bool,
+    /// Guests may lose their way.
+    pub(super) force: bool,
     pub(super) dry_run: bool,
 }
 
@@ -45,6 +49,8 @@ impl Asked {
             "--family" => self.families = vec![family(option, &value()?)?],
             "--no-forwarding" => self.no_forwarding = true,
             "--no-proxy" => self.no_proxy = true,
+            "--onlink" => self.onlink = true,
+            "--force" => self.force = true,
             "--dry-run" => self.dry_run = true,
             other => bail!("node: {}: expected an option, see snf-network node --help", quoted(other)),
         }
@@ -78,6 +84,14 @@ impl Asked {
             let expected = families.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
             ensure!(families.contains(&Family::of(address)), "{address}: expected an address of {expected}");
         }
+        for gateway in &self.gateways {
+            let mut routes = self.routes.iter().filter(|it| Family::of(it.addr()) == Family::of(*gateway)).peekable();
+            let on_link = self.onlink || routes.peek().is_none() || is_link_local(*gateway);
+            ensure!(
+                on_link || routes.any(|it| it.contains(gateway)),
+                "--gateway {gateway}: expected an address of --routes, or --onlink"
+            );
+        }
         Ok(())
     }
 
@@ -100,6 +114,12 @@ impl Asked {
             forwarding: !self.no_forwarding,
             proxy: !self.no_proxy,
             mark: settings.mark(table),
+            down: false,
         })
     }
+}
+
+/// Whether every link has the prefix of an address.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(it) if it.is_unicast_link_local())
 }

@@ -53,13 +53,16 @@ pub(super) fn of(raw: &IfupdownUplink) -> Result<Option<Asked>> {
         // NetworkManager's dispatcher, and stanzas of what is no IP.
         _ => return Ok(None),
     };
-    let mut asked = Asked { device: Some(parsed("IFACE", device)?), families: vec![one], ..Asked::default() };
+    // ifupdown takes the interface down whatever we say, and has no --force to pass on.
+    let device = Some(parsed("IFACE", device)?);
+    let mut asked = Asked { device, families: vec![one], force: true, ..Asked::default() };
     if let Some(value) = &raw.if_ip_routing_table {
         asked.table = Some(table("IF_IP_ROUTING_TABLE", value)?);
     }
     if let Some(gateway) = &raw.if_ip_gateway {
         asked.gateways.push(parsed("IF_IP_GATEWAY", gateway)?);
     }
+    asked.onlink = is_on("IF_IP_ONLINK", raw.if_ip_onlink.as_deref(), false)?;
     if let Some(routes) = &raw.if_ip_routes {
         asked.routes = prefixes("IF_IP_ROUTES", routes)?;
     }
@@ -67,19 +70,20 @@ pub(super) fn of(raw: &IfupdownUplink) -> Result<Option<Asked>> {
         asked.arp_ip = Some(parsed("IF_ARP_IP", address)?);
     }
     let proxy = match one {
-        Family::V4 => is_off("IF_IP_PROXY_ARP", raw.if_ip_proxy_arp.as_deref()),
-        Family::V6 => is_off("IF_IP_PROXY_NDP", raw.if_ip_proxy_ndp.as_deref()),
+        Family::V4 => is_on("IF_IP_PROXY_ARP", raw.if_ip_proxy_arp.as_deref(), true),
+        Family::V6 => is_on("IF_IP_PROXY_NDP", raw.if_ip_proxy_ndp.as_deref(), true),
     };
-    asked.no_proxy = proxy?;
-    asked.no_forwarding = is_off("IF_IP_FORWARDING", raw.if_ip_forwarding.as_deref())?;
+    asked.no_proxy = !proxy?;
+    asked.no_forwarding = !is_on("IF_IP_FORWARDING", raw.if_ip_forwarding.as_deref(), true)?;
     Ok(Some(asked))
 }
 
-/// Whether a variable switches something off that is on without it.
-fn is_off(variable: &str, value: Option<&str>) -> Result<bool> {
+/// Whether a variable switches something on; without it, the default holds.
+fn is_on(variable: &str, value: Option<&str>, default: bool) -> Result<bool> {
     Ok(match value {
-        None | Some("1" | "yes" | "on" | "true") => false,
-        Some("0" | "no" | "off" | "false") => true,
+        None => default,
+        Some("1" | "yes" | "on" | "true") => true,
+        Some("0" | "no" | "off" | "false") => false,
         Some(other) => bail!("node: {variable} {}: expected 1 or 0", quoted(other)),
     })
 }

@@ -6,6 +6,7 @@ pub(super) mod bridges;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzed;
 pub(super) mod ifupdown;
+mod remains;
 mod uplink;
 mod values;
 
@@ -16,8 +17,8 @@ use anyhow::{Context, Result};
 use lexopt::prelude::*;
 
 use self::asked::Asked;
+pub(super) use self::uplink::{clear_unused, recorded, variables};
 pub(crate) use self::uplink::{down, plan, up};
-pub(super) use self::uplink::{recorded, variables};
 use crate::commands::not_so;
 use crate::log::Log;
 use crate::plan::{Plan, Verb};
@@ -29,7 +30,7 @@ Usage: snf-network node up|down [OPTIONS]
        snf-network node bridges up|down OPTIONS   (node bridges --help)
 
 Sets up the uplink of routed guests, or undoes it. Without --dev the variables of ifupdown tell what to do (IFACE, ADDRFAM,
-IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ROUTES, IF_IP_FORWARDING, IF_IP_PROXY_ARP, IF_IP_PROXY_NDP, IF_ARP_IP).
+IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ONLINK, IF_IP_ROUTES, IF_IP_FORWARDING, IF_IP_PROXY_ARP, IF_IP_PROXY_NDP, IF_ARP_IP).
 
   --dev DEV            the uplink
   --table TABLE        the guests' routing table, by name or number (default: main)
@@ -39,6 +40,8 @@ IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ROUTES, IF_IP_FORWARDING, IF_IP_PROXY_
   --family inet|inet6  only this family (default: those of the addresses given; down: both)
   --no-forwarding      leave forwarding alone
   --no-proxy           do not answer for the guests on DEV
+  --onlink             the gateway is on the link of DEV though none of --routes has it
+  --force              change or remove what running guests use
   --dry-run            up only: print the commands that would do the same
 ";
 
@@ -113,8 +116,8 @@ fn carry_out(verb: Verb, asked: &Asked) -> Result<()> {
         if done.is_ok() {
             done = match verb {
                 Verb::Add if asked.dry_run => print_plan(&plan(&asked.uplink(&device, family, &settings)?, &settings)?),
-                Verb::Add => up(&asked.uplink(&device, family, &settings)?, &settings, &mut log),
-                Verb::Remove => down(&device, family, &settings, &mut log),
+                Verb::Add => up(&asked.uplink(&device, family, &settings)?, asked.force, &settings, &mut log),
+                Verb::Remove => down(&device, family, asked.force, &settings, &mut log),
             };
         }
     }

@@ -1,7 +1,8 @@
 //! One family of the node's uplink comes or goes: what is recorded of it, what stood before, and the walks over its Plan.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
+use super::remains;
 use super::values::{parsed, prefixes};
 use crate::addr::{Family, IfName};
 use crate::commands::announcer;
@@ -33,6 +34,7 @@ pub(in crate::commands) fn variables(uplink: &Uplink, before: &Before) -> Variab
         ("FORWARDING", u8::from(uplink.forwarding).to_string()),
         ("PROXY", u8::from(uplink.proxy).to_string()),
         ("MARK", text(uplink.mark.map(|it| it.to_string()))),
+        ("DOWN", u8::from(uplink.down).to_string()),
         ("BEFORE_UP", u8::from(before.up).to_string()),
         ("BEFORE_SETTINGS", settings_text(&before.settings)),
     ]
@@ -56,6 +58,7 @@ pub(in crate::commands) fn recorded(variables: &Variables, family: Family) -> Re
         forwarding: get("FORWARDING") == Some("1"),
         proxy: get("PROXY") == Some("1"),
         mark: get("MARK").map(|it| parsed("MARK", it)).transpose()?,
+        down: get("DOWN") == Some("1"),
     };
     let settings = settings_of(get("BEFORE_SETTINGS").unwrap_or_default());
     Ok((uplink, Before { up: get("BEFORE_UP") == Some("1"), settings, ..Before::default() }))
@@ -90,7 +93,7 @@ fn known(
 ) -> Result<(Vec<(Uplink, Before)>, Before)> {
     let old = state.records.iter().map(|it| recorded(it, uplink.family)).collect::<Result<Vec<_>>>()?;
     let mut now = before(kernel, &uplink.device, uplink.family)?;
-    if let Some((_, before)) = old.last() {
+    if let Some((_, before)) = old.iter().rev().find(|it| !it.0.down) {
         let mut before = before.clone();
         // A setting of which an earlier version of this program did not know.
         now.settings.retain(|it| before.setting(it.0, it.1).is_none());
@@ -105,11 +108,12 @@ fn known(
     Ok((old, before))
 }
 
-/// What is recorded of the other family of the same device.
+/// What is recorded of the other family of the same device, unless that is down.
 fn of_other_family(device: &IfName, family: Family, settings: &Settings) -> Result<Option<(Uplink, Before)>> {
     let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
     let records = State::peek_uplink(&settings.state_dir, device, other)?;
-    records.last().map(|it| recorded(it, other)).transpose()
+    let last = records.last().map(|it| recorded(it, other)).transpose()?;
+    Ok(last.filter(|it| !it.0.down))
 }
 
 /// The link stays up: the routes of the other family would go with it.
@@ -118,7 +122,7 @@ fn leave_link(plan: &mut Plan) {
 }
 
 /// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since, under the settings as they are now.
-fn standing(uplink: &Uplink, before: &Before, settings: &Settings) -> Plan {
+pub(super) fn standing(uplink: &Uplink, before: &Before, settings: &Settings) -> Plan {
     let mut plan = uplink::plan(uplink, before);
     if uplink.table != TABLE_MAIN
         && let Some(mark) = settings.routing_mark_mask.of_table(uplink.table)
@@ -130,7 +134,7 @@ fn standing(uplink: &Uplink, before: &Before, settings: &Settings) -> Plan {
 }
 
 /// What of a Plan no other uplink of the family needs: a table, or what is set for all, may be of several.
-fn alone(plan: Plan, device: &IfName, family: Family, settings: &Settings) -> Result<Plan> {
+pub(super) fn alone(plan: Plan, device: &IfName, family: Family, settings: &Settings) -> Result<Plan> {
     let mut plan = plan;
     for (other, kin) in state::uplinks(&settings.state_dir)? {
         if kin != family || other == *device {
@@ -154,25 +158,34 @@ pub(crate) fn plan(uplink: &Uplink, settings: &Settings) -> Result<Plan> {
     Ok(uplink::plan(uplink, &before))
 }
 
-/// Sets up one family of an uplink.
+/// Sets up one family of an uplink. Without `force` nothing goes that NICs use.
 ///
 /// # Errors
 /// What failed, on which object.
-pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<()> {
+pub(crate) fn up(uplink: &Uplink, force: bool, settings: &Settings, log: &mut Log) -> Result<()> {
     let mut kernel = Kernel::open()?;
     let mut state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
     if let Some(complaint) = &state.complaint {
         log.line(format_args!("warning: {complaint}: ignored"));
     }
     let (old, before) = known(&mut kernel, &state, uplink, settings)?;
+    if let Some((old, _)) = old.last() {
+        tell_changes(&mut kernel, old, uplink, force, settings, log)?;
+    }
     let shares_link = of_other_family(&uplink.device, uplink.family, settings)?.is_some();
     let plan = uplink::plan(uplink, &before);
     let variables = variables(uplink, &before);
+    let mut lasting = Vec::new();
     state.add(variables.clone())?;
     let mut leftover = Plan::default();
     for (old, _) in &old {
         let gone = reconcile::difference(&standing(old, &before, settings), &plan);
-        let gone = alone(gone, &uplink.device, uplink.family, settings)?;
+        let mut gone = alone(gone, &uplink.device, uplink.family, settings)?;
+        if let Some(down) = remains::of(&mut kernel, old, &plan, settings)? {
+            let none = Before::default();
+            gone = reconcile::leftover(&gone, &uplink::plan(&down, &none));
+            lasting.push(self::variables(&down, &none));
+        }
         leftover.elements.extend(gone.elements);
         leftover.objects.extend(gone.objects);
     }
@@ -201,31 +214,114 @@ pub(crate) fn up(uplink: &Uplink, settings: &Settings, log: &mut Log) -> Result<
             "warning: {STRICT_REVERSE_PATH} is 1 and overrules each TAP's own 0: guests are cut off, set it to 0 or 2"
         ));
     }
-    state.write(vec![variables])?;
+    lasting.push(variables);
+    state.write(lasting)?;
     state::record_table(&settings.state_dir, uplink.table, &uplink.device)?;
     announcer::leave(kernel.into_lingering(), None);
     Ok(())
 }
 
-/// Undoes [`up`].
+/// Says how an uplink changes.
+///
+/// # Errors
+/// If NICs lose anything by it, unless they shall.
+fn tell_changes(
+    kernel: &mut Kernel,
+    old: &Uplink,
+    new: &Uplink,
+    force: bool,
+    settings: &Settings,
+    log: &mut Log,
+) -> Result<()> {
+    let (changes, loses) = new.changes_from(old);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let (family, changes) = (new.family, changes.join(", "));
+    let users = if loses { remains::users(kernel, settings, family, old.table)? } else { Vec::new() };
+    if users.is_empty() {
+        log.say(format!("{family} changes: {changes}"));
+        return Ok(());
+    }
+    let (table, named) = (old.table, remains::named(&users));
+    ensure!(force || old.down, "{family} would change: {changes}; NICs use table {table} ({named}), expected --force");
+    log.say(format!("warning: {family} changes: {changes}; NICs use table {table} ({named})"));
+    Ok(())
+}
+
+/// Undoes [`up`]. While NICs use the table their packets end there: what sees to that remains. Without `force` an uplink that they use
+/// and whose device is there stays.
 ///
 /// # Errors
 /// What could not be removed.
-pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &mut Log) -> Result<()> {
+pub(crate) fn down(device: &IfName, family: Family, force: bool, settings: &Settings, log: &mut Log) -> Result<()> {
     let mut state = State::of_uplink(&settings.state_dir, device, family)?;
     if let Some(complaint) = &state.complaint {
         bail!("{complaint}");
     }
     let mut kernel = Kernel::open()?;
     let live = kernel.link(device)?.is_some();
+    if let Some(last) = state.records.last() {
+        let (uplink, _) = recorded(last, family)?;
+        let users = remains::users(&mut kernel, settings, family, uplink.table)?;
+        let (table, named) = (uplink.table, remains::named(&users));
+        ensure!(
+            force || !live || uplink.down || users.is_empty(),
+            "NICs use {family} table {table} ({named}) and would be cut off, expected --force"
+        );
+        if !users.is_empty() {
+            log.say(format!("warning: NICs use {family} table {table} ({named}): they are cut off until node up"));
+        }
+    }
+    take_down(&mut kernel, &mut state, (device, family), settings, log, |_| true)?;
+    announcer::leave(kernel.into_lingering(), None);
+    Ok(())
+}
+
+/// Removes what remained of uplinks that are down and whose table no NIC uses any more.
+///
+/// # Errors
+/// What could not be removed.
+pub(in crate::commands) fn clear_unused(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Result<()> {
+    for (device, family) in state::uplinks(&settings.state_dir)? {
+        let mut is_down = false;
+        for variables in State::peek_uplink(&settings.state_dir, &device, family)? {
+            is_down |= recorded(&variables, family)?.0.down;
+        }
+        if is_down {
+            let mut state = State::of_uplink(&settings.state_dir, &device, family)?;
+            take_down(kernel, &mut state, (&device, family), settings, log, |it| it.down)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what records of an uplink name: those that go. What remains of these is recorded in their place.
+fn take_down(
+    kernel: &mut Kernel,
+    state: &mut State,
+    (device, family): (&IfName, Family),
+    settings: &Settings,
+    log: &mut Log,
+    goes: impl Fn(&Uplink) -> bool,
+) -> Result<()> {
+    let live = kernel.link(device)?.is_some();
     let shares_link = of_other_family(device, family, settings)?.is_some();
-    for variables in state.records.clone().iter().rev() {
+    let stay = remains::all(kernel, &state.records, family, settings, &goes)?;
+    for variables in state.records.iter().rev() {
         let (uplink, before) = recorded(variables, family)?;
+        if !goes(&uplink) {
+            continue;
+        }
         let mut plan = alone(standing(&uplink, &before, settings), device, family, settings)?;
+        for stays in &stay {
+            let (uplink, before) = recorded(stays, family)?;
+            plan = reconcile::leftover(&plan, &standing(&uplink, &before, settings));
+        }
         if shares_link {
             leave_link(&mut plan);
         }
-        let failures = reconcile::remove(&mut kernel, &plan, live);
+        let failures = reconcile::remove(kernel, &plan, live);
         if let Some(failure) = failures.into_iter().next() {
             return Err(failure);
         }
@@ -234,6 +330,5 @@ pub(crate) fn down(device: &IfName, family: Family, settings: &Settings, log: &m
         }
         state::forget_table(&settings.state_dir, uplink.table, device);
     }
-    announcer::leave(kernel.into_lingering(), None);
-    state.write(Vec::new())
+    state.write(stay)
 }

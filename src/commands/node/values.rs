@@ -1,6 +1,6 @@
 //! Values that an administrator gave, by an option or a variable: each error names it.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use ipnet::IpNet;
 
 use crate::addr::{Family, parse_net};
@@ -26,10 +26,14 @@ pub(super) fn family(what: &str, text: &str) -> Result<Family> {
     }
 }
 
-/// Prefixes, separated by spaces or commas, without host bits.
+/// Prefixes, separated by spaces or commas.
 pub(super) fn prefixes(what: &str, text: &str) -> Result<Vec<IpNet>> {
     text.split([' ', ',', '\t', '\n'])
         .filter(|it| !it.is_empty())
-        .map(|it| Ok(parse_net(it).with_context(|| format!("node: {what}: expected prefixes"))?.trunc()))
+        .map(|it| {
+            let net = parse_net(it).with_context(|| format!("node: {what}: expected prefixes"))?;
+            ensure!(net == net.trunc(), "node: {what}: {net} has host bits, expected {}", net.trunc());
+            Ok(net)
+        })
         .collect()
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::addr::{Family, IfName};
-use crate::commands::recorded::RecordedNic;
+use crate::commands::recorded::{RecordedNic, RecordedUplink};
 use crate::commands::survey::{Condition, NicRow, Survey, UplinkRow};
 use crate::json::Json;
 use crate::nic::{Mode, Nic};
@@ -145,11 +145,15 @@ fn nic_line(row: &NicRow) -> (Vec<String>, Vec<String>) {
     };
     let number = facts.nic.as_ref().and_then(|it| it.index).map_or(NONE.to_owned(), |it| it.to_string());
     let dropped = row.dropped().map_or(NONE.to_owned(), |it| it.to_string());
-    let (state, below) = match condition {
+    let (state, mut below) = match condition {
         Condition::There(drift) if drift.is_empty() => ("in sync", Vec::new()),
         Condition::There(drift) => ("drift", drift.iter().map(Drift::to_string).collect()),
         Condition::Gone(things) => ("gone", things.iter().map(|it| format!("foreign: {it}")).collect()),
     };
+    let no_default = |(family, table): &(Family, u32)| {
+        format!("cut off: table {} has no {family} default route", table_name(*table))
+    };
+    below.extend(row.cut_off.iter().map(no_default));
     let cells = [row.interface.to_string(), facts.instance.clone(), number, mode.to_owned(), joined(&facts.setups())];
     let more = [joined(&facts.addresses()), on, since, dropped, state.to_owned()];
     (cells.into_iter().chain(more).collect(), below)
@@ -174,11 +178,19 @@ fn uplink_line(row: &UplinkRow) -> (Vec<String>, Vec<String>) {
             cells[5] = joined(&uplink.routes);
             let gateway = uplink.gateway.map(|it| format!("via {it} ")).unwrap_or_default();
             cells[6] = format!("{gateway}table {}", table_name(uplink.table));
-            cells[9] = if drift.is_empty() { "in sync" } else { "drift" }.to_owned();
+            cells[9] = uplink_state(recorded, drift).to_owned();
             drift.iter().map(Drift::to_string).collect()
         }
     };
     (cells, below)
+}
+
+fn uplink_state(recorded: &RecordedUplink, drift: &[Drift]) -> &'static str {
+    match (recorded.uplink.down, drift) {
+        (true, _) => "down",
+        (false, []) => "in sync",
+        (false, _) => "drift",
+    }
 }
 
 /// All of it as one value.
@@ -229,6 +241,7 @@ fn nic_json(row: &NicRow) -> Json {
                 ("setups", Json::texts(facts.setups())),
                 ("addresses", Json::texts(facts.addresses())),
                 ("dropped", Json::number(row.dropped())),
+                ("cut_off", Json::texts(row.cut_off.iter().map(|it| it.0.sysctl()))),
             ]);
             match condition {
                 Condition::There(drift) if drift.is_empty() => state_json("in sync", Vec::new(), None),
@@ -259,8 +272,7 @@ fn uplink_json(row: &UplinkRow) -> Json {
                 ("gateway", Json::text(uplink.gateway)),
                 ("routes", Json::texts(&uplink.routes)),
             ]);
-            let state = if drift.is_empty() { "in sync" } else { "drift" };
-            state_json(state, drift.iter().map(drift_json).collect(), None)
+            state_json(uplink_state(recorded, drift), drift.iter().map(drift_json).collect(), None)
         }
     };
     members.extend(state);

@@ -57,11 +57,7 @@ pub fn route(family: Family, message: &RouteMessage, names: &HashMap<u32, IfName
             _ => return None,
         }
     }
-    let any: IpAddr = match family {
-        Family::V4 => [0; 4].into(),
-        Family::V6 => [0; 16].into(),
-    };
-    let destination = IpNet::new(to.unwrap_or(any), message.header.destination_prefix_length).ok()?;
+    let destination = IpNet::new(to.unwrap_or(family.any().addr()), message.header.destination_prefix_length).ok()?;
     let hop = match (message.header.kind, gateway, device) {
         // An unreachable IPv6 route is shown on lo.
         (RouteType::Unreachable, None, _) => Hop::Unreachable,
@@ -77,6 +73,16 @@ pub fn route(family: Family, message: &RouteMessage, names: &HashMap<u32, IfName
     };
     let metric = metric.filter(|it| *it != default);
     Some(Route { destination, hop, table, metric, protocol: u8::from(message.header.protocol) })
+}
+
+/// The table whose packets a route takes to wherever no other one does.
+pub fn table_of_default(message: &RouteMessage) -> Option<u32> {
+    let is_default = message.header.destination_prefix_length == 0 && message.header.kind == RouteType::Unicast;
+    let table = message.attributes.iter().find_map(|it| match it {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    is_default.then(|| table.unwrap_or(message.header.table.into()))
 }
 
 fn address(address: &RouteAddress) -> Option<IpAddr> {
