@@ -12,22 +12,22 @@ use anyhow::{Context, Result, anyhow};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use crate::files::Folder;
-use crate::plan::Binding;
+use crate::object::File;
+use crate::sys::files::Dir;
 
 /// Removes a binding, if it is there.
 ///
 /// # Errors
 /// Those of unlink(2).
-pub fn remove(binding: &Binding) -> Result<()> {
+pub fn remove(binding: &File) -> Result<()> {
     let (path, name) = place(binding)?;
-    match Folder::open(path) {
+    match Dir::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         folder => Ok(folder?.remove(name)?),
     }
 }
 
-fn place(binding: &Binding) -> Result<(&Path, &Path)> {
+fn place(binding: &File) -> Result<(&Path, &Path)> {
     let place = binding.path.parent().zip(binding.path.file_name());
     place.map(|(folder, name)| (folder, Path::new(name))).ok_or_else(|| anyhow!("not a path of a file"))
 }
@@ -37,9 +37,9 @@ fn place(binding: &Binding) -> Result<(&Path, &Path)> {
 ///
 /// # Errors
 /// Those of making, writing and renaming a file.
-pub fn write(binding: &Binding) -> Result<()> {
+pub fn write(binding: &File) -> Result<()> {
     let (path, name) = place(binding)?;
-    let folder = Folder::open(path)?;
+    let folder = Dir::open(path)?;
     let text = binding.text.as_bytes();
     if folder.read(name, text.len() as u64).is_ok_and(|old| old.as_deref() == Some(text)) {
         return Ok(());
@@ -47,7 +47,7 @@ pub fn write(binding: &Binding) -> Result<()> {
     // Beside the folder that nfdhcpd watches, on the same file system, and nobody's but ours.
     let mut beside = path.as_os_str().to_owned();
     beside.push(".snf-network");
-    let beside = Folder::of_ours(beside.as_ref()).with_context(|| beside.display().to_string())?;
+    let beside = Dir::of_ours(beside.as_ref()).with_context(|| beside.display().to_string())?;
     let written = make(&beside, name, text);
     if let Err(error) = written {
         beside.remove(name)?;
@@ -59,7 +59,7 @@ pub fn write(binding: &Binding) -> Result<()> {
     Ok(())
 }
 
-fn make(beside: &Folder, name: &Path, text: &[u8]) -> io::Result<()> {
+fn make(beside: &Dir, name: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = beside.fresh(name, 0o644)?;
     file.write_all(text)?;
     // nfdhcpd runs as nobody, whatever our umask says.

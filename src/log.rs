@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::files;
 use crate::printable::is_plain;
+use crate::sys::files;
 
 /// What a run did, for the log.
 #[derive(Debug, Default)]

@@ -1,20 +1,20 @@
-//! Walks over a Plan: apply makes what is missing, remove puts back what was there before; and mend, which does both for what
+//! Walks over a Plan: apply makes what is missing, remove puts back what was there before; and repair, which does both for what
 //! verify found, of many Plans at once.
 
 mod batch;
 mod difference;
-mod marks;
-mod mend;
+mod mark_mask;
+mod repair;
 
 use anyhow::{Context, Error, Result};
 
 use self::batch::Batch;
 use self::difference::goes_with_port;
 pub use self::difference::{difference, leftover};
-pub use self::mend::{Mending, mend};
+pub use self::repair::{Job, repair};
 use crate::kernel::Kernel;
-use crate::kernel::nftables::Change;
-use crate::plan::{Object, Plan, Verb};
+use crate::kernel::nftables::Transaction;
+use crate::object::{Object, Plan, Verb};
 use crate::ruleset::Element;
 
 /// Makes what the Plan says and is not there yet, filters first; `stale` elements go in the same transaction.
@@ -22,11 +22,11 @@ use crate::ruleset::Element;
 /// # Errors
 /// At the first refusal: what was made until then stands.
 pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> {
-    let change = Change {
+    let change = Transaction {
         tables: &plan.tables,
         add: plan.elements.iter().collect(),
         remove: stale.iter().collect(),
-        ..Change::default()
+        ..Transaction::default()
     };
     make(kernel, plan, change)
 }
@@ -37,19 +37,19 @@ pub fn apply(kernel: &mut Kernel, plan: &Plan, stale: &[Element]) -> Result<()> 
 /// As [`apply`].
 pub fn apply_fresh(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
     let add = plan.elements.iter().collect();
-    make(kernel, plan, Change { tables: &plan.tables, add, fresh: true, ..Change::default() })
+    make(kernel, plan, Transaction { tables: &plan.tables, add, assume_absent: true, ..Transaction::default() })
 }
 
-fn make(kernel: &mut Kernel, plan: &Plan, change: Change<'_>) -> Result<()> {
-    leave_bridges(kernel, plan)?;
-    marks::commit(kernel, change)?;
+fn make(kernel: &mut Kernel, plan: &Plan, change: Transaction<'_>) -> Result<()> {
+    detach_moved_ports(kernel, plan)?;
+    mark_mask::commit(kernel, change)?;
     let mut batch = Batch::new(kernel, Verb::Add);
     let mut comes_up = false;
     for object in &plan.objects {
         // Nobody may come up before everything that restrains it stands; many can at once. Open vSwitch asks the kernel what a
         // link is like.
         let together = std::mem::replace(&mut comes_up, matches!(object, Object::Up(_)));
-        if matches!(object, Object::OvsPort(_) | Object::Binding(_)) || (comes_up && !together) {
+        if matches!(object, Object::OvsPort(_) | Object::File(_)) || (comes_up && !together) {
             batch.flush()?;
         }
         batch.add(object)?;
@@ -62,7 +62,7 @@ fn make(kernel: &mut Kernel, plan: &Plan, change: Change<'_>) -> Result<()> {
 
 /// Takes ports that go elsewhere out of the place they are in, before what restrains them there goes. They go down, and up again at the end of apply: no frame may
 /// pass before everything stands in the new place. Nor may their new MAC and MTU show in the old one, as a bridge follows its ports'.
-fn leave_bridges(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
+fn detach_moved_ports(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
     for object in &plan.objects {
         let (name, bridge) = match object {
             Object::Port(port) => (&port.name, port.bridge.as_ref()),
@@ -79,7 +79,7 @@ fn leave_bridges(kernel: &mut Kernel, plan: &Plan) -> Result<()> {
             None => 0,
         };
         if link.controller != bridge && (link.controller != 0 || link.up) {
-            kernel.take_out(link.index).with_context(|| format!("ip link set dev {name} nomaster"))?;
+            kernel.detach_port(link.index).with_context(|| format!("ip link set dev {name} nomaster"))?;
         }
     }
     Ok(())
@@ -97,12 +97,14 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
         if !failures.is_empty() {
             return failures;
         }
-        for object in stage.into_iter().filter(|it| live || !touches_link(it)).filter(|it| !goes_with_port(it, plan)) {
+        for object in
+            stage.into_iter().filter(|it| live || it.lifetime().link().is_none()).filter(|it| !goes_with_port(it, plan))
+        {
             failures.extend(batch.add(object).err());
         }
         failures.extend(batch.flush_all().into_iter().map(|it| it.1));
     }
-    let change = Change { remove: plan.elements.iter().collect(), ..Change::default() };
+    let change = Transaction { remove: plan.elements.iter().collect(), ..Transaction::default() };
     failures.extend(kernel.commit(&change).err());
     failures
 }
@@ -111,13 +113,4 @@ pub fn remove(kernel: &mut Kernel, plan: &Plan, live: bool) -> Vec<Error> {
 pub fn removal_order(plan: &Plan) -> [Vec<&Object>; 2] {
     let (ups, others) = plan.objects.iter().rev().partition(|it| matches!(it, Object::Up(_)));
     [ups, others]
-}
-
-/// Whether an object belongs to the link itself, and so is gone with it.
-fn touches_link(object: &Object) -> bool {
-    match object {
-        Object::Link(_) | Object::Up(_) | Object::Port(_) | Object::PortVlans(_) | Object::GroupForwarding(_) => true,
-        Object::Sysctl(sysctl) => sysctl.interface.is_some(),
-        _ => false,
-    }
 }

@@ -9,10 +9,10 @@ use crate::addr::{Family, IfName};
 use crate::environment::{RawNic, Unset};
 use crate::kernel::rtnetlink::DEVCONF;
 use crate::nic::{Mode, Nic};
-use crate::plan::Plan;
+use crate::object::Plan;
 use crate::routing_tables;
 use crate::settings::{MarkMask, Settings};
-use crate::setup::{self, Before, BridgeVlans, Facts, routed::PROXY_DELAY};
+use crate::setup::{self, Facts, Original, VlanFiltering, routed::PROXY_DELAY};
 use crate::state::{Variables, one_line};
 
 /// Variables of the facts; all others are Ganeti's or of the settings. The administrator's own scripts know UPLINK and
@@ -144,13 +144,13 @@ impl Record {
         };
         let number = |key: &'static str| get(key).map(|it| it.parse().context(key)).transpose();
         let bridge_vlans = match get(BRIDGE_DEFAULT_PVID) {
-            Some(pvid) => Some(BridgeVlans {
+            Some(pvid) => Some(VlanFiltering {
                 default_pvid: pvid.parse().context(BRIDGE_DEFAULT_PVID)?,
                 lacking: lacking_of(get(BRIDGE_UPLINKS).unwrap_or_default()).context(BRIDGE_UPLINKS)?,
             }),
             None => None,
         };
-        let before = Before {
+        let before = Original {
             mac: get(BEFORE_MAC).map(|it| it.parse().context(BEFORE_MAC)).transpose()?,
             mtu: number(BEFORE_MTU)?,
             up: get(BEFORE_UP) == Some("1"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::files::{self, Folder};
+use crate::sys::files::{self, Dir};
 
 /// The table that is used where none is named (RT_TABLE_MAIN of linux/rtnetlink.h).
 pub const MAIN: u32 = 254;
@@ -81,7 +81,7 @@ fn find(name: &str, folders: &[&Path]) -> Result<u32> {
 
 /// The files `*.conf` of a folder, sorted.
 fn fragments(folder: &Path) -> Result<Vec<PathBuf>> {
-    let names = match Folder::open(folder).and_then(|folder| folder.names()) {
+    let names = match Dir::open(folder).and_then(|folder| folder.names()) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
         names => names.with_context(|| folder.display().to_string())?,
     };

@@ -42,7 +42,7 @@ impl fmt::Display for TableFamily {
 
 /// The table [`TABLE`] of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct Group {
     /// Its family.
     pub family: TableFamily,
     /// Its sets and maps.
@@ -51,7 +51,7 @@ pub struct Table {
     pub chains: Vec<Chain>,
 }
 
-impl Table {
+impl Group {
     /// How many references a complete table holds to `chain`: its rules and the jumps to it (NFTA_CHAIN_USE).
     pub fn references(&self, chain: &Chain) -> usize {
         let leads_here = |statement: &&Statement| matches!(statement, Statement::Jump(target) | Statement::Goto(target) if *target == chain.name);
@@ -73,7 +73,7 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {TABLE} {{", self.family)?;
         for set in &self.sets {

@@ -1,5 +1,5 @@
 //! The third walk over a Plan: what of it does not stand, and what stands in its name beside it. Pure: it compares a Plan with
-//! an [`Inventory`].
+//! an [`Observed`].
 
 mod compare;
 
@@ -8,17 +8,17 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use self::compare::mending;
+pub use self::compare::to_repair;
 use crate::addr::{Family, IfName};
-use crate::kernel::inventory::{FoundProxy, Inventory};
-use crate::plan::{Object, PROTOCOL_NIC, PROTOCOL_NODE, Plan, Proxy, Route, Rule, Verb};
-use crate::ruleset::{Element, TABLE, Table};
+use crate::kernel::observed::{FoundProxy, Observed};
+use crate::object::{Lifetime, NeighProxy, Object, PROTOCOL_NIC, PROTOCOL_NODE, Plan, Route, Rule};
+use crate::ruleset::{Element, Group, TABLE};
 
 /// Something that stands, or should.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Thing {
     /// Base objects of nf_tables.
-    Table(Arc<Table>),
+    Group(Arc<Group>),
     /// An element of a set.
     Element(Element),
     /// Anything else.
@@ -75,11 +75,10 @@ impl fmt::Display for Drift {
     }
 }
 
-/// The words of [`Object::line`] without its verb, as what is named stands and is not made.
 impl fmt::Display for Thing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Table(table) => {
+            Self::Group(table) => {
                 write!(f, "nft table {} {TABLE}:", table.family)?;
                 table.chains.iter().try_for_each(|chain| write!(f, " {}", chain.name))
             }
@@ -87,26 +86,9 @@ impl fmt::Display for Thing {
                 f.write_str("nft ")?;
                 element.write_object(f)
             }
-            Self::Object(Object::PortVlans(it)) => {
-                write!(f, "bridge vlan dev {}: {}", it.port, compare::vlan_list(&it.vlans))
-            }
-            Self::Object(Object::Rule(it)) => f.write_str(&standing(it.family, &Object::Rule(it.clone()))),
-            Self::Object(Object::Route(it)) => {
-                f.write_str(&standing(Family::of(it.destination.addr()), &Object::Route(it.clone())))
-            }
-            Self::Object(Object::Proxy(it)) => {
-                f.write_str(&standing(Family::of(it.address), &Object::Proxy(it.clone())))
-            }
-            Self::Object(object) => f.write_str(&object.line(Verb::Add)),
+            Self::Object(object) => object.fmt(f),
         }
     }
-}
-
-/// `ip rule iif tap0 ...`; of IPv6 `ip -6 rule iif tap0 ...`.
-fn standing(family: Family, object: &Object) -> String {
-    let line = object.line(Verb::Add);
-    let line = if family == Family::V4 { line.replacen("ip -4 ", "ip ", 1) } else { line };
-    line.replacen(" add ", " ", 1).replacen(" replace ", " ", 1)
 }
 
 /// Whose Plan it is: so far other things that stand in this name are known.
@@ -142,36 +124,36 @@ impl Owner {
 }
 
 /// How the Plan of `owner` differs from what stands, in the Plan's order; what stands beside it comes last.
-pub fn verify(owner: &Owner, plan: &Plan, inventory: &Inventory) -> Vec<Drift> {
+pub fn verify(owner: &Owner, plan: &Plan, observed: &Observed) -> Vec<Drift> {
     let mut drift = Vec::new();
     for table in &plan.tables {
-        drift.extend(compare::table(table, inventory));
+        drift.extend(compare::table(table, observed));
     }
     for element in &plan.elements {
-        drift.extend(compare::element(element, inventory));
+        drift.extend(compare::element(element, observed));
     }
     for object in &plan.objects {
-        drift.extend(compare::object(object, inventory));
+        drift.extend(compare::object(object, observed));
     }
     // What stands in the place of something wanted has been named.
-    drift.extend(in_name_of(owner, plan, inventory).into_iter().map(Drift::Foreign));
+    drift.extend(in_name_of(owner, plan, observed).into_iter().map(Drift::Foreign));
     drift
 }
 
 /// What stands in the name of an interface, by its protocol number or in our sets, in no place of a Plan.
-pub fn in_name_of(owner: &Owner, plan: &Plan, inventory: &Inventory) -> Vec<Thing> {
+pub fn in_name_of(owner: &Owner, plan: &Plan, observed: &Observed) -> Vec<Thing> {
     let (name, protocol) = (owner.interface(), owner.protocol());
-    let elements = inventory.elements.get(name).into_iter().flatten();
+    let elements = observed.elements.get(name).into_iter().flatten();
     // Those of an uplink are all of IPv4.
     let elements = elements.filter(|_| owner.has(Family::V4));
     let elements = elements.filter(|found| !plan.elements.iter().any(|it| compare::same_key(it, found)));
     let mut things: Vec<_> = elements.cloned().map(Thing::Element).collect();
-    let rules = inventory.rules.get(name).into_iter().flatten();
+    let rules = observed.rules.get(name).into_iter().flatten();
     let rules = rules.filter(|it| it.protocol == protocol && owner.has(it.family));
     let is = |object: &Object, found: &Rule| matches!(object, Object::Rule(it) if it == found);
     let rules = rules.filter(|found| !plan.objects.iter().any(|it| is(it, found)));
     things.extend(rules.cloned().map(Object::Rule).map(Thing::Object));
-    let routes = inventory.routes_of(name, protocol).filter(|it| owner.has(Family::of(it.destination.addr())));
+    let routes = observed.routes_of(name, protocol).filter(|it| owner.has(Family::of(it.destination.addr())));
     let is = |object: &Object, found: &Route| matches!(object, Object::Route(it) if compare::same_place(it, found));
     let routes = routes.filter(|found| !plan.objects.iter().any(|it| is(it, found)));
     things.extend(routes.cloned().map(Object::Route).map(Thing::Object));
@@ -179,87 +161,66 @@ pub fn in_name_of(owner: &Owner, plan: &Plan, inventory: &Inventory) -> Vec<Thin
 }
 
 /// What of a Plan stands and would not go with its link: for one whose link is gone.
-pub fn leftovers(plan: &Plan, inventory: &Inventory) -> Vec<Thing> {
+pub fn leftovers(plan: &Plan, observed: &Observed) -> Vec<Thing> {
     let mut things = Vec::new();
     for element in &plan.elements {
         // Whatever its data: the key is what would go.
-        if compare::stored(element, inventory).is_some() {
+        if compare::stored(element, observed).is_some() {
             things.push(Thing::Element(element.clone()));
         }
     }
-    for object in &plan.objects {
-        let stands = match object {
-            // The rule by a mark is the table's, and stays.
-            Object::Rule(Rule { shared: true, .. }) => false,
-            Object::Rule(_) | Object::Route(_) | Object::Proxy(_) => compare::object(object, inventory).is_none(),
-            Object::Binding(it) => inventory.files.get(&it.path).is_some_and(Option::is_some),
-            Object::OvsPort(it) => {
-                let found = inventory.ovs_ports.get(&(it.socket.clone(), it.name.clone()));
-                matches!(found, Some(Ok(Some(found))) if found.is_of(it))
-            }
-            Object::Sysctl(_)
-            | Object::Link(_)
-            | Object::VlanDevice(_)
-            | Object::Bridge(_)
-            | Object::Port(_)
-            | Object::GroupForwarding(_)
-            | Object::PortVlans(_)
-            | Object::Up(_) => false,
-        };
-        if stands {
-            things.push(Thing::Object(object.clone()));
-        }
-    }
+    let left = |it: &&Object| it.lifetime() == Lifetime::Own && compare::remains(it, observed);
+    things.extend(plan.objects.iter().filter(left).cloned().map(Thing::Object));
     things
 }
 
 /// The settings of a device that stand as a Plan had them, and not as they were before it: for one that stays when the Plan goes.
-pub fn left_settings(device: &IfName, plan: &Plan, inventory: &Inventory) -> Vec<Thing> {
+pub fn left_settings(device: &IfName, plan: &Plan, observed: &Observed) -> Vec<Thing> {
     let is_left = |it: &&Object| {
         let Object::Sysctl(it) = it else { return false };
         let changed = it.value.before.is_some_and(|before| before != it.value.want);
-        changed && it.interface.as_ref() == Some(device) && compare::setting(it, inventory) == Some(it.value.want)
+        changed && it.interface.as_ref() == Some(device) && compare::setting(it, observed) == Some(it.value.want)
     };
     plan.objects.iter().filter(is_left).cloned().map(Thing::Object).collect()
 }
 
 /// The things of a NIC that stand though no Plan among `plans` knows them, by interface: those in the name of one that is not
 /// `known`; and proxy entries. The kernel does not tell whose a proxy entry is, but the route to its address does.
-pub fn strays<'a>(
-    inventory: &Inventory,
+pub fn orphans<'a>(
+    observed: &Observed,
     known: impl Fn(&IfName) -> bool,
     plans: impl Iterator<Item = &'a Plan>,
 ) -> Vec<(Option<IfName>, Thing)> {
-    let rules = inventory.rules.iter();
+    let rules = observed.rules.iter();
     let by_rule = rules.filter(|(_, rules)| rules.iter().any(|it| it.protocol == PROTOCOL_NIC)).map(|it| it.0);
-    let routes = inventory.routes.values().flatten().filter(|it| it.protocol == PROTOCOL_NIC);
+    let routes = observed.routes.values().flatten().filter(|it| it.protocol == PROTOCOL_NIC);
     let by_route = routes.filter_map(|it| it.hop.device());
-    let mut names: Vec<_> = inventory.elements.keys().chain(by_rule).chain(by_route).filter(|it| !known(it)).collect();
+    let mut names: Vec<_> = observed.elements.keys().chain(by_rule).chain(by_route).filter(|it| !known(it)).collect();
     names.sort_unstable();
     names.dedup();
-    let mut strays = Vec::new();
+    let mut orphans = Vec::new();
     for name in names {
-        let things = in_name_of(&Owner::Nic(name.clone()), &Plan::default(), inventory);
-        strays.extend(things.into_iter().map(|thing| (Some(name.clone()), thing)));
+        let things = in_name_of(&Owner::Nic(name.clone()), &Plan::default(), observed);
+        orphans.extend(things.into_iter().map(|thing| (Some(name.clone()), thing)));
     }
     let wanted: HashSet<_> = plans
         .flat_map(|plan| &plan.objects)
-        .filter_map(|it| if let Object::Proxy(it) = it { Some((it.address, &it.device)) } else { None })
+        .filter_map(|it| if let Object::NeighProxy(it) = it { Some((it.address, &it.device)) } else { None })
         .collect();
-    let mut proxies: Vec<_> = inventory.proxies.values().flatten().filter(|it| it.protocol == PROTOCOL_NIC).collect();
+    let mut proxies: Vec<_> = observed.proxies.values().flatten().filter(|it| it.protocol == PROTOCOL_NIC).collect();
     proxies.retain(|it| !wanted.contains(&(it.address, &it.device)));
     if proxies.is_empty() {
-        return strays;
+        return orphans;
     }
     proxies.sort_by(|a, b| (a.address, &a.device).cmp(&(b.address, &b.device)));
-    let behind: HashMap<_, _> = inventory.routes.values().flatten().filter_map(guest).collect();
-    strays.extend(proxies.into_iter().map(|found| {
+    let behind: HashMap<_, _> = observed.routes.values().flatten().filter_map(guest).collect();
+    orphans.extend(proxies.into_iter().map(|found| {
         let FoundProxy { address, device, protocol } = found.clone();
         let owner = behind.get(&address).filter(|it| !known(it)).map(|it| (*it).clone());
         let behind = owner.clone().unwrap_or_else(|| device.clone());
-        (owner, Thing::Object(Object::Proxy(Proxy { address, behind, device, protocol })))
+        (owner, Thing::Object(Object::NeighProxy(NeighProxy { address, behind, device, protocol })))
     }));
-    strays
+    orphans
 }
 
 /// The address that a NIC's host route leads to, and the TAP.

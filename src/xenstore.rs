@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::printable::quoted;
-use crate::timed::Timed;
+use crate::sys::unix_stream::DeadlineStream;
 
 /// How long one exchange may take. The five that a failing run can need stay well under the 40 s that Xen gives it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -78,7 +78,7 @@ impl Xenstore {
     fn exchange(&self, kind: u32, payload: &[u8]) -> Result<Answer> {
         ensure!(payload.len() <= MAX_PAYLOAD, "{} bytes: expected at most {MAX_PAYLOAD}", payload.len());
         let mut connection =
-            Timed::connect(&self.socket, PATIENCE).with_context(|| self.socket.display().to_string())?;
+            DeadlineStream::connect(&self.socket, PATIENCE).with_context(|| self.socket.display().to_string())?;
         connection.write_all(&[&header([kind, REQUEST_ID, 0, payload.len() as u32])[..], payload].concat())?;
         answer(&mut connection, kind)
     }

@@ -205,7 +205,7 @@ const ELOQUENT: [&str; 10] = [
     "frame/encode.rs",
     "record.rs",
     "settings/shell.rs",
-    "timed.rs",
+    "sys/unix_stream.rs",
     "xenstore.rs",
 ];
 

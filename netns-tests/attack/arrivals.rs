@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use super::TRIES;
 use super::context::{Context, FOREIGN_MAC, ROUTER, VICTIM};
 use super::frames::{self, DESTINATION_OPTIONS, FRAGMENT, VLAN, behind, from, snap, tagged};
-use super::ground::{Bridged, Families, Ground, bridged_nic, nic};
+use super::testbed::{Bridged, Families, Ground, bridged_nic, nic};
 use crate::harness::frame::{self, Mac};
 use crate::harness::guest::Identity;
 use crate::harness::port::Port;

@@ -128,7 +128,7 @@ impl Context {
 /// What must be seen of a row's frames in each column, or why the kernel itself stops them in all.
 #[derive(Clone, Copy, Debug)]
 pub enum Verdicts<const COLUMNS: usize> {
-    /// By column: where the frames arrive and what they bring about, as letters; see [`super::watch::Seen`].
+    /// By column: where the frames arrive and what they bring about, as letters; see [`super::capture::Seen`].
     Seen([&'static str; COLUMNS]),
     /// They arrive nowhere, whatever the setup, because.
     Kernel(&'static str),
@@ -136,7 +136,7 @@ pub enum Verdicts<const COLUMNS: usize> {
 
 /// What must be seen in one column.
 pub struct Verdict {
-    /// The letters of [`super::watch::Seen`].
+    /// The letters of [`super::capture::Seen`].
     pub seen: &'static str,
     /// Why the kernel lets nothing through.
     pub why: Option<&'static str>,

@@ -12,7 +12,7 @@ use snf_network::setup::dropped;
 use super::context::{ATTACKER, Context, STRANGER, VICTIM};
 use super::frames::{self, from};
 use super::gaps::{Leaks, forbidden, isolated, under_load};
-use super::ground::{self, Bridged, Families, Ground};
+use super::testbed::{self, Bridged, Families, Ground};
 use crate::harness::frame::{self, Mac};
 use crate::harness::port::Port;
 use crate::harness::topology::OUTSIDE6;
@@ -128,7 +128,7 @@ fn quiet(ground: &Ground) -> Result<()> {
 
 fn routed() -> Result<Ground> {
     let ground = Ground::routed(Families::Both)?;
-    ground::nic(&ground.node, "tap1", VICTIM).set("TAGS", "protected").ifup()?.succeeds()?;
+    testbed::nic(&ground.node, "tap1", VICTIM).set("TAGS", "protected").ifup()?.succeeds()?;
     Ok(ground)
 }
 
@@ -276,7 +276,7 @@ pub fn are_drops_without_an_element() -> Result<()> {
             let nic = |tap, id| ground.nic(tap, id, Bridged::StrictFiltered);
             vec![nic("tap0", ATTACKER), nic("tap1", VICTIM).set("TAGS", "protected"), nic("tap2", STRANGER)]
         } else {
-            let nic = |tap, id| ground::nic(&ground.node, tap, id);
+            let nic = |tap, id| testbed::nic(&ground.node, tap, id);
             vec![nic("tap0", ATTACKER), nic("tap1", VICTIM).set("TAGS", "protected")]
         };
         for nic in again {

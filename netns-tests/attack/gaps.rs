@@ -5,10 +5,10 @@ use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::capture::holds;
 use super::context::{self, ATTACKER, FOREIGN_MAC, STRANGER, VICTIM};
 use super::frames::{self, from};
-use super::ground::{Bridged, Ground, bridged_nic, tap};
-use super::watch::holds;
+use super::testbed::{Bridged, Ground, bridged_nic, tap};
 use crate::harness::frame::{self, Mac};
 use crate::harness::port::Port;
 use crate::harness::{rounds, until};

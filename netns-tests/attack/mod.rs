@@ -2,19 +2,19 @@
 
 mod arp;
 mod arrivals;
+mod capture;
 mod context;
 mod discovery;
 mod drops;
 mod frames;
 mod gaps;
-mod ground;
 mod ipv4;
 mod ipv6;
 mod link;
 pub mod real;
-mod scenes;
+mod scenarios;
 mod steering;
-mod watch;
+mod testbed;
 
 use std::fmt::Write as _;
 
@@ -22,7 +22,7 @@ use anyhow::{Result, ensure};
 
 use crate::Test;
 use context::{Row, Verdict};
-use ground::{Bridged, Families, Ground};
+use testbed::{Bridged, Families, Ground};
 
 /// The tests.
 pub const TESTS: &[Test] = &[
@@ -44,14 +44,14 @@ pub const TESTS: &[Test] = &[
     ("attack::to_a_protected_routed_guest", || arrivals::routed(2)),
     ("attack::to_a_limited_routed_guest", || arrivals::routed(3)),
     ("attack::to_an_unprotected_routed_guest", || arrivals::routed(4)),
-    ("attack::forward_alone_does_not_isolate", scenes::forward_alone_does_not_isolate),
-    ("attack::theft_of_a_forwarding_entry", scenes::theft_of_a_forwarding_entry),
-    ("attack::leftovers_of_ebtables", scenes::leftovers_of_ebtables),
-    ("attack::br_netfilter_changes_nothing", scenes::br_netfilter_changes_nothing),
-    ("attack::spanning_tree", scenes::spanning_tree),
-    ("attack::link_local_gateway", scenes::link_local_gateway),
-    ("attack::node_believes_no_router_advertisement", scenes::node_believes_no_router_advertisement),
-    ("attack::no_way_to_the_management_network", scenes::no_way_to_the_management_network),
+    ("attack::forward_alone_does_not_isolate", scenarios::forward_alone_does_not_isolate),
+    ("attack::theft_of_a_forwarding_entry", scenarios::theft_of_a_forwarding_entry),
+    ("attack::leftovers_of_ebtables", scenarios::leftovers_of_ebtables),
+    ("attack::br_netfilter_changes_nothing", scenarios::br_netfilter_changes_nothing),
+    ("attack::spanning_tree", scenarios::spanning_tree),
+    ("attack::link_local_gateway", scenarios::link_local_gateway),
+    ("attack::node_believes_no_router_advertisement", scenarios::node_believes_no_router_advertisement),
+    ("attack::no_way_to_the_management_network", scenarios::no_way_to_the_management_network),
     ("attack::routed_after_a_foreign_flush", steering::after_a_foreign_flush),
     ("attack::routed_by_either_rule_alone", steering::by_either_rule_alone),
     ("attack::routed_among_the_marks_of_others", steering::among_the_marks_of_others),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::context::{ATTACKER, ROUTER, Row, STRANGER, VICTIM, Verdict};
 use super::frames;
-use super::ground::{Bridged, Families, Ground};
+use super::testbed::{Bridged, Families, Ground};
 use super::{TABLES, TRIES};
 use crate::harness::frame::{self, ARP, Mac};
 use crate::harness::guest::Identity;
@@ -16,7 +16,7 @@ use crate::harness::port::{Capture, Port};
 use crate::harness::topology::OUTSIDE;
 use crate::vm::tenancy::{Image, Tenant};
 
-/// The letters of what arrives somewhere, see [`super::watch::Seen`]; what else a row brings about is judged without QEMU.
+/// The letters of what arrives somewhere, see [`super::capture::Seen`]; what else a row brings about is judged without QEMU.
 const ARRIVALS: &str = "VUBSMH";
 
 pub fn from_a_routed_tap() -> Result<()> {

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::context::{ATTACKER, LISTENING, VICTIM};
 use super::frames;
-use super::ground::{Families, Ground, nic};
+use super::testbed::{Families, Ground, nic};
 use crate::harness::topology::{MANAGEMENT, MANAGEMENT6, OUTSIDE, OUTSIDE6};
 use crate::harness::{frame, until};
 

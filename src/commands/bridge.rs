@@ -8,7 +8,7 @@ use crate::addr::IfName;
 use crate::kernel::Kernel;
 use crate::kernel::rtnetlink::{self, BridgePort, BridgeState, LinkState};
 use crate::nic::Vlan;
-use crate::setup::BridgeVlans;
+use crate::setup::VlanFiltering;
 
 /// The bridge, if it is one.
 ///
@@ -32,8 +32,8 @@ pub fn vlans(
     bridge: &LinkState,
     vlan: &Vlan,
     state_dir: &Path,
-    recorded: Option<&BridgeVlans>,
-) -> Result<BridgeVlans> {
+    recorded: Option<&VlanFiltering>,
+) -> Result<VlanFiltering> {
     let name = &bridge.name;
     let state = bridge.bridge.with_context(|| format!("LINK or BRIDGE: \"{name}\": nothing is known of its VLANs"))?;
     match state.vlan_filtering {
@@ -59,7 +59,7 @@ pub fn vlans(
     }
     lacking.retain(|it: &(IfName, Vec<u16>)| !it.1.is_empty());
     lacking.sort_unstable();
-    Ok(BridgeVlans { default_pvid: state.default_pvid, lacking })
+    Ok(VlanFiltering { default_pvid: state.default_pvid, lacking })
 }
 
 /// The VLANs, each once.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
 
-use super::{Call, errand, hook, not_so};
+use super::{Call, dns_update, hook, not_so};
 use crate::dns::{Dns, Name, ZoneSummary, host_name, records};
 use crate::environment::{RawInstance, RawNic, nics_from_process};
 use crate::log::Log;
@@ -73,7 +73,7 @@ pub fn hook(call: &Call) -> Result<()> {
 }
 
 fn run_hook(operation: Operation, raw: &RawInstance, settings: &Settings, log: &mut Log) -> Result<()> {
-    if let Err(error) = errand::confined(settings) {
+    if let Err(error) = dns_update::confined(settings) {
         log.line(format_args!("warning: dns: not confined: {error}"));
     }
     let Some(mut dns) = Dns::new(&settings.dns)? else { return Ok(()) };
@@ -191,7 +191,7 @@ pub(super) fn read(arguments: &[OsString]) -> Result<Option<(String, Asked)>> {
 fn by_hand(verb: &str, asked: &Asked) -> Result<()> {
     let (settings, warnings) = Settings::load()?;
     // Where the kernel or a container forbids it, the answer is worth more.
-    let _best_effort = errand::confined(&settings);
+    let _best_effort = dns_update::confined(&settings);
     let dns = Dns::new(&settings.dns)?;
     let off = "dynamic DNS is off, expected the settings SERVER, and AUTHENTICATION_METHOD or KEYFILE";
     let mut dns = dns.context(off)?;

@@ -6,13 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Result;
 
-use super::announce::{self, Arguments};
+use super::arpsend::{self, Arguments};
 use super::{Selection, dns, node, vif};
 use crate::addr::Family;
 use crate::environment::IfupdownUplink;
 use crate::fuzzed::check_error;
 use crate::nic::dns_addresses;
-use crate::plan::Plan;
+use crate::object::Plan;
 use crate::settings::Settings;
 use crate::setup::uplink;
 use crate::state::Variables;
@@ -50,7 +50,7 @@ fn by_hand(asked: &dns::Asked) -> Result<()> {
 
 fn eui64(arguments: &[OsString]) -> Result<()> {
     let [mac, prefix] = Arguments::parse(arguments, "c", "mac2eui64")?.operands("mac2eui64")?;
-    let address = announce::eui64(mac, prefix)?;
+    let address = arpsend::eui64(mac, prefix)?;
     let IpAddr::V6(address) = address else { panic!("{address}: expected an IPv6 address") };
     assert_eq!(address.octets()[11..13], [0xff, 0xfe]);
     Ok(())

@@ -5,14 +5,15 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
-use super::survey::{self, Condition, Survey};
-use super::transition::Known;
-use super::{DRIFT, SUCCESS, Selection, announcer, conclude, joined, nic, node};
+use super::inspect::{self, Condition, Inspection};
+use super::replace::Known;
+use super::{DRIFT, SUCCESS, Selection, conclude, joined, nic, node};
 use crate::addr::IfName;
-use crate::kernel::inventory::Inventory;
+use crate::announce::repeat;
+use crate::kernel::observed::Observed;
 use crate::kernel::{Kernel, is_absent, rtnetlink};
 use crate::log::Log;
-use crate::plan::{Object, Plan, Proxy, Verb};
+use crate::object::{NeighProxy, Object, Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
 use crate::settings::Settings;
@@ -28,23 +29,23 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     let (settings, warnings) = Settings::load().context("gc")?;
     let mut kernel = Kernel::open().context("gc")?;
     if selection.has("dry-run") {
-        let survey = Survey::of(&mut kernel, &settings, &[]).context("gc")?;
-        let lines = lines(&survey);
+        let inspection = Inspection::of(&mut kernel, &settings, &[]).context("gc")?;
+        let lines = lines(&inspection);
         super::print(&lines);
         return Ok(if lines.is_empty() { SUCCESS } else { DRIFT });
     }
     let mut log = Log::new(["", "gc", "", "-"]);
     warnings.into_iter().for_each(|warning| log.line(format_args!("warning: {warning}")));
     let failures = collect(&mut kernel, &settings, &mut log);
-    announcer::leave(kernel.into_lingering(), None);
+    repeat::leave(kernel.into_lingering(), None);
     conclude(joined(&failures), &mut log, &settings, "gc").map(|()| SUCCESS)
 }
 
 /// What gc would remove, a line each: `tap3: foreign: ip rule iif tap3 ...`, and for a record of which nothing else is left
 /// `tap3: foreign: record`.
-pub(super) fn lines(survey: &Survey) -> String {
+pub(super) fn lines(inspection: &Inspection) -> String {
     let mut lines = String::new();
-    for row in &survey.nics {
+    for row in &inspection.nics {
         if let Ok((_, Condition::Gone(things))) = &row.nic {
             lines += &format!("{}: foreign: record\n", row.interface);
             for thing in things {
@@ -52,8 +53,8 @@ pub(super) fn lines(survey: &Survey) -> String {
             }
         }
     }
-    let is_removed = |interface: &IfName| !survey.unrecorded.contains(interface);
-    for (interface, thing) in survey.strays.iter().filter(|it| it.0.as_ref().is_none_or(is_removed)) {
+    let is_removed = |interface: &IfName| !inspection.unrecorded.contains(interface);
+    for (interface, thing) in inspection.orphans.iter().filter(|it| it.0.as_ref().is_none_or(is_removed)) {
         let interface = interface.as_ref().map_or("-", IfName::as_str);
         lines += &format!("{interface}: {}\n", Drift::Foreign(thing.clone()));
     }
@@ -62,7 +63,7 @@ pub(super) fn lines(survey: &Survey) -> String {
 
 /// Removes what belongs to NICs that are gone, and then what stands without a record. Returns what failed.
 fn collect(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Vec<Error> {
-    let interfaces = match survey::interfaces(settings, &[]) {
+    let interfaces = match inspect::interfaces(settings, &[]) {
         Ok(interfaces) => interfaces,
         Err(error) => return vec![error],
     };
@@ -75,7 +76,7 @@ fn collect(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Vec<Error
         };
         failures.extend(cleared.err().map(|error| error.context(interface.to_string())));
     }
-    failures.extend(clear_strays(kernel, settings, log));
+    failures.extend(clear_orphans(kernel, settings, log));
     failures.extend(node::clear_unused(kernel, settings, log).err());
     failures
 }
@@ -119,22 +120,22 @@ pub(super) fn clear_interface(
 }
 
 /// Removes what carries our number or stands in our sets, and nobody recorded. Returns what failed.
-pub(super) fn clear_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Vec<Error> {
-    look_for_strays(kernel, settings, log).unwrap_or_else(|error| vec![error])
+pub(super) fn clear_orphans(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Vec<Error> {
+    look_for_orphans(kernel, settings, log).unwrap_or_else(|error| vec![error])
 }
 
-fn look_for_strays(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Result<Vec<Error>> {
-    let tables = survey::tables(kernel, settings)?;
-    let inventory = Inventory::read(kernel, std::iter::empty(), tables)?;
+fn look_for_orphans(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Result<Vec<Error>> {
+    let tables = inspect::tables(kernel, settings)?;
+    let observed = Observed::read(kernel, std::iter::empty(), tables)?;
     let mut by_interface: BTreeMap<IfName, Plan> = BTreeMap::new();
     let mut proxies = Vec::new();
-    for (interface, thing) in survey::strays(settings, &inventory)? {
+    for (interface, thing) in inspect::orphans(settings, &observed)? {
         match (interface, thing) {
             (Some(interface), Thing::Element(it)) => by_interface.entry(interface).or_default().elements.push(it),
             (Some(interface), Thing::Object(it)) => by_interface.entry(interface).or_default().objects.push(it),
-            (None, Thing::Object(Object::Proxy(it))) => proxies.push(it),
-            // Nothing else is a stray.
-            (_, Thing::Table(_)) | (None, _) => {}
+            (None, Thing::Object(Object::NeighProxy(it))) => proxies.push(it),
+            // Nothing else is an orphan.
+            (_, Thing::Group(_)) | (None, _) => {}
         }
     }
     let mut failures = Vec::new();
@@ -180,8 +181,8 @@ fn clear_unrecorded(
 
 /// A proxy entry does not tell whose it is, so there is no lock to take: if a record names it after it was removed, whoever
 /// wrote that may have made it before, and it is made again. (Who records it later makes it later.)
-fn clear_proxy(kernel: &mut Kernel, settings: &Settings, proxy: &Proxy, log: &mut Log) -> Result<()> {
-    let object = Object::Proxy(proxy.clone());
+fn clear_proxy(kernel: &mut Kernel, settings: &Settings, proxy: &NeighProxy, log: &mut Log) -> Result<()> {
+    let object = Object::NeighProxy(proxy.clone());
     let line = object.line(Verb::Remove);
     let Some(device) = kernel.link(&proxy.device)?.map(|it| it.index) else { return Ok(()) };
     log.line(&line);
@@ -191,9 +192,9 @@ fn clear_proxy(kernel: &mut Kernel, settings: &Settings, proxy: &Proxy, log: &mu
     {
         return Err(Error::new(error).context(line));
     }
-    let wanted = survey::plans(settings)?.0.iter().any(|plan| {
+    let wanted = inspect::plans(settings)?.0.iter().any(|plan| {
         let same =
-            |it: &Object| matches!(it, Object::Proxy(it) if (it.address, &it.device) == (proxy.address, &proxy.device));
+            |it: &Object| matches!(it, Object::NeighProxy(it) if (it.address, &it.device) == (proxy.address, &proxy.device));
         plan.objects.iter().any(same)
     });
     if wanted {

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 
-use super::{Call, announcer, conclude, gc, joined};
+use super::{Call, conclude, gc, joined};
+use crate::announce::repeat;
 use crate::environment::{Caller, RawInstance, nics_from_process};
 use crate::kernel::Kernel;
 use crate::log::Log;
@@ -107,7 +108,7 @@ fn clear(departed: &Departed, settings: &Settings, log: &mut Log) -> Result<()> 
             failures.push(error.context(interface.to_string()));
         }
     }
-    announcer::leave(kernel.into_lingering(), None);
+    repeat::leave(kernel.into_lingering(), None);
     joined(&failures)
 }
 

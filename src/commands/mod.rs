@@ -1,24 +1,23 @@
 //! Commands: which name runs what, and how a run ends.
 
-pub mod announce;
-pub mod announcer;
+pub mod arpsend;
 pub mod bridge;
 pub mod dns;
-pub mod errand;
+pub mod dns_update;
 pub mod extra;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 pub mod gc;
 pub mod hook;
+pub mod inspect;
 pub mod log;
 pub mod nic;
 pub mod node;
 pub mod reconcile;
 pub mod recorded;
+pub mod replace;
 pub mod status;
-pub mod survey;
 mod table;
-pub mod transition;
 pub mod vif;
 
 use std::ffi::{OsStr, OsString};

@@ -3,21 +3,21 @@
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::addr::Family;
-use crate::commands::announcer::{self, Announcer, Owner};
-use crate::commands::transition::{Known, OneKnown, Transition};
-use crate::commands::{bridge, errand, extra, joined};
+use crate::announce::repeat::{self, Announcer, Owner};
+use crate::commands::replace::{Known, OneKnown, Replace};
+use crate::commands::{bridge, dns_update, extra, joined};
 use crate::environment::RawNic;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
 use crate::nic::{Identity, MigrationPhase, Mode, Nic};
+use crate::object::{Plan, Verb};
 use crate::ovsdb;
-use crate::plan::{Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
 use crate::routing_tables;
 use crate::settings::{Settings, Setup};
-use crate::setup::{self, Before, Facts, routed};
+use crate::setup::{self, Facts, Original, routed};
 use crate::state::{self, State};
 
 /// Sets a NIC up. Returns what IFUP_EXTRA_SCRIPT shall be told, if there is one.
@@ -39,14 +39,14 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
         let removed =
             remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], Some(tap.index), log);
         let told = extra::variables(&mut kernel, &nic, raw, &facts.uplinks, settings, log);
-        announcer::leave(kernel.into_lingering(), None);
+        repeat::leave(kernel.into_lingering(), None);
         return removed.map(|()| told);
     }
     let record = Record::new(raw, &nic, settings, facts);
     let made =
-        Transition { nic: &nic, tap: &tap, old: &old, plan: &plan, record: &record }.run(&mut kernel, &mut state, log);
+        Replace { nic: &nic, tap: &tap, old: &old, plan: &plan, record: &record }.run(&mut kernel, &mut state, log);
     if let Err(error) = made {
-        announcer::leave(kernel.into_lingering(), None);
+        repeat::leave(kernel.into_lingering(), None);
         return Err(error);
     }
     let owner = Owner {
@@ -57,10 +57,10 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
     };
     let told = extra::variables(&mut kernel, &nic, raw, &record.facts.uplinks, settings, log);
     let announcer = Announcer::first_round(&mut kernel, &plan.announcements, owner, log);
-    announcer::leave(kernel.into_lingering(), Some(announcer));
+    repeat::leave(kernel.into_lingering(), Some(announcer));
     // Before a migration the name server knows the guest as where it still is.
     if nic.migration_phase != Some(MigrationPhase::Pre) {
-        errand::leave(errand::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
+        dns_update::leave(dns_update::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
     }
     Ok(told)
 }
@@ -88,10 +88,10 @@ pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -
     let mut kernel = Kernel::open()?;
     let live = kernel.link(&interface)?.map(|it| it.index);
     let removed = remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], live, log);
-    announcer::leave(kernel.into_lingering(), None);
+    repeat::leave(kernel.into_lingering(), None);
     if ["false", "no", "0"].contains(&cleanup) && raw.migration_phase.is_none() {
         let nics: Vec<_> = old.records.iter().map(|it| (&it.record.raw, &it.record.settings)).collect();
-        errand::leave(errand::Verb::Remove, &interface, &nics, settings, log);
+        dns_update::leave(dns_update::Verb::Remove, &interface, &nics, settings, log);
     }
     removed
 }
@@ -145,13 +145,13 @@ fn the_tap(kernel: &mut Kernel, nic: &Nic) -> Result<LinkState> {
 }
 
 /// What a link is like before we touch it.
-fn before(tap: &LinkState) -> Result<Before> {
+fn before(tap: &LinkState) -> Result<Original> {
     let mut settings: Vec<_> =
         DEVCONF.iter().zip(tap.devconf).filter_map(|(&(family, key, _), value)| Some((family, key, value?))).collect();
     let delay = format!("/proc/sys/net/ipv4/neigh/{}/{}", tap.name, routed::PROXY_DELAY);
     let delay = read_sysctl(&delay).context(delay)?;
     settings.extend(delay.map(|value| (Family::V4, routed::PROXY_DELAY, value)));
-    Ok(Before { mac: tap.mac, mtu: Some(tap.mtu), up: tap.up, settings })
+    Ok(Original { mac: tap.mac, mtu: Some(tap.mtu), up: tap.up, settings })
 }
 
 /// Reads the kernel. What the TAP was like before us is in the records, whoever of us had it.

@@ -6,20 +6,21 @@ use std::mem;
 
 use anyhow::{Context, Error, Result, anyhow};
 
+use super::inspect::{self, Condition, Inspection};
 use super::nic::log_plan;
 use super::recorded::{RecordedNic, RecordedUplink};
-use super::survey::{self, Condition, Survey};
-use super::{DRIFT, SUCCESS, Selection, announcer, conclude, gc, joined, node};
+use super::{DRIFT, SUCCESS, Selection, conclude, gc, joined, node};
 use crate::addr::{Family, IfName};
-use crate::kernel::inventory::Inventory;
+use crate::announce::repeat;
+use crate::kernel::observed::Observed;
 use crate::kernel::{Kernel, process};
 use crate::log::Log;
-use crate::plan::{Object, Plan, Verb};
-use crate::reconcile::{Mending, mend, remove};
+use crate::object::{Object, Plan, Verb};
+use crate::reconcile::{Job, remove, repair};
 use crate::settings::Settings;
-use crate::setup::steering;
+use crate::setup::fwmark;
 use crate::state::{self, State};
-use crate::verify::{self, Drift, Thing, mending};
+use crate::verify::{self, Drift, Thing, to_repair};
 
 /// File descriptors that are not for locks.
 const OTHER_FILES: usize = 64;
@@ -35,42 +36,42 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     let (settings, warnings) = Settings::load().context("reconcile")?;
     let mut kernel = Kernel::open().context("reconcile")?;
     if selection.has("dry-run") {
-        let survey = Survey::of(&mut kernel, &settings, &selection.taps).context("reconcile")?;
-        super::print(&lines(&survey));
-        return match survey.failure() {
+        let inspection = Inspection::of(&mut kernel, &settings, &selection.taps).context("reconcile")?;
+        super::print(&lines(&inspection));
+        return match inspection.failure() {
             Some(failure) => Err(failure.context("reconcile")),
-            None if survey.is_right() => Ok(SUCCESS),
+            None if inspection.is_right() => Ok(SUCCESS),
             None => Ok(DRIFT),
         };
     }
     let mut log = Log::new(["", "reconcile", "", "-"]);
     warnings.into_iter().for_each(|warning| log.line(format_args!("warning: {warning}")));
     let done = all(&mut kernel, &settings, &selection.taps, &mut log);
-    announcer::leave(kernel.into_lingering(), None);
+    repeat::leave(kernel.into_lingering(), None);
     let done = done.and_then(|failures| joined(&failures));
     conclude(done, &mut log, &settings, "reconcile").map(|()| SUCCESS)
 }
 
 /// What would change, a line each.
-fn lines(survey: &Survey) -> String {
+fn lines(inspection: &Inspection) -> String {
     let mut lines = String::new();
-    for row in &survey.uplinks {
+    for row in &inspection.uplinks {
         if let Ok((_, drift)) = &row.uplink {
             drift.iter().for_each(|it| lines += &format!("{}: {it}\n", row.device));
         }
     }
-    for row in &survey.nics {
+    for row in &inspection.nics {
         if let Ok((_, Condition::There(drift))) = &row.nic {
             drift.iter().for_each(|it| lines += &format!("{}: {it}\n", row.interface));
         }
     }
-    let former = survey.former.iter().map(|it| format!("-: {}\n", Drift::Foreign(it.clone())));
-    lines + &gc::lines(survey) + &former.collect::<String>()
+    let former = inspection.former.iter().map(|it| format!("-: {}\n", Drift::Foreign(it.clone())));
+    lines + &gc::lines(inspection) + &former.collect::<String>()
 }
 
 /// Uplinks first, then NICs, then what vanished ones left. Returns what failed.
 fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log) -> Result<Vec<Error>> {
-    let interfaces = survey::interfaces(settings, taps)?;
+    let interfaces = inspect::interfaces(settings, taps)?;
     let room = process::raise_open_files().saturating_sub(OTHER_FILES) / FILES_OF_STATE;
     let mut found = Found::default();
     let mut uplinks = if taps.is_empty() { Some(Round::of_uplinks(settings)?) } else { None };
@@ -96,7 +97,7 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
         round.take(interface, State::open(&settings.state_dir, interface)?, settings);
         found.add(round.run(kernel, settings, &interfaces, log)?);
     }
-    let Found { mut failures, gone, strays, former } = found;
+    let Found { mut failures, gone, orphans, former } = found;
     if taps.is_empty() && former {
         if failures.is_empty() {
             failures.extend(clear_former_rules(kernel, settings, log).unwrap_or_else(|error| vec![error]));
@@ -109,8 +110,8 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
         failures.extend(cleared.err().map(|error| error.context(interface.to_string())));
     }
     if taps.is_empty() {
-        if strays {
-            failures.extend(gc::clear_strays(kernel, settings, log));
+        if orphans {
+            failures.extend(gc::clear_orphans(kernel, settings, log));
         }
         failures.extend(node::clear_unused(kernel, settings, log).err());
     }
@@ -120,7 +121,7 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
 /// Removes the rules by marks of former settings. Returns what failed.
 fn clear_former_rules(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Result<Vec<Error>> {
     let rules = kernel.mark_rules()?;
-    let former = steering::former_rules(&rules, settings).cloned();
+    let former = fwmark::former_rules(&rules, settings).cloned();
     let plan = Plan { objects: former.map(Object::Rule).collect(), ..Plan::default() };
     log_plan(&plan, Verb::Remove, log);
     Ok(remove(kernel, &plan, false))
@@ -134,7 +135,7 @@ struct Found {
     /// Interfaces of which another TAP is recorded than the one that has the name.
     gone: Vec<IfName>,
     /// Whether something may stand without a record.
-    strays: bool,
+    orphans: bool,
     /// Whether a rule by a mark of former settings stands.
     former: bool,
 }
@@ -143,7 +144,7 @@ impl Found {
     fn add(&mut self, other: Self) {
         self.failures.extend(other.failures);
         self.gone.extend(other.gone);
-        self.strays |= other.strays;
+        self.orphans |= other.orphans;
         self.former |= other.former;
     }
 }
@@ -189,7 +190,7 @@ impl Round {
     }
 
     /// Writes the records that the settings made, before anything stands by them. Whoever's cannot be written stays as it is.
-    fn record(&mut self, inventory: &Inventory) {
+    fn record(&mut self, observed: &Observed) {
         let mut failed = Vec::new();
         for (place, (uplink, state)) in self.uplinks.iter_mut().enumerate() {
             if let Some(Err(error)) = uplink.unwritten.take().map(|record| state.add(record)) {
@@ -198,7 +199,7 @@ impl Round {
             }
         }
         for (place, (nic, state)) in (self.uplinks.len()..).zip(&mut self.nics) {
-            let record = nic.unwritten.take().filter(|_| nic.live(inventory).is_some());
+            let record = nic.unwritten.take().filter(|_| nic.live(observed).is_some());
             if let Some(Err(error)) = record.map(|record| state.add(record)) {
                 nic.stay();
                 failed.push((place, error));
@@ -215,61 +216,61 @@ impl Round {
     /// Reads everything once, mends what differs, and looks whether it stands then, unless that is known. `known` are all that are
     /// recorded.
     fn run(mut self, kernel: &mut Kernel, settings: &Settings, known: &[IfName], log: &mut Log) -> Result<Found> {
-        let tables = survey::tables(kernel, settings)?;
-        let inventory = Inventory::read(kernel, self.plans(), tables)?;
-        let (gone, strays) = (self.gone(&inventory), self.strays(&inventory, known));
-        let former = steering::former_rules(&inventory.mark_rules, settings).next().is_some();
-        self.record(&inventory);
-        let before = self.drift(&inventory);
+        let tables = inspect::tables(kernel, settings)?;
+        let observed = Observed::read(kernel, self.plans(), tables)?;
+        let (gone, orphans) = (self.gone(&observed), self.orphans(&observed, known));
+        let former = fwmark::former_rules(&observed.mark_rules, settings).next().is_some();
+        self.record(&observed);
+        let before = self.drift(&observed);
         let mut differ = Vec::new();
-        let mut mendings = Vec::new();
+        let mut jobs = Vec::new();
         for ((place, drift), plan) in before.into_iter().enumerate().zip(self.wanted()) {
             if !drift.is_empty() {
                 let name = self.name(place);
                 drift.iter().for_each(|it| log.line(format_args!("{name}: {it}")));
                 let replaces = |it: &Drift| !matches!(it, Drift::Missing(_)) && matches!(it.thing(), Thing::Element(_));
-                let fresh = !drift.iter().any(replaces);
-                let [make, gone] = mending(plan, drift);
+                let assume_absent = !drift.iter().any(replaces);
+                let [make, gone] = to_repair(plan, drift);
                 differ.push(place);
-                mendings.push(Mending { make, gone, fresh });
+                jobs.push(Job { make, gone, assume_absent });
             }
         }
-        if !mendings.is_empty() {
+        if !jobs.is_empty() {
             kernel.forget_links();
-            inventory.links.values().for_each(|link| kernel.know_link(link.clone()));
-            let failed = mend(kernel, &mendings);
+            observed.links.values().for_each(|link| kernel.know_link(link.clone()));
+            let failed = repair(kernel, &jobs);
             // Filters of which nothing was refused stand: the kernel takes a transaction as a whole.
-            if !(mendings.iter().all(Mending::is_of_filters) && failed.iter().all(Vec::is_empty)) {
-                let inventory = Inventory::read(kernel, self.plans(), Vec::new())?;
-                let after = self.drift(&inventory);
+            if !(jobs.iter().all(Job::is_of_filters) && failed.iter().all(Vec::is_empty)) {
+                let observed = Observed::read(kernel, self.plans(), Vec::new())?;
+                let after = self.drift(&observed);
                 for (place, errors) in differ.into_iter().zip(failed) {
-                    self.judge(place, errors, &after[place], &inventory);
+                    self.judge(place, errors, &after[place], &observed);
                 }
             }
         }
         self.settle(&gone);
         if self.is_last {
             // What was read is given up with the process, which is ten times as fast; what is locked is not.
-            mem::forget(inventory);
+            mem::forget(observed);
             for (nic, mut locked) in self.nics {
                 mem::forget((nic, mem::take(&mut locked.records)));
             }
         }
-        Ok(Found { failures: self.failures, gone, strays, former })
+        Ok(Found { failures: self.failures, gone, orphans, former })
     }
 
-    fn gone(&self, inventory: &Inventory) -> Vec<IfName> {
+    fn gone(&self, observed: &Observed) -> Vec<IfName> {
         let is_gone = |nic: &RecordedNic| {
-            let live = inventory.links.get(&nic.interface).map(|it| it.index);
+            let live = observed.links.get(&nic.interface).map(|it| it.index);
             nic.records.iter().any(|it| Some(it.record.facts.index) != live)
         };
         self.nics.iter().filter(|it| is_gone(&it.0)).map(|it| it.0.interface.clone()).collect()
     }
 
     /// Whether there may be any: proxy entries of NICs that are not in this round count, too.
-    fn strays(&self, inventory: &Inventory, known: &[IfName]) -> bool {
+    fn orphans(&self, observed: &Observed, known: &[IfName]) -> bool {
         let known: HashSet<_> = known.iter().chain(self.uplinks.iter().map(|it| &it.0.uplink.device)).collect();
-        !verify::strays(inventory, |name| known.contains(name), self.plans()).is_empty()
+        !verify::orphans(observed, |name| known.contains(name), self.plans()).is_empty()
     }
 
     /// All Plans, also those of records that wait to be cleared away.
@@ -285,9 +286,9 @@ impl Round {
     }
 
     /// How each differs, in the same order; one whose TAP is gone does not.
-    fn drift(&self, inventory: &Inventory) -> Vec<Vec<Drift>> {
-        let of_nics = self.nics.iter().map(|it| it.0.drift(inventory).unwrap_or_default());
-        self.uplinks.iter().map(|it| it.0.drift(inventory)).chain(of_nics).collect()
+    fn drift(&self, observed: &Observed) -> Vec<Vec<Drift>> {
+        let of_nics = self.nics.iter().map(|it| it.0.drift(observed).unwrap_or_default());
+        self.uplinks.iter().map(|it| it.0.drift(observed)).chain(of_nics).collect()
     }
 
     fn name(&self, place: usize) -> String {
@@ -301,9 +302,9 @@ impl Round {
     }
 
     /// What became of one that differed. A TAP that vanished meanwhile needs nothing any more.
-    fn judge(&mut self, place: usize, errors: Vec<Error>, after: &[Drift], inventory: &Inventory) {
+    fn judge(&mut self, place: usize, errors: Vec<Error>, after: &[Drift], observed: &Observed) {
         let nic = place.checked_sub(self.uplinks.len());
-        if nic.is_some_and(|nic| self.nics[nic].0.live(inventory).is_none()) {
+        if nic.is_some_and(|nic| self.nics[nic].0.live(observed).is_none()) {
             return;
         }
         // What was refused and stands all the same, somebody else made.

@@ -7,14 +7,14 @@
 use anyhow::{Context, Result};
 
 use super::node;
-use super::transition::OneKnown;
+use super::replace::OneKnown;
 use crate::addr::{Family, IfName};
-use crate::kernel::inventory::Inventory;
-use crate::plan::{Object, Plan};
+use crate::kernel::observed::Observed;
+use crate::object::{Object, Plan};
 use crate::reconcile;
 use crate::record::Record;
 use crate::settings::Settings;
-use crate::setup::steering;
+use crate::setup::fwmark;
 use crate::setup::uplink::{self, Uplink};
 use crate::state::{State, Variables};
 use crate::verify::{self, Drift, Owner, Thing};
@@ -71,34 +71,34 @@ impl RecordedNic {
     }
 
     /// The record in force, if its TAP is the one that has the name now.
-    pub fn live(&self, inventory: &Inventory) -> Option<&OneKnown> {
-        let index = inventory.links.get(&self.interface)?.index;
+    pub fn live(&self, observed: &Observed) -> Option<&OneKnown> {
+        let index = observed.links.get(&self.interface)?.index;
         self.records.last().filter(|it| it.record.facts.index == index)
     }
 
     /// How what stands differs from the record in force; none if its TAP is gone. What earlier records of this TAP left is
     /// foreign; where this one has an element of the same key, that is a difference already.
-    pub fn drift(&self, inventory: &Inventory) -> Option<Vec<Drift>> {
-        let OneKnown { plan, .. } = self.live(inventory)?;
-        let mut drift = verify::verify(&Owner::Nic(self.interface.clone()), plan, inventory);
+    pub fn drift(&self, observed: &Observed) -> Option<Vec<Drift>> {
+        let OneKnown { plan, .. } = self.live(observed)?;
+        let mut drift = verify::verify(&Owner::Nic(self.interface.clone()), plan, observed);
         for old in self.records.iter().rev().skip(1) {
-            add_foreign(&mut drift, verify::leftovers(&reconcile::leftover(&old.plan, plan), inventory));
+            add_foreign(&mut drift, verify::leftovers(&reconcile::leftover(&old.plan, plan), observed));
         }
         Some(drift)
     }
 
     /// The routing tables of the NIC without a default route, by family: of an ip-less-routed NIC, and those in which packets without
     /// another route end.
-    pub fn cut_off(&self, inventory: &Inventory) -> Vec<(Family, u32)> {
-        let Some(OneKnown { record, plan }) = self.live(inventory) else { return Vec::new() };
+    pub fn cut_off(&self, observed: &Observed) -> Vec<(Family, u32)> {
+        let Some(OneKnown { record, plan }) = self.live(observed) else { return Vec::new() };
         let mut cut_off = Vec::new();
         for object in &plan.objects {
             let Object::Route(route) = object else { continue };
             let family = Family::of(route.destination.addr());
             let is_ip_less = !record.facts.uplinks[family as usize].is_empty();
-            let expected = is_ip_less || inventory.rejects_the_rest(family, route.table);
+            let expected = is_ip_less || observed.rejects_the_rest(family, route.table);
             let place = (family, route.table);
-            if expected && !inventory.defaults.contains(&place) && !cut_off.contains(&place) {
+            if expected && !observed.defaults.contains(&place) && !cut_off.contains(&place) {
                 cut_off.push(place);
             }
         }
@@ -106,10 +106,10 @@ impl RecordedNic {
     }
 
     /// What stands of a NIC whose TAP is gone.
-    pub fn leftovers(&self, inventory: &Inventory) -> Vec<Thing> {
-        let mut things = verify::in_name_of(&Owner::Nic(self.interface.clone()), &Plan::default(), inventory);
+    pub fn leftovers(&self, observed: &Observed) -> Vec<Thing> {
+        let mut things = verify::in_name_of(&Owner::Nic(self.interface.clone()), &Plan::default(), observed);
         for OneKnown { plan, .. } in &self.records {
-            for thing in verify::leftovers(plan, inventory) {
+            for thing in verify::leftovers(plan, observed) {
                 if !things.contains(&thing) {
                     things.push(thing);
                 }
@@ -181,12 +181,12 @@ impl RecordedUplink {
 
     /// How what stands differs from the record in force; what a former mark left on the device is foreign. Rules by former marks are of the
     /// table.
-    pub fn drift(&self, inventory: &Inventory) -> Vec<Drift> {
+    pub fn drift(&self, observed: &Observed) -> Vec<Drift> {
         let owner = Owner::Uplink(self.uplink.device.clone(), self.uplink.family);
-        let mut drift = verify::verify(&owner, &self.plan, inventory);
+        let mut drift = verify::verify(&owner, &self.plan, observed);
         for (_, former) in &self.former {
             let leftover = reconcile::leftover(former, &self.plan);
-            add_foreign(&mut drift, verify::left_settings(&self.uplink.device, &leftover, inventory));
+            add_foreign(&mut drift, verify::left_settings(&self.uplink.device, &leftover, observed));
         }
         drift
     }
@@ -195,7 +195,7 @@ impl RecordedUplink {
 /// Whether a Plan names whatever would go with a newer one; rules by marks are of the table, and marks of its chains.
 fn names_all(old: &Plan, new: &Plan) -> bool {
     let beyond = reconcile::difference(new, old);
-    let is_rule_by_mark = |it: &Object| matches!(it, Object::Rule(it) if steering::own_mark(it).is_some());
+    let is_rule_by_mark = |it: &Object| matches!(it, Object::Rule(it) if fwmark::own_mark(it).is_some());
     beyond.elements.is_empty() && beyond.objects.iter().all(is_rule_by_mark)
 }
 

@@ -1,7 +1,7 @@
 //! `status`: all NICs and uplinks of the node, and what of them does not stand as it should.
 
+mod path;
 mod report;
-mod way;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::survey::Survey;
+use super::inspect::Inspection;
 use super::{DRIFT, SUCCESS, Selection};
 use crate::addr::IfName;
 use crate::kernel::Kernel;
-use crate::kernel::changes::Changes;
+use crate::kernel::rtnetlink::monitor::Monitor;
 use crate::settings::Settings;
 
 /// With --watch: after so long it is looked again though nothing was told, as the kernel tells nobody of proxy entries and
@@ -41,19 +41,19 @@ pub fn run(arguments: &[OsString]) -> Result<u8> {
     if selection.has("watch") {
         return watch(settings, &selection.taps, form).context("status").map(|()| SUCCESS);
     }
-    let survey = look(&settings, &selection.taps, form).context("status")?;
-    super::print(&report(&survey, form));
-    match survey.failure() {
+    let inspection = look(&settings, &selection.taps, form).context("status")?;
+    super::print(&report(&inspection, form));
+    match inspection.failure() {
         Some(failure) => Err(failure.context("status")),
-        None if survey.is_right() => Ok(SUCCESS),
+        None if inspection.is_right() => Ok(SUCCESS),
         None => Ok(DRIFT),
     }
 }
 
-fn look(settings: &Settings, taps: &[IfName], form: Form) -> Result<Survey> {
+fn look(settings: &Settings, taps: &[IfName], form: Form) -> Result<Inspection> {
     let mut kernel = Kernel::open()?;
     // A way leads through the uplinks.
-    let look = if form == Form::Ways { Survey::with_uplinks } else { Survey::of };
+    let look = if form == Form::Ways { Inspection::with_uplinks } else { Inspection::of };
     look(&mut kernel, settings, taps)
 }
 
@@ -66,17 +66,17 @@ enum Form {
     Json,
 }
 
-fn report(survey: &Survey, form: Form) -> String {
+fn report(inspection: &Inspection, form: Form) -> String {
     match form {
-        Form::Table => report::table(survey),
-        Form::Ways => report::table(survey) + &way::text(survey),
-        Form::Json => format!("{}\n", report::json(survey)),
+        Form::Table => report::table(inspection),
+        Form::Ways => report::table(inspection) + &path::text(inspection),
+        Form::Json => format!("{}\n", report::json(inspection)),
     }
 }
 
 /// Prints again whenever something differs from what was printed, until it is interrupted or nobody reads any more.
 fn watch(mut settings: Settings, taps: &[IfName], form: Form) -> Result<()> {
-    let changes = Changes::listen()?;
+    let changes = Monitor::listen()?;
     let clear = if std::io::stdout().is_terminal() && form != Form::Json { CLEAR } else { "" };
     let mut shown = String::new();
     loop {

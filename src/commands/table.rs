@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Call, SUCCESS, announce, demo, dns, gc, hook, ifdown, ifup, log, node, plan, reconcile, status, vif};
+use super::{Call, SUCCESS, arpsend, demo, dns, gc, hook, ifdown, ifup, log, node, plan, reconcile, status, vif};
 use crate::kernel::confine::{Calls, Capability};
 
 /// A command, its names and what `--help` says of it.
@@ -150,7 +150,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "send gratuitous ARP for IP on DEV",
         needs: FRAMES,
         calls: Calls::NoProgram,
-        run: |call| done(announce::arpsend(&call.arguments).context(call.name)),
+        run: |call| done(arpsend::arpsend(&call.arguments).context(call.name)),
     },
     Command {
         names: &["ndsend"],
@@ -158,7 +158,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "send unsolicited neighbour advertisements for ADDR on DEV",
         needs: FRAMES,
         calls: Calls::NoProgram,
-        run: |call| done(announce::ndsend(&call.arguments).context(call.name)),
+        run: |call| done(arpsend::ndsend(&call.arguments).context(call.name)),
     },
     Command {
         names: &["mac2eui64"],
@@ -166,7 +166,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "print the modified EUI-64 address of MAC in PREFIX",
         needs: NONE,
         calls: Calls::NoProgram,
-        run: |call| done(announce::mac2eui64(&call.arguments).context(call.name)),
+        run: |call| done(arpsend::mac2eui64(&call.arguments).context(call.name)),
     },
     Command {
         names: &["log", "snf-network-log"],

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 
+use super::excerpt;
 use super::guest::Direction;
 use super::node::Node;
 use super::report::Report;
-use super::shown;
 use super::wire::{announces_unasked, is_echo};
 use super::world::{Hosted, World, becomes_true, outside, soon, while_serving};
 use crate::addr::{Family, Mac};
-use crate::plan::{TABLE_MAIN, Verb};
+use crate::object::{TABLE_MAIN, Verb};
 use crate::reconcile;
 
 /// Runs the steps of the move.
@@ -115,7 +115,7 @@ fn take_down(report: &mut Report<'_>, node: &Node, hosted: &Hosted) -> Result<()
 fn across(report: &mut Report<'_>, world: &mut World, family: Family) -> Result<String> {
     let World { nodes: [node1, node2], guests: [hosted, other], .. } = world;
     let (own, peer, host) = (hosted.address(family)?, other.address(family)?, node1.address(family));
-    report.commands(shown::objects(&node1.plans[family as usize], shown::device_route(family, None)));
+    report.commands(excerpt::objects(&node1.plans[family as usize], excerpt::device_route(family, None)));
     node2.wire.clear()?;
     let (guests, hosts) =
         while_serving(&mut hosted.guest, || Ok((other.guest.ping(own, soon())?, node1.ping(own, soon())?)))?;

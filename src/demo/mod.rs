@@ -1,13 +1,13 @@
 //! The demonstration: guests, nodes and an external router in namespaces of their own, set up by the code of `node up` and
 //! `ifup`, and the frames that prove each line of the seed's "PING from an instance".
 
+mod excerpt;
 pub mod guest;
 mod migration;
 mod node;
 mod report;
 mod resolution;
 mod routing;
-mod shown;
 mod wire;
 mod world;
 
@@ -70,8 +70,8 @@ fn introduce(report: &mut Report<'_>, world: &World) -> Result<()> {
         ("ARP_IP", world::ARP_IP.to_string()),
         ("DEV, DEV_MAC", format!("{} {} (node1), {} (node2)", node1.device, node1.mac, node2.mac)),
         ("TAP_MAC", node1.tap_mac().to_string()),
-        ("TAP, IP, MAC", shown::guest(first)?),
-        ("", shown::guest(second)?),
+        ("TAP, IP, MAC", excerpt::guest(first)?),
+        ("", excerpt::guest(second)?),
         ("outside", format!("{} {}", world::outside(v4)?, world::outside(v6)?)),
     ] {
         report.say(&format!("  {role:<13} {value}"));

@@ -21,12 +21,12 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::nftables::Nftables;
 use crate::kernel::ping::PingSocket;
 use crate::kernel::rtnetlink::DEVCONF;
-use crate::kernel::{inventory, process, read_sysctl, topology};
+use crate::kernel::{observed, process, read_sysctl, topology};
 use crate::log::Log;
-use crate::plan::Plan;
+use crate::object::Plan;
 use crate::settings::Settings;
-use crate::setup::base;
 use crate::setup::routed::PROXY_DELAY;
+use crate::setup::shared;
 use crate::setup::uplink::Uplink;
 
 /// A node with an uplink that has no IPv4 address.
@@ -182,7 +182,7 @@ impl Node {
     /// # Errors
     /// If the kernel does not say.
     pub(super) fn remember(&mut self) -> Result<()> {
-        self.before = self.inventory()?;
+        self.before = self.observed()?;
         Ok(())
     }
 
@@ -191,16 +191,16 @@ impl Node {
     /// # Errors
     /// If the kernel does not say.
     pub fn difference(&self) -> Result<Vec<String>> {
-        Ok(difference(&self.before, &self.inventory()?))
+        Ok(difference(&self.before, &self.observed()?))
     }
 
     /// Rules, routes, proxy entries, elements of our sets, links and their settings, and how often each is there.
-    fn inventory(&self) -> Result<BTreeMap<String, usize>> {
+    fn observed(&self) -> Result<BTreeMap<String, usize>> {
         let lines = self.namespace.run(|| {
-            let mut lines = inventory::lines()?;
+            let mut lines = observed::lines()?;
             let mut nftables = Nftables::open()?;
             for interface in [&self.device, &name("tap0")?, &name("tap1")?] {
-                for table in base::tables(&self.settings, &[TABLE]) {
+                for table in shared::tables(&self.settings, &[TABLE]) {
                     for set in &table.sets {
                         let elements = nftables.elements_of(table.family, set, interface)?;
                         lines.extend(elements.iter().map(|it| format!("nft {it}")));

@@ -4,16 +4,16 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 
+use super::excerpt;
 use super::guest::Direction;
 use super::node::Node;
 use super::report::Report;
-use super::shown;
 use super::wire::{asker, turned};
 use super::world::{ARP_IP, Hosted, World, gateway, link_local, outside, soon, while_serving};
 use crate::addr::{Family, Mac};
-use crate::plan::Object;
+use crate::object::Object;
 use crate::ruleset::TableFamily;
-use crate::setup::base;
+use crate::setup::shared;
 
 /// Runs them.
 pub fn steps(report: &mut Report<'_>, world: &mut World, family: Family) {
@@ -48,10 +48,10 @@ fn guest_asks(report: &mut Report<'_>, world: &mut World, family: Family) -> Res
     let [node, _] = &world.nodes;
     let [Hosted { guest, plan, tap, .. }, _] = &mut world.guests;
     match family {
-        Family::V4 => report.commands(shown::objects(plan, shown::proxying(family, tap))),
+        Family::V4 => report.commands(excerpt::objects(plan, excerpt::proxying(family, tap))),
         Family::V6 => {
-            report.commands(shown::objects(plan, shown::setting("addr_gen_mode")));
-            report.commands(shown::objects(plan, |it| matches!(it, Object::Link(_))));
+            report.commands(excerpt::objects(plan, excerpt::setting("addr_gen_mode")));
+            report.commands(excerpt::objects(plan, |it| matches!(it, Object::Link(_))));
         }
     }
     let router = guest.address(family)?.gateway;
@@ -92,8 +92,8 @@ fn host_asks_for_gateway(report: &mut Report<'_>, world: &mut World, family: Fam
     let [node, _] = &mut world.nodes;
     let [Hosted { guest, .. }, _] = &mut world.guests;
     let plan = &node.plans[family as usize];
-    report.commands(shown::filters(plan, TableFamily::Arp, &[base::ARP_SOURCE]));
-    report.commands(shown::objects(plan, shown::default_route));
+    report.commands(excerpt::filters(plan, TableFamily::Arp, &[shared::ARP_SOURCE]));
+    report.commands(excerpt::objects(plan, excerpt::default_route));
     node.wire.clear()?;
     let reply = guest.ping(outside(family)?, soon())?;
     let (gateway, mac) = (gateway(family)?, world.router.mac);
@@ -116,12 +116,12 @@ fn host_asks_for_guest(report: &mut Report<'_>, world: &mut World, family: Famil
     let [node, _] = &mut world.nodes;
     let [_, Hosted { guest, plan, tap, .. }] = &mut world.guests;
     let address = guest.address(family)?;
-    report.commands(shown::filters(
+    report.commands(excerpt::filters(
         plan,
         TableFamily::Arp,
-        if family == Family::V4 { &[base::ARP_SOURCE] } else { &[] },
+        if family == Family::V4 { &[shared::ARP_SOURCE] } else { &[] },
     ));
-    report.commands(shown::objects(plan, shown::device_route(family, None)));
+    report.commands(excerpt::objects(plan, excerpt::device_route(family, None)));
     node.wire.clear()?;
     guest.take_trace();
     let answered = while_serving(guest, || world.router.ping(address.address, soon()))?;
@@ -154,8 +154,8 @@ fn router_asks(report: &mut Report<'_>, world: &mut World, family: Family) -> Re
     let [node, _] = &mut world.nodes;
     let [_, hosted] = &world.guests;
     let address = hosted.address(family)?;
-    report.commands(shown::objects(&node.plans[family as usize], shown::proxying(family, &node.device)));
-    report.commands(shown::objects(&hosted.plan, |it| matches!(it, Object::Proxy(it) if it.address == address)));
+    report.commands(excerpt::objects(&node.plans[family as usize], excerpt::proxying(family, &node.device)));
+    report.commands(excerpt::objects(&hosted.plan, |it| matches!(it, Object::NeighProxy(it) if it.address == address)));
     let mac = node.mac;
     let asked_by = question_on_uplink(report, node, (Direction::In, Direction::Out), address, mac)?;
     let expected = match family {

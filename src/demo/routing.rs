@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::excerpt;
 use super::guest::Direction;
 use super::report::Report;
-use super::shown;
 use super::wire::{Seen, asker, is_echo, turned};
 use super::world::{Hosted, World, outside, soon, while_serving};
 use crate::addr::Family;
-use crate::plan::TABLE_MAIN;
+use crate::object::TABLE_MAIN;
 use crate::ruleset::TableFamily;
 use crate::setup::{neighbours, routed_sources};
 
@@ -44,8 +44,8 @@ fn outgoing(report: &mut Report<'_>, world: &mut World, family: Family) -> Resul
     let [node, _] = &mut world.nodes;
     let [hosted, _] = &mut world.guests;
     let (own, outside) = (hosted.address(family)?, outside(family)?);
-    report.commands(shown::objects(&hosted.plan, shown::rule(family)));
-    report.commands(shown::objects(&node.plans[family as usize], shown::default_route));
+    report.commands(excerpt::objects(&hosted.plan, excerpt::rule(family)));
+    report.commands(excerpt::objects(&node.plans[family as usize], excerpt::default_route));
     node.wire.clear()?;
     trace(hosted);
     let reply = hosted.guest.ping(outside, soon())?;
@@ -75,8 +75,8 @@ fn incoming(report: &mut Report<'_>, world: &mut World, family: Family) -> Resul
     let [node, _] = &mut world.nodes;
     let [hosted, _] = &mut world.guests;
     let (own, outside) = (hosted.address(family)?, outside(family)?);
-    report.commands(shown::objects(&node.plans[family as usize], shown::rule(family)));
-    report.commands(shown::objects(&hosted.plan, shown::device_route(family, None)));
+    report.commands(excerpt::objects(&node.plans[family as usize], excerpt::rule(family)));
+    report.commands(excerpt::objects(&hosted.plan, excerpt::device_route(family, None)));
     node.wire.clear()?;
     trace(hosted);
     let answered = while_serving(&mut hosted.guest, || world.router.ping(own, soon()))?;
@@ -100,7 +100,7 @@ fn host_to_guest(report: &mut Report<'_>, world: &mut World, family: Family) -> 
     let [node, _] = &mut world.nodes;
     let [hosted, _] = &mut world.guests;
     let own = hosted.address(family)?;
-    report.commands(shown::objects(&node.plans[family as usize], shown::device_route(family, Some(TABLE_MAIN))));
+    report.commands(excerpt::objects(&node.plans[family as usize], excerpt::device_route(family, Some(TABLE_MAIN))));
     node.wire.clear()?;
     trace(hosted);
     let answered = while_serving(&mut hosted.guest, || node.ping(own, Instant::now() + SILENCE))?;
@@ -120,7 +120,7 @@ fn guest_to_guest(report: &mut Report<'_>, world: &mut World, family: Family) ->
     let [first, second] = &mut world.guests;
     let (from, to) = (first.address(family)?, second.address(family)?);
     for plan in [&first.plan, &second.plan] {
-        report.commands(shown::objects(plan, shown::device_route(family, None)));
+        report.commands(excerpt::objects(plan, excerpt::device_route(family, None)));
     }
     node.wire.clear()?;
     trace(first);
@@ -150,7 +150,7 @@ fn forged(report: &mut Report<'_>, world: &mut World, family: Family) -> Result<
     let [hosted, other] = &mut world.guests;
     let (own, forged, outside) = (hosted.address(family)?, other.address(family)?, outside(family)?);
     let set = [neighbours::SOURCES4, neighbours::SOURCES6][family as usize];
-    report.commands(shown::filters(&hosted.plan, TableFamily::Inet, &[routed_sources::GUARDED, set]));
+    report.commands(excerpt::filters(&hosted.plan, TableFamily::Inet, &[routed_sources::GUARDED, set]));
     let (tap, uplink) = (format!("{} {}", node.name, hosted.tap), format!("{} {}", node.name, node.device));
     node.wire.clear()?;
     trace(hosted);

@@ -19,8 +19,8 @@ use crate::kernel::address::find;
 use crate::kernel::guest_port::GuestPort;
 use crate::kernel::namespace::{Netns, set_sysctl};
 use crate::kernel::ping::PingSocket;
-use crate::kernel::{inventory, topology};
-use crate::plan::Plan;
+use crate::kernel::{observed, topology};
+use crate::object::Plan;
 
 /// What should come comes in milliseconds; only a failure takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -67,7 +67,7 @@ pub fn becomes_true(mut condition: impl FnMut() -> Result<bool>) -> Result<bool>
 /// Waits until the addresses are this host's: IPv6 makes their routes a moment after it has taken them.
 pub(super) fn settle(addresses: &[IpAddr]) -> Result<()> {
     let there = becomes_true(|| {
-        let lines = inventory::lines()?;
+        let lines = observed::lines()?;
         let local = |it: &IpAddr| lines.iter().any(|line| line.contains(&format!("route local {it}/")));
         Ok(addresses.iter().all(local))
     })?;
@@ -224,7 +224,7 @@ impl Router {
     /// # Errors
     /// What the kernel refused.
     pub fn neighbour(&self, address: IpAddr) -> Result<Option<Mac>> {
-        self.namespace.run(|| inventory::neighbour(self.bridge, address))
+        self.namespace.run(|| observed::neighbour(self.bridge, address))
     }
 }
 

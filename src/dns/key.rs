@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use domain::tsig::{self, Algorithm, KeyName};
 use domain::utils::base64;
 
-use crate::files;
 use crate::printable::quoted;
+use crate::sys::files;
 
 /// Longest key file in bytes.
 const MAX_FILE: u64 = 64 * 1024;

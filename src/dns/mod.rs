@@ -14,7 +14,7 @@ mod records;
 mod resolve;
 mod server;
 mod summary;
-mod turn;
+mod ticket_lock;
 mod update;
 mod zone;
 
@@ -28,7 +28,7 @@ use self::key::Key;
 pub use self::records::{Data, Name, Record, host_name, records};
 pub use self::server::Server;
 pub use self::summary::ZoneSummary;
-pub use self::turn::Turn;
+pub use self::ticket_lock::Ticket;
 use self::zone::Place;
 use crate::deadline;
 use crate::settings::{Authentication, DnsSettings};

@@ -12,8 +12,8 @@ use domain::base::{Message, Rtype};
 use super::exchange::{Deadline, connect, receive, send};
 use super::message::{Answer, Content, alias, answer_section, check_answers, query, random_id};
 use super::records::Name;
-use crate::files;
 use crate::printable::quoted;
+use crate::sys::files;
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{RawNic, Unset, utf8, variable};
-use crate::files;
 use crate::printable::quoted;
+use crate::sys::files;
 
 /// Longer than any NIC file: an instance's tags are at most 8192 bytes or so.
 const MAX_FILE: u64 = 65536;

@@ -10,12 +10,12 @@ use crate::addr::{Family, IfName, is_domain_name};
 use crate::environment::{RawNic, Unset};
 use crate::kernel::rtnetlink::DEVCONF;
 use crate::nic::{Endpoint, Identity, Mode, Nic};
-use crate::plan::{Object, Plan, Verb};
+use crate::object::{Object, Plan, Verb};
 use crate::printable::is_printable;
 use crate::record::Record;
 use crate::routing_tables::{self, MAIN};
 use crate::settings::{Settings, Setup};
-use crate::setup::{self, Before, BridgeVlans, Facts};
+use crate::setup::{self, Facts, Original, VlanFiltering};
 use crate::state;
 
 /// Variables and values that are right, at least with some others.
@@ -143,14 +143,14 @@ pub(super) fn facts(choices: &mut Choices<'_>) -> Facts {
     let name = |name: &str| -> IfName { name.parse().expect("a name") };
     let mut some = |value: u32| (choices.below(2) == 1).then_some(value);
     let (mtu, bridge_mtu, mac, pvid) = (some(1500), some(9000), some(2), some(1));
-    let before = Before {
+    let before = Original {
         mac: mac.map(|last| crate::addr::Mac([2, 0, 0, 0, 0, last as u8])),
         mtu,
         up: choices.below(2) == 1,
         settings: DEVCONF.iter().filter(|_| choices.below(2) == 1).map(|it| (it.0, it.1, 1)).collect(),
     };
     let uplinks = [(); 2].map(|()| ["eth0", "bond0.5"][..choices.below(3)].iter().map(|it| name(it)).collect());
-    let bridge_vlans = pvid.map(|pvid| BridgeVlans {
+    let bridge_vlans = pvid.map(|pvid| VlanFiltering {
         default_pvid: pvid as u16,
         lacking: vec![(name("eth1"), vec![5, 6]); choices.below(2)],
     });
@@ -204,7 +204,7 @@ fn check_plan(plan: &Plan) {
         }
     }
     let up = plan.objects.iter().position(|it| matches!(it, Object::Up(_))).unwrap_or(plan.objects.len());
-    let reachable = plan.objects.iter().position(|it| matches!(it, Object::Route(_) | Object::Proxy(_)));
+    let reachable = plan.objects.iter().position(|it| matches!(it, Object::Route(_) | Object::NeighProxy(_)));
     assert!(reachable.is_none_or(|it| it > up), "a route before the link is up: {text}");
     let restrained = plan.objects.iter().rposition(|it| matches!(it, Object::Port(_) | Object::Link(_)));
     assert!(restrained.is_none_or(|it| it < up), "a port or a link is changed while it is up: {text}");

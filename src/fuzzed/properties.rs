@@ -15,7 +15,7 @@ use crate::environment::{RawNic, Unset};
 use crate::frame::{Arp, ArpOperation, Echo, Frame, Ip, Message, NDP_HOP_LIMIT, NeighbourAdvertisement, Packet};
 use crate::kernel::nftables;
 use crate::nic::Nic;
-use crate::plan::{Object, Plan, Verb};
+use crate::object::{Object, Plan, Verb};
 use crate::settings::Settings;
 use crate::setup;
 

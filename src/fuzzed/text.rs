@@ -4,7 +4,7 @@ use super::{check_error, variables};
 use crate::environment::{Caller, IfupdownUplink, RawInstance, XenHotplug, nics_from_variables};
 use crate::frame::{Frame, Ip, Message, Packet};
 use crate::nic;
-use crate::plan::shell_quoted;
+use crate::object::shell_quoted;
 use crate::printable::is_printable;
 use crate::routing_tables;
 use crate::settings::{Settings, Setup};

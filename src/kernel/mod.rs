@@ -3,17 +3,15 @@
 pub mod address;
 pub mod allocator;
 mod attributes;
-pub mod changes;
 pub mod confine;
 #[cfg(all(target_arch = "x86_64", any(test, target_env = "musl")))]
 pub mod copy;
 pub mod error;
-pub mod folder;
 pub mod guest_port;
-pub mod inventory;
 pub mod namespace;
 pub mod netlink;
 pub mod nftables;
+pub mod observed;
 pub mod packet;
 pub mod ping;
 pub mod process;
@@ -32,10 +30,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::error::Error;
 use self::netlink::Netlink;
-use self::nftables::{Change, Nftables, Outcome};
+use self::nftables::{Nftables, Outcome, Transaction};
 use self::rtnetlink::{By, LinkChange, LinkState, Packets};
 use crate::addr::{Family, IfName};
-use crate::plan::{Mark, Rule};
+use crate::model::mark::Mark;
+use crate::object::Rule;
 
 /// The kernel as one run sees it: its sockets, and the links it has asked for (each once).
 pub struct Kernel {
@@ -158,7 +157,7 @@ impl Kernel {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn take_out(&mut self, index: u32) -> Result<(), Error> {
+    pub fn detach_port(&mut self, index: u32) -> Result<(), Error> {
         let in_openvswitch = self.link_by_index(index)?.is_some_and(|it| it.in_openvswitch);
         // Two messages, for the order: out of its bridge and still up, it would lead into the node itself.
         self.netlink.queue(rtnetlink::set_link(index, &LinkChange { up: Some(false), ..LinkChange::default() }));
@@ -197,14 +196,14 @@ impl Kernel {
     /// # Errors
     /// What the kernel refused.
     pub fn mark_rules(&mut self) -> anyhow::Result<Vec<Rule>> {
-        inventory::mark_rules(&mut self.netlink)
+        observed::mark_rules(&mut self.netlink)
     }
 
     /// Commits a change of nf_tables in one transaction, if there is anything to change.
     ///
     /// # Errors
     /// What the kernel refused; then nothing was changed.
-    pub fn commit(&mut self, change: &Change<'_>) -> anyhow::Result<Outcome> {
+    pub fn commit(&mut self, change: &Transaction<'_>) -> anyhow::Result<Outcome> {
         if change.tables.is_empty() && change.add.is_empty() && change.remove.is_empty() {
             return Ok(Outcome::default());
         }

@@ -10,7 +10,7 @@ use nix::libc::RTM_GETROUTE;
 
 use super::error::Error;
 use super::netlink::{Netlink, Request};
-use crate::plan::{Hop, Proxy, Route};
+use crate::object::{Hop, NeighProxy, Route};
 
 /// The metric of an IPv6 route that was given none (IP6_RT_PRIO_USER of linux/ipv6_route.h).
 const METRIC: u32 = 1024;
@@ -90,7 +90,7 @@ fn is_same(found: &RouteMessage, route: &Route, device: Option<u32>) -> bool {
 /// Whether a proxied address is by now another interface's: packets that come in on the uplink (number `uplink`) for it go
 /// to a device that is not number `behind`, by a host route of a NIC. A migrated or restarted guest may have come back before
 /// its former interface is cleared away.
-pub fn leads_elsewhere(netlink: &mut Netlink, proxy: &Proxy, uplink: u32, behind: Option<u32>) -> bool {
+pub fn leads_elsewhere(netlink: &mut Netlink, proxy: &NeighProxy, uplink: u32, behind: Option<u32>) -> bool {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet6;
     message.header.destination_prefix_length = 128;

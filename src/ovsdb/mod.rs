@@ -15,7 +15,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use serde_json::{Deserializer, Value, json};
 
 use crate::printable::{is_printable, quoted};
-use crate::timed::Timed;
+use crate::sys::unix_stream::DeadlineStream;
 
 /// How long one exchange with ovsdb-server may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ const WORDS: usize = 400;
 
 /// A connection to ovsdb-server.
 pub struct Ovsdb {
-    stream: BufReader<Timed>,
+    stream: BufReader<DeadlineStream>,
     requests: u64,
 }
 
@@ -72,7 +72,8 @@ impl Ovsdb {
     /// # Errors
     /// Those of connect(2), and that nobody accepts in time.
     pub fn connect(socket: &Path) -> Result<Self> {
-        let stream = Timed::connect(socket, PATIENCE).with_context(|| format!("OVSDB_SOCKET {}", socket.display()))?;
+        let stream =
+            DeadlineStream::connect(socket, PATIENCE).with_context(|| format!("OVSDB_SOCKET {}", socket.display()))?;
         Ok(Self { stream: BufReader::new(stream), requests: 0 })
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::value::{integer, map, optional, rows, set, text, uuid};
 use super::{Ovsdb, PATIENCE, waited_in_vain};
 use crate::addr::IfName;
-use crate::plan::{OvsPort, OvsVlans};
+use crate::object::{OvsPort, OvsVlans};
 
 /// A port as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

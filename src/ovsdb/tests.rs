@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
 use super::*;
-use crate::plan::{OvsPort, OvsVlans};
+use crate::object::{OvsPort, OvsVlans};
 
 /// A server that says these bytes, a few at a time, and keeps what it is told.
 struct Script {

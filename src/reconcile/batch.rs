@@ -10,7 +10,7 @@ use crate::addr::{Family, IfName};
 use crate::kernel::netlink::Request;
 use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
 use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
-use crate::plan::{Bridge, Folder, Hop, Object, PortVlans, Route, Sysctl, Towards, Verb, VlanDevice};
+use crate::object::{Bridge, BridgeVlans, Hop, Object, Route, Sysctl, SysctlGroup, Towards, Verb, VlanDevice};
 use crate::{binding, ovsdb};
 
 /// How many requests go into one send, which must fit into the socket's buffer (208 KiB): one of ours has some 100 bytes.
@@ -69,7 +69,7 @@ impl<'k, 'p> Batch<'k, 'p> {
             self.makes = false;
         }
         self.makes |= makes;
-        if matches!(object, Object::PortVlans(_)) {
+        if matches!(object, Object::BridgeVlans(_)) {
             // The port must be in its bridge, which gives it the default VLAN then.
             self.flush()?;
             self.kernel.forget_links();
@@ -125,7 +125,7 @@ impl<'k, 'p> Batch<'k, 'p> {
                     self.queue_link()?;
                 }
             }
-            Object::GroupForwarding(it) => {
+            Object::PortFlags(it) => {
                 let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
                 // On its way out of the bridge it loses them anyway, and a port of none has them at zero.
                 let groups = if add { it.groups } else { 0 };
@@ -133,7 +133,7 @@ impl<'k, 'p> Batch<'k, 'p> {
                     self.queue(rtnetlink::set_group_forwarding(current.index, groups), object);
                 }
             }
-            Object::PortVlans(it) => self.port_vlans(it, object)?,
+            Object::BridgeVlans(it) => self.port_vlans(it, object)?,
             Object::Up(it) => {
                 let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
                 if current.up != add {
@@ -166,7 +166,7 @@ impl<'k, 'p> Batch<'k, 'p> {
                     self.queue(request, object);
                 }
             }
-            Object::Proxy(it) => {
+            Object::NeighProxy(it) => {
                 let Some(device) = self.index(&it.device)? else { return absent(add) };
                 if !add {
                     let behind = self.index(&it.behind)?;
@@ -176,8 +176,8 @@ impl<'k, 'p> Batch<'k, 'p> {
                 }
                 self.queue(rtnetlink::proxy(it, device, add), object);
             }
-            Object::Binding(it) if add => return binding::write(it),
-            Object::Binding(it) => return binding::remove(it),
+            Object::File(it) if add => return binding::write(it),
+            Object::File(it) => return binding::remove(it),
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl<'k, 'p> Batch<'k, 'p> {
         self.queued.push((self.owner, For::Object(object)));
     }
 
-    fn port_vlans(&mut self, vlans: &PortVlans, object: &'p Object) -> Result<()> {
+    fn port_vlans(&mut self, vlans: &BridgeVlans, object: &'p Object) -> Result<()> {
         let add = self.verb == Verb::Add;
         let outside = vlans.towards == Towards::Outside;
         let index = match self.kernel.link(&vlans.port)? {
@@ -237,9 +237,9 @@ impl<'k, 'p> Batch<'k, 'p> {
         let Some(name) = &sysctl.interface else { return Ok(by_proc(sysctl, value)?) };
         let Some(link) = self.kernel.link(name)?.cloned() else { return absent(add) };
         let current = link.setting(sysctl.family, sysctl.key);
-        match (sysctl.folder, sysctl.family) {
+        match (sysctl.group, sysctl.family) {
             // RTM_SETNEIGHTBL would search the interfaces of all namespaces one by one.
-            (Folder::Neigh, _) => {
+            (SysctlGroup::Neigh, _) => {
                 // What stood there before us is known to be another value.
                 let differs = sysctl.value.before.is_some_and(|it| it != sysctl.value.want);
                 let set = if differs { write_sysctl(&sysctl.path(), value) } else { by_proc(sysctl, value) };
@@ -251,11 +251,11 @@ impl<'k, 'p> Batch<'k, 'p> {
             }
             _ if current == Some(value) => {}
             // IPv6 is off here: there is nothing to restrain, and what needs it fails by name (rule, route).
-            (Folder::Conf, Family::V6) if current.is_none() => {}
-            (Folder::Conf, family) if family == Family::V4 || sysctl.key == ADDR_GEN_MODE => {
+            (SysctlGroup::Conf, Family::V6) if current.is_none() => {}
+            (SysctlGroup::Conf, family) if family == Family::V4 || sysctl.key == ADDR_GEN_MODE => {
                 self.link_change(name, object)?.settings.push((family, sysctl.key, value));
             }
-            (Folder::Conf, _) => write_sysctl(&sysctl.path(), value)?,
+            (SysctlGroup::Conf, _) => write_sysctl(&sysctl.path(), value)?,
         }
         Ok(())
     }

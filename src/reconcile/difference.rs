@@ -1,9 +1,9 @@
 //! What one Plan has and another has not. Pure.
 
-use crate::plan::{Link, Object, Plan};
+use crate::object::{Lifetime, Link, Object, Plan};
 use crate::ruleset::Element;
 
-/// The objects and elements of `old` that `new` has not. VLANs of a port that moves are none: they go when it leaves.
+/// The objects and elements of `old` that `new` has not. What goes with a port is not among them where the port moves.
 pub fn difference(old: &Plan, new: &Plan) -> Plan {
     let moves = Plan {
         objects: old
@@ -33,7 +33,7 @@ pub fn leftover(old: &Plan, other: &Plan) -> Plan {
 
 /// What of an object another Plan does not replace.
 fn less(object: &Object, new: &Plan) -> Option<Object> {
-    match (object, new.objects.iter().find(|other| same_place(object, other))) {
+    match (object, new.objects.iter().find(|other| object.is_covered_by(other))) {
         (object, None) => Some(object.clone()),
         // A bridge's MTU is none of the business of a NIC that leaves it, and whose new place has no MTU of its own.
         (Object::Link(Link { name, mtu: Some(mtu), .. }), Some(Object::Link(Link { mtu: None, .. }))) => {
@@ -43,23 +43,8 @@ fn less(object: &Object, new: &Plan) -> Option<Object> {
     }
 }
 
-/// Whether two objects are one place in the kernel that holds one value: making the one replaces the other.
-fn same_place(one: &Object, other: &Object) -> bool {
-    match (one, other) {
-        (Object::Sysctl(a), Object::Sysctl(b)) => a.path() == b.path(),
-        (Object::Link(a), Object::Link(b)) => a.name == b.name,
-        (Object::Port(a), Object::Port(b)) => a.name == b.name,
-        (Object::GroupForwarding(a), Object::GroupForwarding(b)) => a.name == b.name,
-        (Object::PortVlans(a), Object::PortVlans(b)) => a.port == b.port,
-        (Object::OvsPort(a), Object::OvsPort(b)) => (&a.socket, &a.name) == (&b.socket, &b.name),
-        (Object::Up(a), Object::Up(b)) => a.name == b.name,
-        (Object::Binding(a), Object::Binding(b)) => a.path == b.path,
-        (a, b) => a == b,
-    }
-}
-
-/// Whether an object is the VLANs of a port that leaves its bridge when `gone` is removed: they go with it.
+/// Whether an object goes with a port that leaves its bridge when `gone` is removed.
 pub(super) fn goes_with_port(object: &Object, gone: &Plan) -> bool {
-    let Object::PortVlans(vlans) = object else { return false };
-    gone.objects.iter().any(|it| matches!(it, Object::Port(port) if port.name == vlans.port))
+    let Lifetime::WithPort(name) = object.lifetime() else { return false };
+    gone.objects.iter().any(|it| matches!(it, Object::Port(port) if port.name == *name))
 }

@@ -33,7 +33,7 @@ fn elements_are_lines_for_nft() {
 #[test]
 fn another_rule_is_another_fingerprint() {
     let chain = |statement| Chain { name: "c".into(), hook: None, rules: vec![[Statement::Counter, statement].into()] };
-    let table = Table { family: TableFamily::Inet, sets: vec![], chains: vec![chain(Statement::Jump("c".into()))] };
+    let table = Group { family: TableFamily::Inet, sets: vec![], chains: vec![chain(Statement::Jump("c".into()))] };
     assert_ne!(chain(Statement::Drop).fingerprint(), chain(Statement::Accept).fingerprint());
     assert_eq!(table.references(&table.chains[0]), 2);
 }

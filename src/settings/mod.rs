@@ -20,9 +20,10 @@ use self::shell::{Assignment, Assignments};
 use crate::addr::{Mac, MacMask};
 use crate::deadline;
 use crate::environment::variable;
-use crate::files;
-use crate::plan::{Mark, TABLE_MAIN};
+use crate::model::mark::Mark;
+use crate::object::TABLE_MAIN;
 use crate::printable::{is_printable, quoted};
+use crate::sys::files;
 
 /// The environment variable that names a settings file to be read instead of all others.
 const OTHER_FILE: &str = "SNF_NETWORK_DEFAULTS";

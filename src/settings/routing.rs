@@ -3,9 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::model::mark::{Mark, number};
 use anyhow::{Result, bail, ensure};
-
-use crate::plan::{Mark, number};
 
 /// The way of routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

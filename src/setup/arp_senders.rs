@@ -6,7 +6,7 @@ use crate::addr::Family;
 use crate::nic::Nic;
 use crate::ruleset::{Datatype, Element, Field, Rule, Selector, Set, Statement, TableFamily, Value};
 use crate::setup;
-use crate::setup::base::{ARP_REQUEST, refuse};
+use crate::setup::shared::{ARP_REQUEST, refuse};
 
 const ARP_SENDERS: &str = "arp_senders";
 

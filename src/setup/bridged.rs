@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::addr::{IfName, Mac};
 use crate::nic::{Nic, Vlan};
-use crate::plan::{Change, GroupForwarding, Link, Object, Plan, Port, PortVlan, PortVlans, Towards, Up};
+use crate::object::{BridgeVlans, Link, Plan, Port, PortFlags, PortVlan, Setting, Towards, Up};
 use crate::settings::Setup;
 use crate::setup::Facts;
 
@@ -14,15 +14,15 @@ use crate::setup::Facts;
 /// If VLANs are asked for and nothing is known of the bridge's.
 pub fn plain(nic: &Nic, bridge: &IfName, vlan: Option<&Vlan>, facts: &Facts, plan: &mut Plan) -> Result<()> {
     let name = || nic.interface.clone();
-    plan.objects
-        .extend([Object::Link(link(nic, facts)), Object::Port(Port { name: name(), bridge: Some(bridge.clone()) })]);
+    plan.push(link(nic, facts));
+    plan.push(Port { name: name(), bridge: Some(bridge.clone()) });
     if let Some(vlan) = vlan {
-        plan.objects.extend(vlans(nic, vlan, facts)?);
+        plan.extend(vlans(nic, vlan, facts)?);
     }
     if nic.has(Setup::PrivateFiltered) || nic.has(Setup::StrictFiltered) {
-        plan.objects.push(Object::GroupForwarding(GroupForwarding { name: name(), groups: GroupForwarding::ALL }));
+        plan.push(PortFlags { name: name(), groups: PortFlags::ALL_GROUPS });
     }
-    plan.objects.push(Object::Up(Up { name: name(), down_after: true }));
+    plan.push(Up { name: name(), down_after: true });
     Ok(())
 }
 
@@ -32,27 +32,27 @@ pub(super) fn link(nic: &Nic, facts: &Facts) -> Link {
     let mac = facts.before.mac.map(|Mac([_, rest @ ..])| {
         let mut want = [0xfe; 6];
         want[1..].copy_from_slice(&rest);
-        Change { want: Mac(want), before: facts.before.mac }
+        Setting { want: Mac(want), before: facts.before.mac }
     });
-    let mtu = facts.bridge_mtu.map(|want| Change { want, before: facts.before.mtu });
+    let mtu = facts.bridge_mtu.map(|want| Setting { want, before: facts.before.mtu });
     Link { name: nic.interface.clone(), mac, mtu }
 }
 
 /// The VLANs of the NIC, and those of them that the ports to the outside lack.
-fn vlans(nic: &Nic, vlan: &Vlan, facts: &Facts) -> Result<Vec<Object>> {
+fn vlans(nic: &Nic, vlan: &Vlan, facts: &Facts) -> Result<Vec<BridgeVlans>> {
     let bridge = facts.bridge_vlans.as_ref().with_context(|| format!("VLAN {vlan}: the bridge's VLANs are unknown"))?;
     let untagged = vlan.untagged.map(PortVlan::untagged);
     // A VLAN that is named both ways is the one of the untagged frames.
     let tagged = vlan.tagged.iter().filter(|vid| vlan.untagged != Some(**vid)).map(|vid| PortVlan::tagged(*vid));
-    let own = PortVlans {
+    let own = BridgeVlans {
         port: nic.interface.clone(),
         towards: Towards::Guest { default_pvid: bridge.default_pvid },
         vlans: untagged.into_iter().chain(tagged).collect(),
     };
-    let outside = bridge.lacking.iter().map(|(port, lacking)| PortVlans {
+    let outside = bridge.lacking.iter().map(|(port, lacking)| BridgeVlans {
         port: port.clone(),
         towards: Towards::Outside,
         vlans: lacking.iter().map(|vid| PortVlan::tagged(*vid)).collect(),
     });
-    Ok([own].into_iter().chain(outside).map(Object::PortVlans).collect())
+    Ok([own].into_iter().chain(outside).collect())
 }

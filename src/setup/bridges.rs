@@ -1,7 +1,7 @@
 //! Bridges of the node for private networks: each has a VLAN of one device, and all that joins it is in that VLAN.
 
 use crate::addr::{Family, IfName};
-use crate::plan::{Bridge, Change, Folder, Object, Plan, Port, Sysctl, Up, VlanDevice};
+use crate::object::{Bridge, Plan, Port, Setting, Sysctl, SysctlGroup, Up, VlanDevice};
 
 /// A bridge and its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,28 +14,29 @@ pub struct PrivateBridge {
 
 /// The Plan of bridges whose VLANs are on the link of `parent`.
 pub fn plan(parent: &IfName, bridges: &[PrivateBridge]) -> Plan {
+    let mut plan = Plan::default();
     // A VLAN device cannot be up without it.
-    let mut objects = vec![up(parent)];
-    for it in bridges {
-        objects.extend([Object::VlanDevice(it.port.clone()), Object::Bridge(it.bridge.clone())]);
-    }
-    objects.extend(bridges.iter().flat_map(|it| guard_node(&it.bridge.name)));
+    plan.push(up(parent));
     for PrivateBridge { bridge, port } in bridges {
-        objects.push(Object::Port(Port { name: port.name.clone(), bridge: Some(bridge.name.clone()) }));
+        plan.push(port.clone());
+        plan.push(bridge.clone());
+        plan.extend(guard_node(&bridge.name));
+        plan.push(Port { name: port.name.clone(), bridge: Some(bridge.name.clone()) });
+        plan.push(up(&port.name));
+        plan.push(up(&bridge.name));
     }
-    objects.extend(bridges.iter().flat_map(|it| [up(&it.port.name), up(&it.bridge.name)]));
-    Plan { objects, ..Plan::default() }
+    plan
 }
 
-fn up(name: &IfName) -> Object {
-    Object::Up(Up { name: name.clone(), down_after: false })
+fn up(name: &IfName) -> Up {
+    Up { name: name.clone(), down_after: false }
 }
 
 /// Guests reach the node itself through the bridge, and must not reconfigure it.
-fn guard_node(bridge: &IfName) -> impl Iterator<Item = Object> {
+fn guard_node(bridge: &IfName) -> impl Iterator<Item = Sysctl> {
     let keys = [(Family::V4, "accept_redirects"), (Family::V6, "accept_ra"), (Family::V6, "accept_redirects")];
     keys.into_iter().map(|(family, key)| {
-        let (interface, value) = (Some(bridge.clone()), Change { want: 0, before: None });
-        Object::Sysctl(Sysctl { family, folder: Folder::Conf, interface, key, value })
+        let (interface, value) = (Some(bridge.clone()), Setting { want: 0, before: None });
+        Sysctl { family, group: SysctlGroup::Conf, interface, key, value }
     })
 }

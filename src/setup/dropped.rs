@@ -4,10 +4,10 @@
 //! count, and decides nothing; the second one drops. So a NIC without an element is not counted, and filtered all the same.
 
 use crate::nic::Nic;
-use crate::plan::Plan;
-use crate::ruleset::{Datatype, Element, Field, Name, Rule, Set, Statement, Table, TableFamily};
-use crate::setup::base::{chain, refuse};
+use crate::object::Plan;
+use crate::ruleset::{Datatype, Element, Field, Group, Name, Rule, Set, Statement, TableFamily};
 use crate::setup::element;
+use crate::setup::shared::{chain, refuse};
 
 /// Set: the interfaces for which is counted what they sent and our rules dropped.
 pub const DROPPED_FROM: &str = "dropped_from";
@@ -51,7 +51,7 @@ pub fn sets() -> [(TableFamily, Set); 5] {
 
 /// The group with every drop replaced by the way into `ending`, a chain of its own that counts and drops. (One chain for all
 /// groups would not do: that a group is whole is seen by the number of references to its chains.)
-pub(super) fn counted(mut group: Table, direction: Direction, ending: impl Into<Name>) -> Table {
+pub(super) fn counted(mut group: Group, direction: Direction, ending: impl Into<Name>) -> Group {
     let ending = ending.into();
     let statements = group.chains.iter_mut().flat_map(|chain| &mut chain.rules).flat_map(|rule| &mut rule.0);
     for statement in statements.filter(|it| **it == Statement::Drop) {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use crate::addr::{IfName, Mac, MacMask};
 use crate::nic::Nic;
-use crate::plan::Plan;
-use crate::ruleset::{Datatype, Element, Field, HookPoint, Name, Rule, Set, Statement, Table, TableFamily, Value};
+use crate::object::Plan;
+use crate::ruleset::{Datatype, Element, Field, Group, HookPoint, Name, Rule, Set, Statement, TableFamily, Value};
 use crate::settings::{self, Settings};
-use crate::setup::base::{
-    BRIDGE_FORWARD, BRIDGE_OUTPUT, BRIDGE_PREROUTING, Shared, chain, from, hooked, members, refuse,
-};
 use crate::setup::dropped::{Direction, counted};
 use crate::setup::element;
+use crate::setup::shared::{
+    BRIDGE_FORWARD, BRIDGE_OUTPUT, BRIDGE_PREROUTING, Shared, chain, from, hooked, members, refuse,
+};
 
 /// Set of the bridge table: the ports whose Ethernet source is checked.
 pub const FILTERED: &str = "filtered";
@@ -30,14 +30,14 @@ const LINK_GROUPS_MASK: Mac = Mac([0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]);
 /// that are for bridges. It is checked in prerouting, before the bridge learns from a forged frame where a MAC is.
 pub static SENDERS: Shared = Shared::new(|| Arc::new(senders()));
 
-fn senders() -> Table {
+fn senders() -> Group {
     let link_groups = Field::EtherDaddr.masked(Value::Mac(LINK_GROUPS_MASK));
     let rules = vec![
         refuse([Statement::equal(link_groups, Value::Mac(LINK_GROUPS))]),
         Rule::from([from(Field::EtherSaddr, FROM), Statement::Return]),
         refuse([]),
     ];
-    let group = Table {
+    let group = Group {
         family: TableFamily::Bridge,
         sets: vec![Set::new(FILTERED, [Datatype::IfName]), Set::new(FROM, [Datatype::IfName, Datatype::EtherAddr])],
         chains: vec![
@@ -56,7 +56,7 @@ fn senders() -> Table {
 /// TOTAP: an [`isolated`] port receives from MACs of its network only. Frames to a group or to everybody that the node itself
 /// sends pass output, all others forward. A mask has sets and chains of its own, as NICs that were set up under another
 /// MAC_MASK keep theirs.
-pub fn receivers(mask: MacMask) -> Table {
+pub fn receivers(mask: MacMask) -> Group {
     let prefix = Field::EtherSaddr.masked(Value::Mac(Mac(mask.octets())));
     let name = |base| masked_name(base, mask);
     let rules = vec![
@@ -64,7 +64,7 @@ pub fn receivers(mask: MacMask) -> Table {
         refuse([]),
     ];
     let jump = || vec![members(Field::OifName, isolated(mask), name("TOTAP"))];
-    let group = Table {
+    let group = Group {
         family: TableFamily::Bridge,
         sets: vec![
             Set::new(isolated(mask), [Datatype::IfName]),

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use crate::nic::{Mode, Nic, Profile};
-use crate::plan::Plan;
-use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
-use crate::setup::base::{BRIDGE_FORWARD, BRIDGE_OUTPUT, Shared, chain, hooked, members, refuse};
+use crate::object::Plan;
+use crate::ruleset::{Datatype, Field, Group, HookPoint, Rule, Set, Statement, TableFamily, Value};
 use crate::setup::dropped::{Direction, counted};
 use crate::setup::neighbours::{DHCP_CLIENT, DHCP_SERVER, DHCPV6_CLIENT, DHCPV6_SERVER};
+use crate::setup::shared::{BRIDGE_FORWARD, BRIDGE_OUTPUT, Shared, chain, hooked, members, refuse};
 use crate::setup::{element, neighbours};
 
 /// Set: the interfaces whose guests get no connection requests.
@@ -33,7 +33,7 @@ pub static INET: Shared = Shared::new(|| Arc::new(table(TableFamily::Inet)));
 /// The same of what is bridged to them or sent by the node.
 pub static BRIDGE: Shared = Shared::new(|| Arc::new(table(TableFamily::Bridge)));
 
-fn table(family: TableFamily) -> Table {
+fn table(family: TableFamily) -> Group {
     let pass = |statement| Rule::from([statement, Statement::Return]);
     let pass_all = |[first, second]: [Statement; 2]| Rule::from([first, second, Statement::Return]);
     let port = |field: Field, value: Value| Statement::equal(field, value);
@@ -74,7 +74,7 @@ fn table(family: TableFamily) -> Table {
     let mut chains = vec![chain("protected", protected), chain("limited", limited)];
     chains.extend(hooks);
     let sets = vec![Set::new(PROTECTED, [Datatype::IfName]), Set::new(LIMITED, [Datatype::IfName])];
-    counted(Table { family, sets, chains }, Direction::To, "firewall_drop")
+    counted(Group { family, sets, chains }, Direction::To, "firewall_drop")
 }
 
 /// Adds the profile of a NIC; `unprotected`, and none, need nothing.

@@ -1,18 +1,18 @@
 //! Tags choose setups; each setup adds its part to the Plan of a NIC. Pure: what must be known of the kernel is in Facts.
 
 mod arp_senders;
-pub mod base;
 pub mod bridged;
 pub mod bridges;
 pub mod dropped;
 pub mod filtered;
 pub mod firewall;
+pub mod fwmark;
 pub mod neighbours;
 pub mod nfdhcpd;
 pub mod openvswitch;
 pub mod routed;
 pub mod routed_sources;
-pub mod steering;
+pub mod shared;
 pub mod strict;
 pub mod uplink;
 
@@ -20,7 +20,7 @@ use anyhow::{Result, bail};
 
 use crate::addr::{Family, IfName, Mac};
 use crate::nic::{MigrationPhase, Mode, Nic};
-use crate::plan::{Object, Plan};
+use crate::object::{Phase, Plan};
 use crate::ruleset::{Comment, Element, Name, TableFamily, Value};
 use crate::settings::{Settings, Setup};
 
@@ -34,18 +34,18 @@ pub struct Facts {
     /// The number of the TAP.
     pub index: u32,
     /// The TAP before this NIC's first ifup, to be put back by ifdown.
-    pub before: Before,
+    pub before: Original,
     /// The devices of the table's default route, IPv4 and IPv6.
     pub uplinks: [Vec<IfName>; 2],
     /// The MTU of the bridge, in bytes.
     pub bridge_mtu: Option<u32>,
     /// What is known of the bridge's VLANs, where any are asked for.
-    pub bridge_vlans: Option<BridgeVlans>,
+    pub bridge_vlans: Option<VlanFiltering>,
 }
 
 /// A bridge that filters VLANs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BridgeVlans {
+pub struct VlanFiltering {
     /// The VLAN of the untagged frames of every new port; 0 is none.
     pub default_pvid: u16,
     /// The ports that lead outside and the VLANs that the NIC needs and they lacked before it.
@@ -54,7 +54,7 @@ pub struct BridgeVlans {
 
 /// What a link was like before us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Before {
+pub struct Original {
     /// Its address.
     pub mac: Option<Mac>,
     /// In bytes.
@@ -65,7 +65,7 @@ pub struct Before {
     pub settings: Vec<(Family, &'static str, u32)>,
 }
 
-impl Before {
+impl Original {
     /// The value a setting had.
     pub fn setting(&self, family: Family, key: &str) -> Option<u32> {
         self.settings.iter().find(|it| it.0 == family && it.1 == key).map(|it| it.2)
@@ -124,10 +124,7 @@ pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
 /// Before a migration the guest still runs elsewhere: everything that restrains it stands, but its link is down, no address
 /// leads here and nobody is told. The next ifup, after the migration, makes the rest.
 fn prepare_only(plan: &mut Plan) {
-    // nfdhcpd takes a binding only of a link that is up.
-    let reachable =
-        |it: &Object| matches!(it, Object::Up(_) | Object::Route(_) | Object::Proxy(_) | Object::Binding(_));
-    plan.objects.retain(|it| !reachable(it));
+    plan.objects.retain(|it| it.phase() < Phase::Up);
     plan.announcements.clear();
 }
 

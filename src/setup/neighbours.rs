@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::addr::{Family, Mac};
 use crate::nic::Nic;
-use crate::plan::Plan;
+use crate::object::Plan;
 use crate::ruleset::{Chain, Datatype, Field, Raw, RawHeader, Rule, Set, Statement, TableFamily, Value};
-use crate::setup::base::{chain, from, refuse};
 use crate::setup::element;
+use crate::setup::shared::{chain, from, refuse};
 
 /// Set: the IPv4 addresses that may come from an interface.
 pub const SOURCES4: &str = "sources4";

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::addr::Family;
 use crate::nic::{Mode, Nic};
-use crate::plan::{Binding, Object, Plan};
+use crate::object::{File, Plan};
 use crate::settings::Settings;
 
 /// Adds the binding. nfdhcpd reads lines `KEY=value` with no quoting, the last one counting, and an empty value as none.
@@ -40,5 +40,5 @@ pub fn binding(nic: &Nic, settings: &Settings, plan: &mut Plan) {
         text.push('\n');
     }
     let path = settings.nfdhcpd_state_dir.join(nic.interface.as_str());
-    plan.objects.push(Object::Binding(Binding { path, text }));
+    plan.push(File { path, text });
 }

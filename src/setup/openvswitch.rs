@@ -2,7 +2,7 @@
 
 use crate::addr::IfName;
 use crate::nic::{Nic, Vlan};
-use crate::plan::{Object, OvsPort, OvsVlans, Plan, Up};
+use crate::object::{OvsPort, OvsVlans, Plan, Up};
 use crate::settings::Settings;
 use crate::setup::{Facts, bridged};
 
@@ -16,18 +16,16 @@ pub fn plain(nic: &Nic, bridge: &IfName, vlan: Option<&Vlan>, settings: &Setting
         ("vm-id", nic.instance.clone()),
     ];
     external_ids.extend(nic.uuid.clone().map(|uuid| ("iface-id", uuid)));
-    plan.objects.extend([
-        // This bridge, too, takes the lowest MAC and the smallest MTU of its ports for its own device.
-        Object::Link(bridged::link(nic, facts)),
-        Object::OvsPort(Box::new(OvsPort {
-            socket: settings.ovsdb_socket.clone(),
-            name: nic.interface.clone(),
-            bridge: bridge.clone(),
-            vlans: vlan.map(vlans).unwrap_or_default(),
-            external_ids,
-        })),
-        Object::Up(Up { name: nic.interface.clone(), down_after: true }),
-    ]);
+    // This bridge, too, takes the lowest MAC and the smallest MTU of its ports for its own device.
+    plan.push(bridged::link(nic, facts));
+    plan.push(OvsPort {
+        socket: settings.ovsdb_socket.clone(),
+        name: nic.interface.clone(),
+        bridge: bridge.clone(),
+        vlans: vlan.map(vlans).unwrap_or_default(),
+        external_ids,
+    });
+    plan.push(Up { name: nic.interface.clone(), down_after: true });
 }
 
 /// The mode is always said: with a tag and without a mode, the port would be an access port whatever its trunks. Trunks are

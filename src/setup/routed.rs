@@ -7,13 +7,13 @@ use std::sync::Arc;
 use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
 use crate::nic::{Endpoint, Nic};
-use crate::plan::{
-    Change, Folder, Hop, Link, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Port, Proxy, Route, Rule, RuleSelector,
-    Sysctl, TABLE_MAIN, Up,
+use crate::object::{
+    Hop, Link, NeighProxy, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Port, Route, Rule, RuleSelector, Setting, Sysctl,
+    SysctlGroup, TABLE_MAIN, Up,
 };
 use crate::ruleset::{Element, TableFamily, Value};
 use crate::settings::{Settings, Setup};
-use crate::setup::{self, Facts, base, routed_sources, steering};
+use crate::setup::{self, Facts, fwmark, routed_sources, shared};
 
 /// What the seed's "ip-less-routed" asks for.
 pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &mut Plan) {
@@ -27,16 +27,16 @@ pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: 
     forwarding(nic, facts, plan);
     link(nic, Some(settings.tap_constant_mac), facts, plan);
     rules(nic, table, settings, plan);
-    plan.objects.push(up(nic));
+    plan.push(up(nic));
     for family in Family::BOTH {
         let Some(endpoint) = nic.endpoint(family) else { continue };
-        plan.objects.push(host_route(nic, endpoint, table));
+        plan.push(host_route(nic, endpoint, table));
         for device in &facts.uplinks[family as usize] {
             // IPv4 is answered for by proxy_arp, which asks the routes; IPv6 needs an entry for each address.
             if family == Family::V6 {
                 let (address, device) = (endpoint.address, device.clone());
                 let behind = nic.interface.clone();
-                plan.objects.push(Object::Proxy(Proxy { address, device, behind, protocol: PROTOCOL_NIC }));
+                plan.push(NeighProxy { address, device, behind, protocol: PROTOCOL_NIC });
             }
             plan.announcements.push(Announcement { address: endpoint.address, device: device.clone() });
         }
@@ -52,26 +52,26 @@ pub fn plain(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &m
     forwarding(nic, facts, plan);
     link(nic, None, facts, plan);
     rules(nic, table, settings, plan);
-    plan.objects.push(up(nic));
+    plan.push(up(nic));
     for endpoint in Family::BOTH.into_iter().filter_map(|family| nic.endpoint(family)) {
-        plan.objects.push(host_route(nic, endpoint, table));
+        plan.push(host_route(nic, endpoint, table));
     }
 }
 
 /// ARP requests to the guest come from its gateway; packets from the guest come from its own addresses.
 fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
     if let Some(IpAddr::V4(gateway)) = nic.endpoint(Family::V4).and_then(|it| it.gateway) {
-        plan.tables.push(Arc::clone(&base::ARP));
-        let element = setup::element(nic, TableFamily::Arp, base::ARP_SOURCE, []);
+        plan.tables.push(Arc::clone(&shared::ARP));
+        let element = setup::element(nic, TableFamily::Arp, shared::ARP_SOURCE, []);
         plan.elements.push(Element { data: Some(Value::V4(gateway)), ..element });
     }
     routed_sources::filters(nic, settings.ipspoof, plan);
 }
 
-fn conf(nic: &Nic, family: Family, key: &'static str, want: u32, facts: &Facts) -> Object {
+fn conf(nic: &Nic, family: Family, key: &'static str, want: u32, facts: &Facts) -> Sysctl {
     let interface = Some(nic.interface.clone());
-    let value = Change { want, before: facts.before.setting(family, key) };
-    Object::Sysctl(Sysctl { family, folder: Folder::Conf, interface, key, value })
+    let value = Setting { want, before: facts.before.setting(family, key) };
+    Sysctl { family, group: SysctlGroup::Conf, interface, key, value }
 }
 
 /// A guest must not reconfigure the node: no router advertisement, redirect or denied address of its making counts, and its
@@ -85,37 +85,37 @@ fn guard_node(nic: &Nic, facts: &Facts, plan: &mut Plan) {
         (Family::V6, "accept_dad", 0),
         (Family::V6, "addr_gen_mode", 0),
     ];
-    plan.objects.extend(settings.map(|(family, key, want)| conf(nic, family, key, want, facts)));
+    plan.extend(settings.map(|(family, key, want)| conf(nic, family, key, want, facts)));
 }
 
 /// Packets pass between the TAP and the uplink; the TAP answers ARP for everything that is elsewhere, at once.
 fn forwarding(nic: &Nic, facts: &Facts, plan: &mut Plan) {
     if nic.endpoint(Family::V4).is_some() {
-        plan.objects.push(conf(nic, Family::V4, "forwarding", 1, facts));
-        plan.objects.push(conf(nic, Family::V4, "proxy_arp", 1, facts));
-        let delay = Change { want: 0, before: facts.before.setting(Family::V4, PROXY_DELAY) };
-        plan.objects.push(neigh(Family::V4, nic.interface.clone(), delay));
+        plan.push(conf(nic, Family::V4, "forwarding", 1, facts));
+        plan.push(conf(nic, Family::V4, "proxy_arp", 1, facts));
+        let delay = Setting { want: 0, before: facts.before.setting(Family::V4, PROXY_DELAY) };
+        plan.push(neigh(Family::V4, nic.interface.clone(), delay));
     }
     if nic.endpoint(Family::V6).is_some() {
-        plan.objects.push(conf(nic, Family::V6, "forwarding", 1, facts));
+        plan.push(conf(nic, Family::V6, "forwarding", 1, facts));
         // nfdhcpd answers neighbour solicitations of an ip-less-routed guest; otherwise the node does.
         let proxies = u32::from(!nic.has(Setup::IpLessRouted));
-        plan.objects.push(conf(nic, Family::V6, "proxy_ndp", proxies, facts));
+        plan.push(conf(nic, Family::V6, "proxy_ndp", proxies, facts));
     }
 }
 
 /// How long an answer for a proxied address is put off (USER_HZ, 0.8 s by default).
 pub const PROXY_DELAY: &str = "proxy_delay";
 
-fn neigh(family: Family, interface: IfName, value: Change<u32>) -> Object {
-    Object::Sysctl(Sysctl { family, folder: Folder::Neigh, interface: Some(interface), key: PROXY_DELAY, value })
+fn neigh(family: Family, interface: IfName, value: Setting<u32>) -> Sysctl {
+    Sysctl { family, group: SysctlGroup::Neigh, interface: Some(interface), key: PROXY_DELAY, value }
 }
 
 /// What proxying needs on the uplinks of a table and on the node. It belongs to the node: it is set where it is missing, and
 /// stays.
 fn on_uplinks(family: Family, facts: &Facts, plan: &mut Plan) {
     for device in &facts.uplinks[family as usize] {
-        plan.objects.extend(uplink_settings(family, device, |_, want| Change { want, before: None }));
+        plan.extend(uplink_settings(family, device, |_, want| Setting { want, before: None }));
     }
 }
 
@@ -123,10 +123,14 @@ fn on_uplinks(family: Family, facts: &Facts, plan: &mut Plan) {
 pub fn uplink_settings(
     family: Family,
     device: &IfName,
-    change: impl Fn(&'static str, u32) -> Change<u32>,
-) -> Vec<Object> {
-    let conf = |interface: Option<&IfName>, key, value| {
-        Object::Sysctl(Sysctl { family, folder: Folder::Conf, interface: interface.cloned(), key, value })
+    change: impl Fn(&'static str, u32) -> Setting<u32>,
+) -> Vec<Sysctl> {
+    let conf = |interface: Option<&IfName>, key, value| Sysctl {
+        family,
+        group: SysctlGroup::Conf,
+        interface: interface.cloned(),
+        key,
+        value,
     };
     let mut objects = match family {
         Family::V4 => vec![
@@ -148,30 +152,30 @@ pub fn uplink_settings(
 
 fn link(nic: &Nic, mac: Option<Mac>, facts: &Facts, plan: &mut Plan) {
     // A NIC whose setup changed to one that leaves the MAC alone gets its own back.
-    let mac = mac.or(facts.before.mac).map(|want| Change { want, before: facts.before.mac });
-    plan.objects.push(Object::Link(Link { name: nic.interface.clone(), mac, mtu: None }));
-    plan.objects.push(Object::Port(Port { name: nic.interface.clone(), bridge: None }));
+    let mac = mac.or(facts.before.mac).map(|want| Setting { want, before: facts.before.mac });
+    plan.push(Link { name: nic.interface.clone(), mac, mtu: None });
+    plan.push(Port { name: nic.interface.clone(), bridge: None });
 }
 
 /// Packets from the TAP are routed by the table; where that is main, they are anyway. The rule by interface stands in either
 /// way of routing: where a mark routes them it is behind that one's, and takes what has lost its mark.
 fn rules(nic: &Nic, table: u32, settings: &Settings, plan: &mut Plan) {
-    steering::add(nic, table, settings, plan);
+    fwmark::add(nic, table, settings, plan);
     for family in Family::BOTH {
         if nic.endpoint(family).is_some() && table != TABLE_MAIN {
             let selector = RuleSelector::Iif(nic.interface.clone());
             let (preference, protocol) = (PREFERENCE_NIC, PROTOCOL_NIC);
-            plan.objects.push(Object::Rule(Rule { family, selector, table, preference, protocol, shared: false }));
+            plan.push(Rule { family, selector, table, preference, protocol, shared: false });
         }
     }
 }
 
-fn up(nic: &Nic) -> Object {
-    Object::Up(Up { name: nic.interface.clone(), down_after: true })
+fn up(nic: &Nic) -> Up {
+    Up { name: nic.interface.clone(), down_after: true }
 }
 
-fn host_route(nic: &Nic, endpoint: &Endpoint, table: u32) -> Object {
+fn host_route(nic: &Nic, endpoint: &Endpoint, table: u32) -> Route {
     let destination = endpoint.address.into();
     let hop = Hop::Device(nic.interface.clone());
-    Object::Route(Route { destination, hop, table, metric: None, protocol: PROTOCOL_NIC })
+    Route { destination, hop, table, metric: None, protocol: PROTOCOL_NIC }
 }

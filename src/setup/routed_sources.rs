@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::addr::Family;
 use crate::nic::Nic;
-use crate::plan::Plan;
-use crate::ruleset::{Datatype, Field, HookPoint, Rule, Set, Statement, Table, TableFamily, Value};
-use crate::setup::base::{Shared, chain, from, hooked, members, refuse};
+use crate::object::Plan;
+use crate::ruleset::{Datatype, Field, Group, HookPoint, Rule, Set, Statement, TableFamily, Value};
 use crate::setup::dropped::{Direction, counted};
+use crate::setup::shared::{Shared, chain, from, hooked, members, refuse};
 use crate::setup::{arp_senders, element, neighbours};
 
 /// Set of the tables inet and arp: the interfaces whose sources are checked.
@@ -23,7 +23,7 @@ const AFTER_MANGLE: i32 = -140;
 /// link-local IPv6; from one of [`ROUTED`], it is nothing that a router or a DHCP server says.
 pub static INET: Shared = Shared::new(|| Arc::new(inet()));
 
-fn inet() -> Table {
+fn inet() -> Group {
     let ipv6 = Statement::equal(Field::NfProto, Value::NfProto(10));
     let mut sources = vec![Rule::from([from(Field::IpSaddr, neighbours::SOURCES4), Statement::Return])];
     sources.extend(neighbours::sources6());
@@ -31,7 +31,7 @@ fn inet() -> Table {
     let mut servers = vec![Rule::from([ipv6, Statement::Goto("servers6".into())])];
     servers.extend(neighbours::dhcp_replies());
     let prerouting = vec![members(Field::IifName, GUARDED, "sources"), members(Field::IifName, ROUTED, "servers")];
-    let mut table = Table {
+    let mut table = Group {
         family: TableFamily::Inet,
         sets: vec![Set::new(GUARDED, [Datatype::IfName]), Set::new(ROUTED, [Datatype::IfName])],
         chains: vec![
@@ -49,8 +49,8 @@ fn inet() -> Table {
 /// ARP from a [`GUARDED`] interface speaks for the NIC's own addresses.
 pub static ARP: Shared = Shared::new(|| Arc::new(arp()));
 
-fn arp() -> Table {
-    let group = Table {
+fn arp() -> Group {
+    let group = Group {
         family: TableFamily::Arp,
         sets: vec![Set::new(GUARDED, [Datatype::IfName]), arp_senders::set(TableFamily::Arp)],
         chains: vec![

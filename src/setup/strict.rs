@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::nic::Nic;
-use crate::plan::Plan;
-use crate::ruleset::{Datatype, Field, HookPoint, Raw, RawHeader, Rule, Set, Statement, Table, TableFamily, Value};
-use crate::setup::base::{BRIDGE_PREROUTING, Shared, chain, from, hooked, members, refuse};
+use crate::object::Plan;
+use crate::ruleset::{Datatype, Field, Group, HookPoint, Raw, RawHeader, Rule, Set, Statement, TableFamily, Value};
 use crate::setup::dropped::{Direction, counted};
+use crate::setup::shared::{BRIDGE_PREROUTING, Shared, chain, from, hooked, members, refuse};
 use crate::setup::{arp_senders, element, filtered, neighbours};
 
 /// Set of the bridge table: the strict ports.
@@ -26,7 +26,7 @@ const ARP_LENGTHS: Raw = Raw { header: RawHeader::Network, offset: 4, length: 2 
 /// LLC and SNAP, which could hide any of it (CVE-2021-27853 and its kin).
 pub static TABLE: Shared = Shared::new(|| Arc::new(table()));
 
-fn table() -> Table {
+fn table() -> Group {
     let goto = |name: &'static str| Statement::Goto(name.into());
     let ether_type = |value: Value| Statement::equal(Field::EtherType, value);
     let rarp = Statement::contained(
@@ -54,7 +54,7 @@ fn table() -> Table {
     let lengths = Statement::not_equal(Field::Raw(ARP_LENGTHS), Value::Raw(ARP_LENGTHS, 0x0604));
     let mut strict_arp = vec![refuse([lengths])];
     strict_arp.extend(arp_senders::rules(TableFamily::Bridge));
-    let mut table = Table {
+    let mut table = Group {
         family: TableFamily::Bridge,
         sets: vec![
             Set::new(STRICT, [Datatype::IfName]),

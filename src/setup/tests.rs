@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::*;
 use crate::environment::{RawNic, Unset};
-use crate::plan::Verb;
+use crate::object::{Object, Verb};
 use crate::ruleset::{Chain, Statement};
 
 const PRIVATE: &[(&str, &str)] = &[
@@ -30,7 +30,7 @@ fn plan_of(variables: &[&[(&'static str, &str)]], settings: &Settings) -> Result
     let variables: HashMap<_, _> = variables.iter().copied().flatten().copied().collect();
     let raw = RawNic::from_variables(Unset::Empty, |name| variables.get(name).map(Into::into))?;
     let uplinks = [vec![], vec![]];
-    let facts = Facts { index: 5, before: Before::default(), uplinks, bridge_mtu: None, bridge_vlans: None };
+    let facts = Facts { index: 5, before: Original::default(), uplinks, bridge_mtu: None, bridge_vlans: None };
     plan(&Nic::new(&raw, settings, |_| Ok(100))?, settings, &facts)
 }
 
@@ -160,10 +160,10 @@ fn a_routed_nic_by_mark() {
 #[test]
 fn recovery_knows_every_set() {
     let settings = settings("MAC_MASK=ff:ff:0:0:0:0\nROUTING=mark\n");
-    let steered = steering::steered_tables(&["guarded", "steered_100", "steered_"].map(str::to_owned));
+    let steered = fwmark::steered_tables(&["guarded", "steered_100", "steered_"].map(str::to_owned));
     assert_eq!(steered, [100]);
-    let known = base::tables(&settings, &steered);
-    let members = base::membership(&"tap5".parse().expect("a name"), &settings, &steered);
+    let known = shared::tables(&settings, &steered);
+    let members = shared::membership(&"tap5".parse().expect("a name"), &settings, &steered);
     for variables in
         [&[PRIVATE, STRICT][..], &[PRIVATE, STRICT, &[("MODE", "routed"), ("NETWORK_TAGS", "ip-less-routed")]]]
     {
@@ -175,13 +175,13 @@ fn recovery_knows_every_set() {
         let is_member = |it: &Element| members.iter().any(|member| (&member.set, &member.key) == (&it.set, &it.key));
         assert!(plan.elements.iter().any(is_member));
     }
-    assert!(base::membership(&"tap5".parse().expect("a name"), &Settings::default(), &[]).len() < members.len());
+    assert!(shared::membership(&"tap5".parse().expect("a name"), &Settings::default(), &[]).len() < members.len());
 }
 
 #[test]
 fn every_drop_is_counted_by_interface_and_is_a_drop() {
-    let mut groups = base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[]);
-    groups.retain(|group| *group != *base::ARP);
+    let mut groups = shared::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[]);
+    groups.retain(|group| *group != *shared::ARP);
     let counting = dropped::sets();
     for group in &groups {
         let mut sets = group.sets.iter().filter(|set| set.counter);
@@ -227,17 +227,17 @@ fn a_port_of_open_vswitch_has_its_vlans_before_it_is_up() {
         (".7:7", " vlan_mode=native-untagged tag=7 trunks=7"),
     ] {
         let expected = [port(vlans), "ip link set dev tap5 up".to_owned()];
-        assert_eq!(commands(vlan, "", crate::plan::Verb::Add), expected, "{vlan}");
+        assert_eq!(commands(vlan, "", crate::object::Verb::Add), expected, "{vlan}");
     }
     let elsewhere = "ovs-vsctl --db='unix:/x/db.sock' --if-exists del-port tap5";
     let removal = [elsewhere, "ip link set dev tap5 down"];
-    assert_eq!(commands("7", "OVSDB_SOCKET=/x/db.sock\n", crate::plan::Verb::Remove), removal);
+    assert_eq!(commands("7", "OVSDB_SOCKET=/x/db.sock\n", crate::object::Verb::Remove), removal);
 }
 
 #[test]
 fn no_set_goes_while_the_chains_stand() {
     let mark = Settings::default().mark(100).expect("a mark");
-    for table in base::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[]).into_iter().chain(steering::tables(100, mark))
+    for table in shared::tables(&settings("MAC_MASK=ff:ff:0:0:0:0\n"), &[]).into_iter().chain(fwmark::tables(100, mark))
     {
         let statements: Vec<_> = table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.0).collect();
         for set in &table.sets {

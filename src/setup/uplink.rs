@@ -7,12 +7,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::addr::{Family, IfName};
-use crate::plan::{
-    Change, Folder, Hop, Mark, Object, PREFERENCE_NODE, PROTOCOL_NODE, Plan, Route, Rule, RuleSelector, Sysctl,
-    TABLE_MAIN, Up,
+use crate::model::mark::Mark;
+use crate::object::{
+    Hop, PREFERENCE_NODE, PROTOCOL_NODE, Plan, Route, Rule, RuleSelector, Setting, Sysctl, SysctlGroup, TABLE_MAIN, Up,
 };
 use crate::ruleset::{Comment, Element, TableFamily, Value};
-use crate::setup::{Before, base, routed, steering};
+use crate::setup::{Original, fwmark, routed, shared};
 
 /// Metric of the backstop: as low a preference as there is without being the last that IPv6 knows (IP6_RT_PRIO_ADDRCONF and
 /// kin lie far below).
@@ -71,57 +71,58 @@ impl Uplink {
 }
 
 /// The Plan of an uplink. `before` also holds what stood in `all`, as keys `all.forwarding` and `all.proxy_ndp`.
-pub fn plan(uplink: &Uplink, before: &Before) -> Plan {
+pub fn plan(uplink: &Uplink, before: &Original) -> Plan {
     let mut plan = Plan::default();
     let Uplink { device, family, table, .. } = uplink;
     if uplink.down {
         // With their record, the NICs' own Plans make sure of the chains that mark.
-        let rule = uplink.mark.map(|mark| Object::Rule(steering::rule(*family, *table, mark, false)));
-        plan.objects.extend(rule);
+        let rule = uplink.mark.map(|mark| fwmark::rule(*family, *table, mark, false));
+        plan.extend(rule);
         backstops(uplink, &mut plan);
         return plan;
     }
     if let Some(address) = uplink.arp_ip {
-        plan.tables.push(Arc::clone(&base::ARP));
+        plan.tables.push(Arc::clone(&shared::ARP));
         plan.elements.push(Element {
             family: TableFamily::Arp,
-            set: base::ARP_SOURCE.into(),
+            set: shared::ARP_SOURCE.into(),
             key: vec![Value::IfName(device.clone())],
             data: Some(Value::V4(address)),
             comment: Some(Comment::new("uplink")),
         });
     }
-    let change = |key: &'static str, want| Change { want, before: before.setting(*family, key) };
-    plan.objects.extend(routed::uplink_settings(*family, device, change).into_iter().filter(|object| {
-        let Object::Sysctl(Sysctl { key, .. }) = object else { return true };
-        if *key == "forwarding" { uplink.forwarding } else { uplink.proxy }
-    }));
+    let change = |key: &'static str, want| Setting { want, before: before.setting(*family, key) };
+    plan.extend(
+        routed::uplink_settings(*family, device, change)
+            .into_iter()
+            .filter(|it| if it.key == "forwarding" { uplink.forwarding } else { uplink.proxy }),
+    );
     if *family == Family::V4 {
         // What comes in is routed by the table, but the reverse path would be looked up in main.
-        plan.objects.push(Object::Sysctl(Sysctl {
+        plan.push(Sysctl {
             family: *family,
-            folder: Folder::Conf,
+            group: SysctlGroup::Conf,
             interface: Some(device.clone()),
             key: "rp_filter",
             value: change("rp_filter", 0),
-        }));
+        });
     }
     if *table != TABLE_MAIN {
         let (preference, protocol) = (PREFERENCE_NODE, PROTOCOL_NODE);
         let selector = RuleSelector::Iif(device.clone());
         let rule = Rule { family: *family, selector, table: *table, preference, protocol, shared: false };
-        plan.objects.push(Object::Rule(rule));
+        plan.push(rule);
         if let Some(mark) = uplink.mark {
-            steering::add_uplink(device, *family, *table, mark, before, &mut plan);
+            fwmark::add_uplink(device, *family, *table, mark, before, &mut plan);
         }
     }
-    plan.objects.push(Object::Up(Up { name: device.clone(), down_after: !before.up }));
+    plan.push(Up { name: device.clone(), down_after: !before.up });
     routes(uplink, &mut plan);
     plan
 }
 
-fn route(destination: IpNet, hop: Hop, table: u32, metric: Option<u32>) -> Object {
-    Object::Route(Route { destination, hop, table, metric, protocol: PROTOCOL_NODE })
+fn route(destination: IpNet, hop: Hop, table: u32, metric: Option<u32>) -> Route {
+    Route { destination, hop, table, metric, protocol: PROTOCOL_NODE }
 }
 
 /// Where a packet ends that no other route takes. Without a default in the guests' table their packets would go on to table main, and
@@ -132,8 +133,8 @@ fn backstops(uplink: &Uplink, plan: &mut Plan) {
         return;
     }
     let unreachable = |destination, table| route(destination, Hop::Unreachable, table, Some(METRIC_BACKSTOP));
-    plan.objects.push(unreachable(uplink.family.any(), uplink.table));
-    plan.objects.extend(uplink.routes.iter().map(|network| unreachable(*network, TABLE_MAIN)));
+    plan.push(unreachable(uplink.family.any(), uplink.table));
+    plan.extend(uplink.routes.iter().map(|network| unreachable(*network, TABLE_MAIN)));
 }
 
 fn routes(uplink: &Uplink, plan: &mut Plan) {
@@ -141,14 +142,14 @@ fn routes(uplink: &Uplink, plan: &mut Plan) {
     backstops(uplink, plan);
     let on_link = |network: IpNet, table| route(network, Hop::Device(uplink.device.clone()), table, None);
     for &network in &uplink.routes {
-        plan.objects.push(on_link(network, TABLE_MAIN));
+        plan.push(on_link(network, TABLE_MAIN));
         if uplink.table != TABLE_MAIN {
-            plan.objects.push(on_link(network, uplink.table));
+            plan.push(on_link(network, uplink.table));
         }
     }
     if let Some(gateway) = uplink.gateway {
         let onlink = !uplink.routes.iter().any(|it| it.contains(&gateway));
         let hop = Hop::Gateway { gateway, device: uplink.device.clone(), onlink };
-        plan.objects.push(route(uplink.family.any(), hop, uplink.table, None));
+        plan.push(route(uplink.family.any(), hop, uplink.table, None));
     }
 }

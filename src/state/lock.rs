@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use nix::libc;
 
 use crate::deadline;
-use crate::files;
+use crate::sys::files;
 
 /// Between two looks at a lock that another run holds: at first, and at most. flock(2) itself knows no time limit.
 const LOOK: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));

@@ -21,9 +21,9 @@ pub use self::uplinks::{
     UplinksLock, forget_table, lock_uplinks, record_table, uplink_of_table, uplink_written, uplinks,
 };
 use crate::addr::IfName;
-use crate::files::{self, Folder};
-use crate::plan::shell_quoted;
+use crate::object::shell_quoted;
 use crate::printable::is_plain;
+use crate::sys::files::{self, Dir};
 
 /// Format of the files; others are not read.
 const VERSION: &str = "1";
@@ -51,7 +51,7 @@ pub type Variables = Vec<(String, String)>;
 /// The records of one interface, locked against other runs for the same interface.
 pub struct State {
     /// STATE_DIR.
-    folder: Folder,
+    folder: Dir,
     /// Its path, and that of the file in it.
     path: (PathBuf, PathBuf),
     /// Oldest first; the last one is in force, those before it wait to be cleared away.
@@ -76,7 +76,7 @@ impl State {
     /// # Errors
     /// As above.
     pub fn try_open(path: &Path, interface: &IfName) -> Result<Option<Self>> {
-        let folder = Folder::of_ours(path).with_context(|| format!("STATE_DIR: {}", path.display()))?;
+        let folder = Dir::of_ours(path).with_context(|| format!("STATE_DIR: {}", path.display()))?;
         let explain = || format!("STATE_DIR: {}/{LOCKS}/{interface}", path.display());
         let lock = folder.lock_file(LOCKS, interface.as_str()).with_context(explain)?;
         let taken = lock::try_take(&lock).with_context(explain)?;
@@ -85,7 +85,7 @@ impl State {
 
     /// `within`: a folder of its own for the file.
     fn at(path: &Path, file: PathBuf, lock_name: &str, within: Option<&str>) -> Result<Self> {
-        let folder = Folder::of_ours(path).with_context(|| format!("STATE_DIR: {}", path.display()))?;
+        let folder = Dir::of_ours(path).with_context(|| format!("STATE_DIR: {}", path.display()))?;
         let explain = |name: &str| format!("STATE_DIR: {}/{name}", path.display());
         if let Some(within) = within {
             folder.make_folder(within).with_context(|| explain(within))?;
@@ -95,7 +95,7 @@ impl State {
         Self::locked(folder, path, file, lock)
     }
 
-    fn locked(folder: Folder, path: &Path, file: PathBuf, lock: File) -> Result<Self> {
+    fn locked(folder: Dir, path: &Path, file: PathBuf, lock: File) -> Result<Self> {
         let (records, complaint) = match read(&folder, &file) {
             Ok(records) => (records, None),
             // What it names may stand, and would be lost.
@@ -117,7 +117,7 @@ impl State {
 
     fn peek_at(folder: &Path, file: &Path) -> Result<Vec<Variables>> {
         let read = || -> Result<_> {
-            match Folder::open(folder) {
+            match Dir::open(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
                 opened => read(&opened?, file),
             }
@@ -185,7 +185,7 @@ pub fn interfaces(folder: &Path) -> Result<Vec<IfName>> {
 
 /// The names in STATE_DIR or a folder in it, none where it is not there.
 fn names_in(folder: &Path) -> Result<Vec<OsString>> {
-    match Folder::open(folder).and_then(|folder| folder.names()) {
+    match Dir::open(folder).and_then(|folder| folder.names()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         names => names.with_context(|| format!("STATE_DIR: {}", folder.display())),
     }
@@ -201,7 +201,7 @@ pub fn is_unread(error: &anyhow::Error) -> bool {
 /// # Errors
 /// As [`State::open`].
 pub fn lock_file(folder: &Path, name: &str) -> Result<File> {
-    let opened = Folder::of_ours(folder).and_then(|folder| folder.lock_file(LOCKS, name));
+    let opened = Dir::of_ours(folder).and_then(|folder| folder.lock_file(LOCKS, name));
     opened.with_context(|| format!("STATE_DIR: {}/{LOCKS}/{name}", folder.display()))
 }
 
@@ -243,7 +243,7 @@ pub fn one_line(value: &str) -> Cow<'_, str> {
     value.chars().map(shown).collect()
 }
 
-fn read(folder: &Folder, file: &Path) -> Result<Vec<Variables>> {
+fn read(folder: &Dir, file: &Path) -> Result<Vec<Variables>> {
     let Some(bytes) = folder.read_ours(file, LONGEST)? else { return Ok(Vec::new()) };
     parse(&String::from_utf8(bytes)?)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::{LOCKS, MAKING, State, Variables, lock, lock_file, names_in};
 use crate::addr::{Family, IfName};
-use crate::files::Folder;
+use crate::sys::files::Dir;
 
 /// Folder of what is recorded of the node's uplinks, a file per device and family.
 const UPLINKS: &str = "uplinks-by-device";
@@ -48,7 +48,7 @@ impl UplinksLock {
     /// # Errors
     /// If it may be good and cannot be read.
     pub fn state(&self, path: &Path, device: &IfName, family: Family) -> Result<State> {
-        let opened = Folder::of_ours(path).and_then(|folder| Ok((folder, self.0.try_clone()?)));
+        let opened = Dir::of_ours(path).and_then(|folder| Ok((folder, self.0.try_clone()?)));
         let (folder, lock) = opened.with_context(|| format!("STATE_DIR: {}", path.display()))?;
         State::locked(folder, path, Path::new(UPLINKS).join(uplink_file(device, family)), lock)
     }
@@ -96,12 +96,12 @@ fn uplink_file(device: &IfName, family: Family) -> String {
 pub fn record_table(folder: &Path, table: u32, device: &IfName) -> Result<()> {
     let path = table_file(table);
     let making = PathBuf::from(format!("{}{MAKING}", path.display()));
-    let write = |folder: &Folder| {
+    let write = |folder: &Dir| {
         folder.make_folder(TABLES)?;
         folder.fresh(&making, 0o644)?.write_all(device.as_str().as_bytes())?;
         folder.rename(&making, folder, &path)
     };
-    let written = Folder::of_ours(folder).and_then(|folder| write(&folder));
+    let written = Dir::of_ours(folder).and_then(|folder| write(&folder));
     written.with_context(|| format!("STATE_DIR: {}", folder.join(&path).display()))
 }
 
@@ -109,13 +109,13 @@ pub fn record_table(folder: &Path, table: u32, device: &IfName) -> Result<()> {
 pub fn forget_table(folder: &Path, table: u32, device: &IfName) {
     if uplink_of_table(folder, table).as_ref() == Some(device) {
         // Only a hint: left behind, it costs a question.
-        let _gone_or_harmless = Folder::open(folder).and_then(|folder| folder.remove(&table_file(table)));
+        let _gone_or_harmless = Dir::open(folder).and_then(|folder| folder.remove(&table_file(table)));
     }
 }
 
 /// The device that was recorded for a table.
 pub fn uplink_of_table(folder: &Path, table: u32) -> Option<IfName> {
-    let text = Folder::open(folder).ok()?.read_ours(&table_file(table), LONGEST).ok()??;
+    let text = Dir::open(folder).ok()?.read_ours(&table_file(table), LONGEST).ok()??;
     String::from_utf8(text).ok()?.parse().ok()
 }
 

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use super::{Drift, Thing};
 use crate::addr::{Family, IfName};
-use crate::kernel::inventory::Inventory;
+use crate::kernel::observed::Observed;
 use crate::kernel::rtnetlink::LinkState;
-use crate::plan::{Folder, Object, OvsPort, Plan, Port, PortVlan, PortVlans, Proxy, Route, Sysctl, Towards, Verb};
-use crate::ruleset::{Element, Name, Table};
+use crate::object::{
+    BridgeVlans, NeighProxy, Object, OvsPort, Plan, Port, Route, Sysctl, SysctlGroup, Towards, Verb, vlan_list,
+};
+use crate::ruleset::{Element, Group, Name};
 
 /// Base objects of nf_tables.
-pub fn table(table: &Arc<Table>, inventory: &Inventory) -> Option<Drift> {
-    let (_, lacking) = inventory.lacking.iter().find(|it| it.0 == *table)?;
-    let wanted = Thing::Table(Arc::clone(table));
+pub fn table(table: &Arc<Group>, observed: &Observed) -> Option<Drift> {
+    let (_, lacking) = observed.lacking.iter().find(|it| it.0 == *table)?;
+    let wanted = Thing::Group(Arc::clone(table));
     if lacking.entirely {
         return Some(Drift::Missing(wanted));
     }
@@ -32,15 +34,15 @@ pub fn same_key(one: &Element, other: &Element) -> bool {
 }
 
 /// What stands under an element's key.
-pub fn stored<'i>(element: &Element, inventory: &'i Inventory) -> Option<&'i Element> {
+pub fn stored<'i>(element: &Element, observed: &'i Observed) -> Option<&'i Element> {
     let Some(crate::ruleset::Value::IfName(name)) = element.key.first() else { return None };
-    inventory.elements.get(name)?.iter().find(|it| same_key(it, element))
+    observed.elements.get(name)?.iter().find(|it| same_key(it, element))
 }
 
 /// An element, with its data and comment.
-pub fn element(element: &Element, inventory: &Inventory) -> Option<Drift> {
+pub fn element(element: &Element, observed: &Observed) -> Option<Drift> {
     let thing = |element: &Element| Thing::Element(element.clone());
-    match stored(element, inventory) {
+    match stored(element, observed) {
         None => Some(Drift::Missing(thing(element))),
         Some(found) if found == element => None,
         Some(found) => Some(Drift::Different { wanted: thing(element), found: thing(found).to_string() }),
@@ -65,10 +67,10 @@ impl Seen {
 }
 
 /// An object of any other kind.
-pub fn object(object: &Object, inventory: &Inventory) -> Option<Drift> {
-    let link = |name: &IfName| inventory.links.get(name);
+pub fn object(object: &Object, observed: &Observed) -> Option<Drift> {
+    let link = |name: &IfName| observed.links.get(name);
     let seen = match object {
-        Object::Sysctl(it) => sysctl(it, inventory),
+        Object::Sysctl(it) => sysctl(it, observed),
         Object::Link(it) => match link(&it.name) {
             None => Seen::Nothing,
             Some(found) => {
@@ -80,17 +82,17 @@ pub fn object(object: &Object, inventory: &Inventory) -> Option<Drift> {
             }
         },
         Object::Rule(it) => {
-            if inventory.has_rule(it) {
+            if observed.has_rule(it) {
                 Seen::Itself
             } else {
                 Seen::Nothing
             }
         }
-        Object::VlanDevice(it) => device(&it.name, inventory),
-        Object::Bridge(it) => device(&it.name, inventory),
-        Object::Port(it) => port(it, inventory),
-        Object::OvsPort(it) => ovs_port(it, inventory),
-        Object::GroupForwarding(it) => {
+        Object::VlanDevice(it) => device(&it.name, observed),
+        Object::Bridge(it) => device(&it.name, observed),
+        Object::Port(it) => port(it, observed),
+        Object::OvsPort(it) => ovs_port(it, observed),
+        Object::PortFlags(it) => {
             let found = link(&it.name).filter(|link| link.controller != 0).and_then(|link| link.group_forwarding);
             match found {
                 Some(found) if found == it.groups => Seen::Itself,
@@ -98,15 +100,15 @@ pub fn object(object: &Object, inventory: &Inventory) -> Option<Drift> {
                 None => Seen::Nothing,
             }
         }
-        Object::PortVlans(it) => port_vlans(it, inventory),
+        Object::BridgeVlans(it) => port_vlans(it, observed),
         Object::Up(it) => match link(&it.name) {
             Some(link) if link.up => Seen::Itself,
             Some(_) => Seen::Other("down".to_owned()),
             None => Seen::Nothing,
         },
-        Object::Route(it) => route(it, inventory),
-        Object::Proxy(it) => proxy(it, inventory),
-        Object::Binding(it) => match inventory.files.get(&it.path) {
+        Object::Route(it) => route(it, observed),
+        Object::NeighProxy(it) => proxy(it, observed),
+        Object::File(it) => match observed.files.get(&it.path) {
             Some(Some(text)) if text == it.text.as_bytes() => Seen::Itself,
             Some(Some(_)) => Seen::Other("other content".to_owned()),
             Some(None) | None => Seen::Nothing,
@@ -120,14 +122,26 @@ pub fn object(object: &Object, inventory: &Inventory) -> Option<Drift> {
     }
 }
 
-fn sysctl(sysctl: &Sysctl, inventory: &Inventory) -> Seen {
-    let found = setting(sysctl, inventory);
+/// Whether there is something of an object to remove, also where it differs.
+pub fn remains(object: &Object, observed: &Observed) -> bool {
+    if let Object::File(it) = object {
+        return observed.files.get(&it.path).is_some_and(Option::is_some);
+    }
+    if let Object::OvsPort(it) = object {
+        let found = observed.ovs_ports.get(&(it.socket.clone(), it.name.clone()));
+        return matches!(found, Some(Ok(Some(found))) if found.is_of(it));
+    }
+    self::object(object, observed).is_none()
+}
+
+fn sysctl(sysctl: &Sysctl, observed: &Observed) -> Seen {
+    let found = setting(sysctl, observed);
     match &sysctl.interface {
         // IPv6 is off here: there is nothing to restrain, and what needs it is missed by name (rule, route).
         Some(name)
-            if (sysctl.folder, sysctl.family) == (Folder::Conf, Family::V6)
+            if (sysctl.group, sysctl.family) == (SysctlGroup::Conf, Family::V6)
                 && found.is_none()
-                && inventory.links.contains_key(name) =>
+                && observed.links.contains_key(name) =>
         {
             Seen::Itself
         }
@@ -136,22 +150,22 @@ fn sysctl(sysctl: &Sysctl, inventory: &Inventory) -> Seen {
 }
 
 /// What stands in the place of a setting.
-pub fn setting(sysctl: &Sysctl, inventory: &Inventory) -> Option<u32> {
-    let Some(name) = &sysctl.interface else { return inventory.sysctls.get(&sysctl.place()).copied().flatten() };
-    let link = inventory.links.get(name)?;
-    match sysctl.folder {
-        Folder::Neigh => inventory.proxy_delays[sysctl.family as usize].get(&link.index).copied(),
-        Folder::Conf => link.setting(sysctl.family, sysctl.key),
+pub fn setting(sysctl: &Sysctl, observed: &Observed) -> Option<u32> {
+    let Some(name) = &sysctl.interface else { return observed.sysctls.get(&sysctl.place()).copied().flatten() };
+    let link = observed.links.get(name)?;
+    match sysctl.group {
+        SysctlGroup::Neigh => observed.proxy_delays[sysctl.family as usize].get(&link.index).copied(),
+        SysctlGroup::Conf => link.setting(sysctl.family, sysctl.key),
     }
 }
 
 /// A device of the node: what it is like, its own command says.
-fn device(name: &IfName, inventory: &Inventory) -> Seen {
-    if inventory.links.contains_key(name) { Seen::Itself } else { Seen::Nothing }
+fn device(name: &IfName, observed: &Observed) -> Seen {
+    if observed.links.contains_key(name) { Seen::Itself } else { Seen::Nothing }
 }
 
-fn ovs_port(port: &OvsPort, inventory: &Inventory) -> Seen {
-    match inventory.ovs_ports.get(&(port.socket.clone(), port.name.clone())) {
+fn ovs_port(port: &OvsPort, observed: &Observed) -> Seen {
+    match observed.ovs_ports.get(&(port.socket.clone(), port.name.clone())) {
         Some(Ok(Some(found))) if found.stands_as(port) => Seen::Itself,
         Some(Ok(Some(found))) => Seen::Other(format!("a port of {} that differs", found.bridge)),
         Some(Err(error)) => Seen::Other(error.clone()),
@@ -159,26 +173,26 @@ fn ovs_port(port: &OvsPort, inventory: &Inventory) -> Seen {
     }
 }
 
-fn port(port: &Port, inventory: &Inventory) -> Seen {
-    let Some(link) = inventory.links.get(&port.name) else { return Seen::Nothing };
-    let wanted = port.bridge.as_ref().map(|bridge| inventory.links.get(bridge).map_or(u32::MAX, |it| it.index));
+fn port(port: &Port, observed: &Observed) -> Seen {
+    let Some(link) = observed.links.get(&port.name) else { return Seen::Nothing };
+    let wanted = port.bridge.as_ref().map(|bridge| observed.links.get(bridge).map_or(u32::MAX, |it| it.index));
     match link.controller {
         controller if controller == wanted.unwrap_or(0) => Seen::Itself,
         0 => Seen::Nothing,
         other => {
-            let name = inventory.name_of(other).map_or_else(|| format!("if{other}"), IfName::to_string);
+            let name = observed.name_of(other).map_or_else(|| format!("if{other}"), IfName::to_string);
             Seen::Other(format!("master {name}"))
         }
     }
 }
 
-fn port_vlans(vlans: &PortVlans, inventory: &Inventory) -> Seen {
+fn port_vlans(vlans: &BridgeVlans, observed: &Observed) -> Seen {
     let is_port = |link: &&LinkState| link.controller != 0;
-    let Some(link) = inventory.links.get(&vlans.port).filter(is_port) else {
+    let Some(link) = observed.links.get(&vlans.port).filter(is_port) else {
         // An uplink that left the bridge needs nothing.
         return if vlans.towards == Towards::Outside { Seen::Itself } else { Seen::Nothing };
     };
-    let present = inventory.vlans.get(&link.index).map_or(&[][..], Vec::as_slice);
+    let present = observed.vlans.get(&link.index).map_or(&[][..], Vec::as_slice);
     if vlans.changes(present, Verb::Add).iter().all(Vec::is_empty) {
         Seen::Itself
     } else if present.is_empty() {
@@ -188,20 +202,13 @@ fn port_vlans(vlans: &PortVlans, inventory: &Inventory) -> Seen {
     }
 }
 
-/// `10 pvid untagged, 20`.
-pub fn vlan_list(vlans: &[PortVlan]) -> String {
-    let words = |flag: bool, word: &'static str| if flag { word } else { "" };
-    let one = |it: &PortVlan| format!("{}{}{}", it.vid, words(it.pvid, " pvid"), words(it.untagged, " untagged"));
-    vlans.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
 /// Whether two routes exclude each other: one prefix of one table with one metric.
 pub fn same_place(one: &Route, other: &Route) -> bool {
     (one.table, one.destination, one.metric) == (other.table, other.destination, other.metric)
 }
 
-fn route(route: &Route, inventory: &Inventory) -> Seen {
-    let found = inventory.routes.get(&(route.table, route.destination)).map_or(&[][..], Vec::as_slice);
+fn route(route: &Route, observed: &Observed) -> Seen {
+    let found = observed.routes.get(&(route.table, route.destination)).map_or(&[][..], Vec::as_slice);
     let in_place: Vec<_> = found.iter().filter(|it| same_place(it, route)).collect();
     match in_place.as_slice() {
         [] => Seen::Nothing,
@@ -210,8 +217,8 @@ fn route(route: &Route, inventory: &Inventory) -> Seen {
     }
 }
 
-fn proxy(proxy: &Proxy, inventory: &Inventory) -> Seen {
-    let found = inventory.proxies.get(&proxy.address).map_or(&[][..], Vec::as_slice);
+fn proxy(proxy: &NeighProxy, observed: &Observed) -> Seen {
+    let found = observed.proxies.get(&proxy.address).map_or(&[][..], Vec::as_slice);
     match found.iter().find(|it| it.device == proxy.device) {
         None => Seen::Nothing,
         Some(found) if found.protocol == proxy.protocol => Seen::Itself,
@@ -220,7 +227,7 @@ fn proxy(proxy: &Proxy, inventory: &Inventory) -> Seen {
 }
 
 /// What mends the drift of a Plan: what to make of it, in its order, and what stands beside it and must go.
-pub fn mending(plan: &Plan, drift: Vec<Drift>) -> [Plan; 2] {
+pub fn to_repair(plan: &Plan, drift: Vec<Drift>) -> [Plan; 2] {
     let (mut make, mut gone) = (Plan::default(), Plan::default());
     for drift in drift {
         let (part, thing) = match drift {
@@ -228,7 +235,7 @@ pub fn mending(plan: &Plan, drift: Vec<Drift>) -> [Plan; 2] {
             Drift::Foreign(thing) => (&mut gone, thing),
         };
         match thing {
-            Thing::Table(table) => part.tables.push(table),
+            Thing::Group(table) => part.tables.push(table),
             Thing::Element(element) => part.elements.push(element),
             Thing::Object(object) => part.objects.push(object),
         }

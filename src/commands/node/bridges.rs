@@ -12,7 +12,7 @@ use crate::commands::{conclude, not_so};
 use crate::kernel::Kernel;
 use crate::kernel::rtnetlink::{self, LinkState};
 use crate::log::Log;
-use crate::plan::{Bridge, GROUP_NODE, Object, Plan, Verb, VlanDevice};
+use crate::object::{Bridge, GROUP_NODE, Object, Plan, Verb, VlanDevice};
 use crate::printable::quoted;
 use crate::reconcile;
 use crate::settings::Settings;
@@ -36,14 +36,14 @@ that are in use.
 
 /// What is asked for.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct BridgesArgs {
     parent: IfName,
     /// In ascending order.
     bridges: Vec<PrivateBridge>,
     dry_run: bool,
 }
 
-impl Asked {
+impl BridgesArgs {
     /// # Errors
     /// If a number is out of range, or a name too long.
     fn new(parent: IfName, first: u16, last: u16, offset: i32, dry_run: bool) -> Result<Self> {
@@ -134,7 +134,7 @@ fn number<T: std::str::FromStr>(what: &str, text: &str) -> Result<T> {
 ///
 /// # Errors
 /// What was asked for wrongly, or what failed on which object.
-pub(super) fn run(asked: Option<(Verb, Asked)>) -> Result<()> {
+pub(super) fn run(asked: Option<(Verb, BridgesArgs)>) -> Result<()> {
     match asked {
         Some((verb, asked)) => carry_out(verb, &asked),
         None => print(HELP),
@@ -146,11 +146,11 @@ pub(super) fn run(asked: Option<(Verb, Asked)>) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub(in crate::commands) fn run_helper(words: &[OsString]) -> Result<()> {
-    let (verb, asked) = Asked::by_words(words).context("prv-net-helper")?;
+    let (verb, asked) = BridgesArgs::by_words(words).context("prv-net-helper")?;
     carry_out(verb, &asked)
 }
 
-fn carry_out(verb: Verb, asked: &Asked) -> Result<()> {
+fn carry_out(verb: Verb, asked: &BridgesArgs) -> Result<()> {
     let name = if verb == Verb::Add { "node bridges up" } else { "node bridges down" };
     let (settings, warnings) = Settings::load().context(name)?;
     let mut log = Log::new(["", name, asked.parent.as_str(), "-"]);
@@ -182,7 +182,7 @@ fn is_ours(link: &LinkState, kind: &str) -> bool {
     link.group == GROUP_NODE && link.kind.as_deref() == Some(kind)
 }
 
-fn up(asked: &Asked, settings: &Settings, log: &mut Log) -> Result<()> {
+fn up(asked: &BridgesArgs, settings: &Settings, log: &mut Log) -> Result<()> {
     let _lock = state::lock_bridges(&settings.state_dir)?;
     let mut kernel = Kernel::open()?;
     let parent = kernel.link(&asked.parent)?.map(|it| it.index);
@@ -239,7 +239,7 @@ fn up(asked: &Asked, settings: &Settings, log: &mut Log) -> Result<()> {
     Ok(())
 }
 
-fn down(asked: &Asked, settings: &Settings, log: &mut Log) -> Result<()> {
+fn down(asked: &BridgesArgs, settings: &Settings, log: &mut Log) -> Result<()> {
     let _lock = state::lock_bridges(&settings.state_dir)?;
     let mut kernel = Kernel::open()?;
     let devices = rtnetlink::vlan_devices(&mut kernel.netlink)?;
@@ -264,11 +264,11 @@ fn down(asked: &Asked, settings: &Settings, log: &mut Log) -> Result<()> {
             } else if ![0, controller].contains(&link.controller) {
                 stays(&port.name, format!("it is a port of {}", name_of(&mut kernel, link.controller)?), log);
             } else {
-                plan.objects.push(Object::VlanDevice(port.clone()));
+                plan.push(port.clone());
             }
         }
         match &found.bridge {
-            Some(link) if is_ours(link, "bridge") => plan.objects.push(Object::Bridge(wanted.bridge.clone())),
+            Some(link) if is_ours(link, "bridge") => plan.push(wanted.bridge.clone()),
             Some(_) => stays(name, "it is none that we made", log),
             None => {}
         }

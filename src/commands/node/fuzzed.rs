@@ -4,12 +4,12 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result};
 
-use super::asked::Asked;
+use super::uplink_args::UplinkArgs;
 use super::{Wanted, bridges, ifupdown, read};
 use crate::environment::IfupdownUplink;
-use crate::plan::{Plan, Verb};
+use crate::object::{Plan, Verb};
 use crate::settings::Settings;
-use crate::setup::{Before, uplink};
+use crate::setup::{Original, uplink};
 
 pub(in crate::commands) fn words(arguments: &[OsString]) -> Result<()> {
     match read(arguments)? {
@@ -21,7 +21,7 @@ pub(in crate::commands) fn words(arguments: &[OsString]) -> Result<()> {
 }
 
 pub(in crate::commands) fn helper(words: &[OsString]) -> Result<()> {
-    check(&bridges::Asked::by_words(words)?.1.plan());
+    check(&bridges::BridgesArgs::by_words(words)?.1.plan());
     Ok(())
 }
 
@@ -29,11 +29,11 @@ pub(in crate::commands) fn ifupdown(raw: &IfupdownUplink) -> Result<()> {
     ifupdown::of(raw)?.map_or(Ok(()), |asked| planned(Verb::Add, &asked))
 }
 
-fn planned(verb: Verb, asked: &Asked) -> Result<()> {
+fn planned(verb: Verb, asked: &UplinkArgs) -> Result<()> {
     let device = asked.device.clone().context("no device")?;
     asked.check(verb)?;
     for family in asked.families(verb) {
-        check(&uplink::plan(&asked.uplink(&device, family, &Settings::default())?, &Before::default()));
+        check(&uplink::plan(&asked.uplink(&device, family, &Settings::default())?, &Original::default()));
     }
     Ok(())
 }

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::asked::Asked;
+use super::uplink_args::UplinkArgs;
 use super::values::{parsed, prefixes, table};
 use crate::addr::Family;
 use crate::environment::IfupdownUplink;
-use crate::plan::Verb;
+use crate::object::Verb;
 use crate::printable::quoted;
 
 /// What ifupdown wants of a program that is called by this path: it runs all that its folders hold, whatever the name, with
@@ -23,7 +23,7 @@ pub(in crate::commands) fn verb_of(program: &OsStr) -> Option<Verb> {
 ///
 /// # Errors
 /// If a variable is missing or wrong.
-pub(super) fn asked() -> Result<Option<Asked>> {
+pub(super) fn asked() -> Result<Option<UplinkArgs>> {
     let raw = IfupdownUplink::from_process()?;
     ensure!(raw.iface.is_some(), "node: IFACE is not set, expected the uplink's name (or --dev)");
     of(&raw)
@@ -33,7 +33,7 @@ pub(super) fn asked() -> Result<Option<Asked>> {
 ///
 /// # Errors
 /// As above.
-pub(super) fn asked_by_hook(verb: Verb) -> Result<Option<Asked>> {
+pub(super) fn asked_by_hook(verb: Verb) -> Result<Option<UplinkArgs>> {
     let raw = IfupdownUplink::from_process()?;
     let Some(asked) = of(&raw)? else { return Ok(None) };
     let (mode, expected) = (raw.mode.as_deref(), if verb == Verb::Add { "start" } else { "stop" });
@@ -42,7 +42,7 @@ pub(super) fn asked_by_hook(verb: Verb) -> Result<Option<Asked>> {
     Ok(Some(asked))
 }
 
-pub(super) fn of(raw: &IfupdownUplink) -> Result<Option<Asked>> {
+pub(super) fn of(raw: &IfupdownUplink) -> Result<Option<UplinkArgs>> {
     if raw.asks_nothing() || raw.iface.as_deref() == Some("lo") {
         return Ok(None);
     }
@@ -55,7 +55,7 @@ pub(super) fn of(raw: &IfupdownUplink) -> Result<Option<Asked>> {
     };
     // ifupdown takes the interface down whatever we say, and has no --force to pass on.
     let device = Some(parsed("IFACE", device)?);
-    let mut asked = Asked { device, families: vec![one], force: true, ..Asked::default() };
+    let mut asked = UplinkArgs { device, families: vec![one], force: true, ..UplinkArgs::default() };
     if let Some(value) = &raw.if_ip_routing_table {
         asked.table = Some(table("IF_IP_ROUTING_TABLE", value)?);
     }

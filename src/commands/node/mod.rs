@@ -1,13 +1,13 @@
 //! `node up` and `node down`: the node's uplink, by ifupdown's variables or by options. `node bridges`: bridges for private
 //! networks, each over a VLAN.
 
-mod asked;
 pub(super) mod bridges;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzed;
 pub(super) mod ifupdown;
 mod remains;
 mod uplink;
+mod uplink_args;
 mod values;
 
 use std::ffi::OsString;
@@ -16,12 +16,12 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use lexopt::prelude::*;
 
-use self::asked::Asked;
 pub(super) use self::uplink::{clear_unused, recorded, variables};
 pub(crate) use self::uplink::{down, plan, up};
+use self::uplink_args::UplinkArgs;
 use crate::commands::not_so;
 use crate::log::Log;
-use crate::plan::{Plan, Verb};
+use crate::object::{Plan, Verb};
 use crate::settings::Settings;
 
 /// What `--help` prints.
@@ -49,9 +49,9 @@ IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ONLINK, IF_IP_ROUTES, IF_IP_FORWARDING
 enum Wanted {
     Help,
     /// None is its help.
-    Bridges(Option<(Verb, bridges::Asked)>),
+    Bridges(Option<(Verb, bridges::BridgesArgs)>),
     /// None is whatever ifupdown's variables say.
-    Uplink(Verb, Option<Asked>),
+    Uplink(Verb, Option<UplinkArgs>),
 }
 
 /// Runs `node`.
@@ -71,7 +71,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
 fn read(arguments: &[OsString]) -> Result<Wanted> {
     let mut words = lexopt::Parser::from_args(arguments);
     let mut verb = None;
-    let mut asked = Asked::default();
+    let mut asked = UplinkArgs::default();
     let mut by_options = false;
     while let Some(word) = words.next().map_err(|error| not_so("node", error))? {
         let word = match word {
@@ -83,7 +83,7 @@ fn read(arguments: &[OsString]) -> Result<Wanted> {
             "--help" | "-h" => return Ok(Wanted::Help),
             "up" | "down" if verb.is_none() => verb = Some(if word == "up" { Verb::Add } else { Verb::Remove }),
             "bridges" if verb.is_none() && !by_options => {
-                return bridges::Asked::by_options(&mut words).map(Wanted::Bridges);
+                return bridges::BridgesArgs::by_options(&mut words).map(Wanted::Bridges);
             }
             _ => {
                 by_options = true;
@@ -103,7 +103,7 @@ pub(super) fn run_hook(verb: Verb) -> Result<()> {
     ifupdown::asked_by_hook(verb)?.map_or(Ok(()), |asked| carry_out(verb, &asked))
 }
 
-fn carry_out(verb: Verb, asked: &Asked) -> Result<()> {
+fn carry_out(verb: Verb, asked: &UplinkArgs) -> Result<()> {
     let device = asked.device.clone().context("node: --dev (or IFACE) is missing, expected the uplink's name")?;
     let name = if verb == Verb::Add { "node up" } else { "node down" };
     let (settings, warnings) = Settings::load().context(name)?;

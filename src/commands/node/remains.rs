@@ -6,11 +6,11 @@ use anyhow::Result;
 use super::uplink::{alone, recorded, standing, variables};
 use crate::addr::{Family, IfName};
 use crate::kernel::Kernel;
-use crate::plan::{Object, PROTOCOL_NIC, Plan, RuleSelector, TABLE_MAIN};
+use crate::object::{Object, PROTOCOL_NIC, Plan, RuleSelector, TABLE_MAIN};
 use crate::reconcile;
 use crate::record::Record;
 use crate::settings::Settings;
-use crate::setup::Before;
+use crate::setup::Original;
 use crate::setup::uplink::{self, Uplink};
 use crate::state::{self, State, Variables};
 
@@ -61,7 +61,7 @@ pub(super) fn named(users: &[IfName]) -> String {
 /// What remains of `old`: nothing if no NIC uses its table, or `new` and the other uplinks have all of it.
 pub(super) fn of(kernel: &mut Kernel, old: &Uplink, new: &Plan, settings: &Settings) -> Result<Option<Uplink>> {
     let down = Uplink { down: true, ..old.clone() };
-    let plan = reconcile::leftover(&uplink::plan(&down, &Before::default()), new);
+    let plan = reconcile::leftover(&uplink::plan(&down, &Original::default()), new);
     let plan = alone(plan, &old.device, old.family, settings)?;
     let has_routes = plan.objects.iter().any(|it| matches!(it, Object::Route(_)));
     let is_needed =
@@ -91,8 +91,8 @@ pub(super) fn all(
         if goes(&uplink)
             && let Some(down) = of(kernel, &uplink, &standing_on, settings)?
         {
-            standing_on.objects.extend(uplink::plan(&down, &Before::default()).objects);
-            stay.insert(0, self::variables(&down, &Before::default()));
+            standing_on.objects.extend(uplink::plan(&down, &Original::default()).objects);
+            stay.insert(0, self::variables(&down, &Original::default()));
         }
     }
     Ok(stay)

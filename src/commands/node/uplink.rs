@@ -5,17 +5,17 @@ use anyhow::{Context, Result, bail, ensure};
 use super::remains;
 use super::values::{parsed, prefixes};
 use crate::addr::{Family, IfName};
-use crate::commands::announcer;
+use crate::announce::repeat;
 use crate::deadline;
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
-use crate::plan::{Object, Plan, TABLE_MAIN, Verb};
+use crate::object::{Object, Plan, TABLE_MAIN, Verb};
 use crate::reconcile;
 use crate::record::{settings_of, settings_text};
 use crate::settings::Settings;
-use crate::setup::Before;
+use crate::setup::Original;
+use crate::setup::fwmark::{self, SRC_VALID_MARK};
 use crate::setup::routed::PROXY_DELAY;
-use crate::setup::steering::{self, SRC_VALID_MARK};
 use crate::setup::uplink::{self, Uplink};
 use crate::state::{self, State, Variables};
 
@@ -23,7 +23,7 @@ use crate::state::{self, State, Variables};
 const STRICT_REVERSE_PATH: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
 
 /// What is recorded of an uplink.
-pub(in crate::commands) fn variables(uplink: &Uplink, before: &Before) -> Variables {
+pub(in crate::commands) fn variables(uplink: &Uplink, before: &Original) -> Variables {
     let text = |value: Option<String>| value.unwrap_or_default();
     [
         ("IFACE", uplink.device.to_string()),
@@ -46,7 +46,7 @@ pub(in crate::commands) fn variables(uplink: &Uplink, before: &Before) -> Variab
 ///
 /// # Errors
 /// If the record is not what this program writes.
-pub(in crate::commands) fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Before)> {
+pub(in crate::commands) fn recorded(variables: &Variables, family: Family) -> Result<(Uplink, Original)> {
     let get = |key: &str| variables.iter().find(|it| it.0 == key).map(|it| it.1.as_str()).filter(|it| !it.is_empty());
     let uplink = Uplink {
         device: parsed("IFACE", get("IFACE").unwrap_or_default())?,
@@ -61,11 +61,11 @@ pub(in crate::commands) fn recorded(variables: &Variables, family: Family) -> Re
         down: get("DOWN") == Some("1"),
     };
     let settings = settings_of(get("BEFORE_SETTINGS").unwrap_or_default());
-    Ok((uplink, Before { up: get("BEFORE_UP") == Some("1"), settings, ..Before::default() }))
+    Ok((uplink, Original { up: get("BEFORE_UP") == Some("1"), settings, ..Original::default() }))
 }
 
 /// What the uplink and the node are like before us.
-fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before> {
+fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Original> {
     let link = kernel.link(device)?.cloned();
     let link = link.with_context(|| format!("\"{device}\": there is no such interface"))?;
     let mut settings = Vec::new();
@@ -81,7 +81,7 @@ fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Before
         let value = read_sysctl(&file).context(file)?;
         settings.extend(value.map(|value| (family, key, value)));
     }
-    Ok(Before { up: link.up, settings, ..Before::default() })
+    Ok(Original { up: link.up, settings, ..Original::default() })
 }
 
 /// What is recorded of one family of an uplink, and what stood there before the first of it.
@@ -90,7 +90,7 @@ fn known(
     state: &State,
     uplink: &Uplink,
     settings: &Settings,
-) -> Result<(Vec<(Uplink, Before)>, Before)> {
+) -> Result<(Vec<(Uplink, Original)>, Original)> {
     let old = state.records.iter().map(|it| recorded(it, uplink.family)).collect::<Result<Vec<_>>>()?;
     let mut now = before(kernel, &uplink.device, uplink.family)?;
     if let Some((_, before)) = old.iter().rev().find(|it| !it.0.down) {
@@ -109,7 +109,7 @@ fn known(
 }
 
 /// What is recorded of the other family of the same device, unless that is down.
-fn of_other_family(device: &IfName, family: Family, settings: &Settings) -> Result<Option<(Uplink, Before)>> {
+fn of_other_family(device: &IfName, family: Family, settings: &Settings) -> Result<Option<(Uplink, Original)>> {
     let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
     let records = State::peek_uplink(&settings.state_dir, device, other)?;
     let last = records.last().map(|it| recorded(it, other)).transpose()?;
@@ -122,13 +122,13 @@ fn leave_link(plan: &mut Plan) {
 }
 
 /// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since, under the settings as they are now.
-pub(super) fn standing(uplink: &Uplink, before: &Before, settings: &Settings) -> Plan {
+pub(super) fn standing(uplink: &Uplink, before: &Original, settings: &Settings) -> Plan {
     let mut plan = uplink::plan(uplink, before);
     if uplink.table != TABLE_MAIN
         && let Some(mark) = settings.routing_mark_mask.of_table(uplink.table)
         && uplink.mark != Some(mark)
     {
-        plan.objects.push(Object::Rule(steering::rule(uplink.family, uplink.table, mark, false)));
+        plan.push(fwmark::rule(uplink.family, uplink.table, mark, false));
     }
     plan
 }
@@ -182,7 +182,7 @@ pub(crate) fn up(uplink: &Uplink, force: bool, settings: &Settings, log: &mut Lo
         let gone = reconcile::difference(&standing(old, &before, settings), &plan);
         let mut gone = alone(gone, &uplink.device, uplink.family, settings)?;
         if let Some(down) = remains::of(&mut kernel, old, &plan, settings)? {
-            let none = Before::default();
+            let none = Original::default();
             gone = reconcile::leftover(&gone, &uplink::plan(&down, &none));
             lasting.push(self::variables(&down, &none));
         }
@@ -217,7 +217,7 @@ pub(crate) fn up(uplink: &Uplink, force: bool, settings: &Settings, log: &mut Lo
     lasting.push(variables);
     state.write(lasting)?;
     state::record_table(&settings.state_dir, uplink.table, &uplink.device)?;
-    announcer::leave(kernel.into_lingering(), None);
+    repeat::leave(kernel.into_lingering(), None);
     Ok(())
 }
 
@@ -274,7 +274,7 @@ pub(crate) fn down(device: &IfName, family: Family, force: bool, settings: &Sett
         }
     }
     take_down(&mut kernel, &mut state, (device, family), settings, log, |_| true)?;
-    announcer::leave(kernel.into_lingering(), None);
+    repeat::leave(kernel.into_lingering(), None);
     Ok(())
 }
 

@@ -3,11 +3,11 @@
 use std::time::SystemTime;
 
 use crate::addr::{Family, IfName};
+use crate::commands::inspect::{Condition, Inspection, NicRow, UplinkRow};
 use crate::commands::recorded::{RecordedNic, RecordedUplink};
-use crate::commands::survey::{Condition, NicRow, Survey, UplinkRow};
 use crate::json::Json;
 use crate::nic::{Mode, Nic};
-use crate::plan::TABLE_MAIN;
+use crate::object::TABLE_MAIN;
 use crate::record::Record;
 use crate::routing_tables;
 use crate::verify::{Drift, Thing};
@@ -93,19 +93,19 @@ fn joined(words: &[impl ToString]) -> String {
 }
 
 /// The table: a line for each NIC and uplink, and below it what is not as it should be.
-pub fn table(survey: &Survey) -> String {
+pub fn table(inspection: &Inspection) -> String {
     let mut lines: Vec<(Vec<String>, Vec<String>)> = Vec::new();
     let head = ["INTERFACE", "INSTANCE", "NIC", "MODE", "SETUPS", "ADDRESSES", "ON", "SINCE", "DROPPED", "STATE"];
     lines.push((head.map(str::to_owned).to_vec(), Vec::new()));
-    lines.extend(survey.nics.iter().map(nic_line));
-    lines.extend(survey.uplinks.iter().map(uplink_line));
+    lines.extend(inspection.nics.iter().map(nic_line));
+    lines.extend(inspection.uplinks.iter().map(uplink_line));
     let mut text = aligned(&lines);
-    for (place, (interface, thing)) in survey.of_nobody().enumerate() {
+    for (place, (interface, thing)) in inspection.of_nobody().enumerate() {
         text += if place == 0 { "without a record:\n" } else { "" };
         text += &format!("  {}: foreign: {thing}\n", interface.map_or(NONE, IfName::as_str));
     }
-    if !survey.unrecorded.is_empty() {
-        text += &format!("  no record of {}, {RESTORE}\n", joined(&survey.unrecorded));
+    if !inspection.unrecorded.is_empty() {
+        text += &format!("  no record of {}, {RESTORE}\n", joined(&inspection.unrecorded));
     }
     text
 }
@@ -194,16 +194,16 @@ fn uplink_state(recorded: &RecordedUplink, drift: &[Drift]) -> &'static str {
 }
 
 /// All of it as one value.
-pub fn json(survey: &Survey) -> Json {
-    let strays = survey.of_nobody().map(|(interface, thing)| {
+pub fn json(inspection: &Inspection) -> Json {
+    let orphans = inspection.of_nobody().map(|(interface, thing)| {
         Json::Object(vec![("interface", Json::text(interface)), ("what", Json::Text(thing.to_string()))])
     });
     Json::Object(vec![
         ("version", Json::Number(VERSION)),
-        ("nics", Json::List(survey.nics.iter().map(nic_json).collect())),
-        ("uplinks", Json::List(survey.uplinks.iter().map(uplink_json).collect())),
-        ("strays", Json::List(strays.collect())),
-        ("unrecorded", Json::texts(&survey.unrecorded)),
+        ("nics", Json::List(inspection.nics.iter().map(nic_json).collect())),
+        ("uplinks", Json::List(inspection.uplinks.iter().map(uplink_json).collect())),
+        ("strays", Json::List(orphans.collect())),
+        ("unrecorded", Json::texts(&inspection.unrecorded)),
     ])
 }
 

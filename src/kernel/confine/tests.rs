@@ -70,7 +70,7 @@ fn a_confined_process_talks_and_writes_its_log_only() {
             assert_eq!(nix::unistd::pipe().map(drop), Err(Errno::EPERM), "what is not listed");
             assert_eq!(fs::read_to_string(state.join("file")).expect("may be read"), "text");
             for file in ["file", "new"] {
-                let mut log = crate::files::append(&log.join(file), 0o600).expect("may be written");
+                let mut log = crate::sys::files::append(&log.join(file), 0o600).expect("may be written");
                 io::Write::write_all(&mut log, b"more").expect("written");
             }
             let _socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");

@@ -9,7 +9,7 @@ use super::message::{Attributes, Object, Request};
 use super::socket::Socket;
 use super::uapi::*;
 use super::value::{key_layout, layout};
-use crate::ruleset::{Chain, Name, Set, TABLE, Table, TableFamily};
+use crate::ruleset::{Chain, Group, Name, Set, TABLE, TableFamily};
 
 /// Whether a chain is there as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Lacking {
 
 impl SeenTable {
     /// What `table` lacks, of which this was seen.
-    pub(super) fn lacking(&self, table: &Table) -> Lacking {
+    pub(super) fn lacking(&self, table: &Group) -> Lacking {
         let sets = table.sets.iter().zip(&self.sets).filter(|(_, present)| !**present);
         let sets: Vec<_> = sets.map(|(set, _)| set.name.clone()).collect();
         let seen_as = |state| {
@@ -65,18 +65,18 @@ impl SeenTable {
 #[cfg(test)]
 impl SeenTable {
     /// As if nothing of `table` were there.
-    pub(super) fn nothing(table: &Table) -> Self {
+    pub(super) fn nothing(table: &Group) -> Self {
         Self { sets: vec![false; table.sets.len()], chains: vec![SeenChain::Missing; table.chains.len()] }
     }
 }
 
 impl Socket {
     /// Whether all chains of the tables are as they should be.
-    pub(super) fn chains_stand(&mut self, tables: &[Arc<Table>]) -> Result<bool> {
+    pub(super) fn chains_stand(&mut self, tables: &[Arc<Group>]) -> Result<bool> {
         let chains = || tables.iter().flat_map(|table| table.chains.iter().map(move |chain| (table, chain)));
         let requests = chains().map(|(table, chain)| encode::get_chain(table.family, chain)).collect::<Result<_>>()?;
         let answers = self.ask(requests)?;
-        let stands = |((table, chain), object): ((&Arc<Table>, &Chain), Option<Object>)| {
+        let stands = |((table, chain), object): ((&Arc<Group>, &Chain), Option<Object>)| {
             object.is_some_and(|it| seen_chain(table, chain, it.attributes()) == SeenChain::Complete)
         };
         Ok(chains().zip(answers).all(stands))
@@ -86,9 +86,9 @@ impl Socket {
     ///
     /// # Errors
     /// If a set is there that is not of our type: it cannot be changed while rules use it.
-    pub(super) fn look_at_tables(&mut self, tables: &[Arc<Table>]) -> Result<(u32, Vec<SeenTable>)> {
+    pub(super) fn look_at_tables(&mut self, tables: &[Arc<Group>]) -> Result<(u32, Vec<SeenTable>)> {
         let mut requests = vec![encode::get_generation()];
-        for Table { family, sets, chains } in tables.iter().map(AsRef::as_ref) {
+        for Group { family, sets, chains } in tables.iter().map(AsRef::as_ref) {
             for set in sets {
                 requests.push(encode::get_set(*family, set)?);
             }
@@ -144,7 +144,7 @@ pub(super) fn check_set(family: TableFamily, set: &Set, attributes: Attributes<'
 }
 
 /// A chain is complete when it carries the digest of our rules, and holds as many rules, with the jumps to it, as ours.
-pub(super) fn seen_chain(table: &Table, chain: &Chain, attributes: Attributes<'_>) -> SeenChain {
+pub(super) fn seen_chain(table: &Group, chain: &Chain, attributes: Attributes<'_>) -> SeenChain {
     let ours = attributes.get(NFTA_CHAIN_USERDATA) == Some(&chain_udata(chain));
     let references = attributes.number(NFTA_CHAIN_USE).and_then(|count| usize::try_from(count).ok());
     if ours && references == Some(table.references(chain)) { SeenChain::Complete } else { SeenChain::Different }
@@ -159,14 +159,14 @@ pub(super) struct Completion {
     pub(super) destroys: bool,
 }
 
-/// Makes missing tables and sets. Where a chain is missing or different, all chains of its `Table` are made anew: they jump
+/// Makes missing tables and sets. Where a chain is missing or different, all chains of its `Group` are made anew: they jump
 /// to each other, and to packets the transaction is one step. Other chains of the same table in the kernel are not touched.
-pub(super) fn completion(tables: &[Arc<Table>], seen: &[SeenTable]) -> Result<Completion> {
+pub(super) fn completion(tables: &[Arc<Group>], seen: &[SeenTable]) -> Result<Completion> {
     let mut all = Completion::default();
     let mut set_id = 0;
     let mut made = Vec::new();
     for (table, seen) in tables.iter().zip(seen) {
-        let Table { family, sets, chains } = table.as_ref();
+        let Group { family, sets, chains } = table.as_ref();
         let present = |chain: &SeenChain| *chain != SeenChain::Missing;
         if !seen.sets.contains(&true) && !seen.chains.iter().any(present) {
             all.requests.push(encode::new_table(*family)?);

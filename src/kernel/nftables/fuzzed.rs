@@ -7,7 +7,7 @@ use super::{Presence, encode};
 use crate::addr::{IfName, Mac};
 use crate::fuzzed::{Choices, check_error};
 use crate::ruleset::{Comment, Datatype, Element, Set, TableFamily, Value};
-use crate::setup::base;
+use crate::setup::shared;
 
 /// A datagram: as it is, or, where its first byte is not 0, an element made of the rest.
 pub(crate) fn datagram(bytes: &[u8]) {
@@ -38,7 +38,7 @@ fn read(datagram: &[u8]) {
                 assert!(!format!("{:#}", refusal.explain()).is_empty());
             }
             Answer::Object(object) => {
-                let table = &**base::ARP;
+                let table = &**shared::ARP;
                 for chain in &table.chains {
                     seen_chain(table, chain, object.attributes());
                 }

@@ -24,7 +24,7 @@ use nix::libc::{EAFNOSUPPORT, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPOR
 
 use crate::addr::IfName;
 use crate::kernel::Error;
-use crate::ruleset::{Element, Name, Set, Table, TableFamily, Value};
+use crate::ruleset::{Element, Group, Name, Set, TableFamily, Value};
 pub use base::Lacking;
 use message::{Answer, Refusal, Request};
 use socket::Socket;
@@ -38,17 +38,17 @@ const SURPRISES: usize = 3;
 
 /// What should be.
 #[derive(Clone, Debug, Default)]
-pub struct Change<'a> {
+pub struct Transaction<'a> {
     /// Tables whose sets, chains and rules should stand.
-    pub tables: &'a [Arc<Table>],
+    pub tables: &'a [Arc<Group>],
     /// Elements that should stand in the sets of these tables, with this data and comment.
     pub add: Vec<&'a Element>,
     /// Elements that should not, whatever their data. What is in `add` too stays.
     pub remove: Vec<&'a Element>,
     /// As far as is known none of `add` stands, so nobody asks; where that proves wrong, it is asked after all.
-    pub fresh: bool,
+    pub assume_absent: bool,
     /// Nothing is done where base objects are missing or not ours.
-    pub if_whole: bool,
+    pub only_if_base_complete: bool,
 }
 
 /// What a commit did.
@@ -58,7 +58,7 @@ pub struct Outcome {
     pub changed: bool,
     /// It destroyed something: closing the socket waits for a grace period of the kernel.
     pub destroyed: bool,
-    /// Nothing was done, as [`Change::if_whole`] asks.
+    /// Nothing was done, as [`Transaction::only_if_base_complete`] asks.
     pub lacks_base: bool,
 }
 
@@ -109,22 +109,22 @@ impl Nftables {
     ///
     /// # Errors
     /// What the kernel refused; then nothing has changed.
-    pub fn commit(&mut self, change: &Change<'_>) -> Result<Outcome> {
+    pub fn commit(&mut self, change: &Transaction<'_>) -> Result<Outcome> {
         self.carry_out(change).context(WHERE)
     }
 
-    fn carry_out(&mut self, change: &Change<'_>) -> Result<Outcome> {
+    fn carry_out(&mut self, change: &Transaction<'_>) -> Result<Outcome> {
         let (add, remove) = consolidate(change)?;
         let wanted: Vec<_> = add.iter().chain(&remove).copied().collect();
         let mut surprises = 0;
         for _ in 0..TRIES {
             // What a chain that is whole looks up is there: a set in use cannot be deleted.
             let whole = self.socket.chains_stand(change.tables)?;
-            if change.if_whole && !whole {
+            if change.only_if_base_complete && !whole {
                 return Ok(Outcome { lacks_base: true, ..Outcome::default() });
             }
             let (generation, base) = if whole { (0, base::Completion::default()) } else { self.complete(change)? };
-            let unknown = !change.fresh || surprises > 0;
+            let unknown = !change.assume_absent || surprises > 0;
             let seen =
                 if unknown { self.socket.look_at_elements(&wanted)? } else { vec![Presence::Absent; wanted.len()] };
             let (seen_add, seen_remove) = seen.split_at(add.len());
@@ -163,7 +163,7 @@ impl Nftables {
     }
 
     /// The generation of the ruleset, and what completes the base objects in it.
-    fn complete(&mut self, change: &Change<'_>) -> Result<(u32, base::Completion)> {
+    fn complete(&mut self, change: &Transaction<'_>) -> Result<(u32, base::Completion)> {
         let (generation, tables) = self.socket.look_at_tables(change.tables)?;
         Ok((generation, base::completion(change.tables, &tables)?))
     }
@@ -201,7 +201,7 @@ impl Nftables {
     ///
     /// # Errors
     /// What the kernel refused, and a set that is there with another type.
-    pub fn lacking(&mut self, tables: &[Arc<Table>]) -> Result<Vec<Lacking>> {
+    pub fn lacking(&mut self, tables: &[Arc<Group>]) -> Result<Vec<Lacking>> {
         let (_, seen) = self.socket.look_at_tables(tables).context(WHERE)?;
         Ok(tables.iter().zip(seen).map(|(table, seen)| seen.lacking(table)).collect())
     }
@@ -256,7 +256,7 @@ fn pick<'a>(elements: &[&'a Element], seen: &[Presence], states: &[Presence]) ->
 }
 
 /// The elements to add and to remove, each key once; those of a set lie together.
-fn consolidate<'a>(change: &Change<'a>) -> Result<(Vec<&'a Element>, Vec<&'a Element>)> {
+fn consolidate<'a>(change: &Transaction<'a>) -> Result<(Vec<&'a Element>, Vec<&'a Element>)> {
     let place = |it: &&'a Element| (it.family as u8, &it.set, &it.key);
     let sorted = |elements: &[&'a Element]| {
         let mut sorted = elements.to_vec();

@@ -32,7 +32,7 @@ fn lines(file: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn displayed_it_is_what_nft_reads() {
-    let tables: String = tables().iter().map(Table::to_string).collect();
+    let tables: String = tables().iter().map(Group::to_string).collect();
     let elements: String = elements().iter().map(|element| format!("{element}\n")).collect();
     assert_eq!(tables + &elements, include_str!("tests/golden.nft"));
 }
@@ -215,9 +215,9 @@ fn each_key_is_changed_once_and_adding_wins() {
     let [mapped, guarded, ..] = elements();
     let add = [mapped.clone(), mapped.clone()];
     let remove = [Element { data: None, ..mapped.clone() }, guarded.clone(), guarded.clone()];
-    let change = Change { add: add.iter().collect(), remove: remove.iter().collect(), ..Change::default() };
+    let change = Transaction { add: add.iter().collect(), remove: remove.iter().collect(), ..Transaction::default() };
     assert_eq!(consolidate(&change).expect("a change"), (vec![&mapped], vec![&guarded]));
     let add = [mapped.clone(), Element { data: Some(v4("10.9.9.9")), ..mapped }];
-    let change = Change { add: add.iter().collect(), ..Change::default() };
+    let change = Transaction { add: add.iter().collect(), ..Transaction::default() };
     assert!(consolidate(&change).is_err());
 }

@@ -20,7 +20,7 @@ use crate::addr::IfName;
 use crate::kernel::attributes::{attribute, attributes, number, text};
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, RTM_GETVLAN, Request};
-use crate::plan::PortVlan;
+use crate::object::PortVlan;
 
 /// ETH_P_8021Q of linux/if_ether.h.
 const ETH_P_8021Q: u16 = 0x8100;

@@ -8,7 +8,7 @@ use super::uapi::{IFLA_BR_FORWARD_DELAY, IFLA_VLAN_ID};
 use crate::addr::IfName;
 use crate::kernel::attributes::attribute;
 use crate::kernel::netlink::Request;
-use crate::plan::{Bridge, GROUP_NODE, VlanDevice};
+use crate::object::{Bridge, GROUP_NODE, VlanDevice};
 
 /// The message that makes a bridge. Its forward delay is zero: a port forwards at once, also should STP be switched on.
 pub fn new_bridge(bridge: &Bridge) -> Request {

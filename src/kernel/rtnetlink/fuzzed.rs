@@ -12,7 +12,7 @@ use super::{LinkState, bridge, default_route, proxy_delay};
 use crate::addr::{Family, IfName};
 use crate::fuzzed::Choices;
 use crate::kernel::attributes;
-use crate::kernel::{address, inventory, netlink};
+use crate::kernel::{address, netlink, observed};
 
 /// struct nlmsghdr, to be put before what is made of choices.
 fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
@@ -86,20 +86,20 @@ fn payload(bytes: &[u8]) {
         }
         default_route::is_zero(&route);
         for family in Family::BOTH {
-            if let Some(found) = inventory::decode::route(family, &route, &names) {
+            if let Some(found) = observed::decode::route(family, &route, &names) {
                 assert!(found.hop.device().is_none_or(|it| *it == name), "{found:?}");
             }
-            if let Some(found) = inventory::decode::route(family, &route, &HashMap::new()) {
+            if let Some(found) = observed::decode::route(family, &route, &HashMap::new()) {
                 assert!(found.hop.device().is_none(), "{found:?}");
             }
         }
     }
     if let Ok(rule) = RuleMessage::parse(bytes) {
-        assert!(inventory::decode::rule(Family::V6, &rule).is_none_or(|it| !it.shared));
+        assert!(observed::decode::rule(Family::V6, &rule).is_none_or(|it| !it.shared));
     }
     if let Ok(neighbour) = NeighbourMessage::parse(bytes) {
-        assert!(inventory::decode::proxy(&neighbour, &names).is_none_or(|it| it.device == name));
-        assert!(inventory::decode::proxy(&neighbour, &HashMap::new()).is_none());
+        assert!(observed::decode::proxy(&neighbour, &names).is_none_or(|it| it.device == name));
+        assert!(observed::decode::proxy(&neighbour, &HashMap::new()).is_none());
     }
     if let Ok(message) = AddressMessage::parse(bytes) {
         let index = message.header.index;

@@ -8,6 +8,7 @@ pub(crate) mod fuzzed;
 mod link;
 mod link_message;
 mod link_state;
+pub mod monitor;
 mod proxy_delay;
 mod route;
 mod uapi;

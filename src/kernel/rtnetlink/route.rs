@@ -13,7 +13,7 @@ use nix::libc::{RTM_DELNEIGH, RTM_DELROUTE, RTM_DELRULE, RTM_NEWNEIGH, RTM_NEWRO
 use super::address_family;
 use crate::addr::{Family, IfName};
 use crate::kernel::netlink::Request;
-use crate::plan;
+use crate::object;
 
 /// Creates, and is content with what is there already where `replace`, else refuses it (EEXIST).
 fn creation(replace: bool) -> u16 {
@@ -21,14 +21,14 @@ fn creation(replace: bool) -> u16 {
 }
 
 /// The message that makes or removes a rule.
-pub fn rule(rule: &plan::Rule, add: bool) -> Request {
+pub fn rule(rule: &object::Rule, add: bool) -> Request {
     let mut message = RuleMessage::default();
     message.header.family = address_family(rule.family);
     message.header.action = RuleAction::ToTable;
     // Tables above 255 do not fit the header: it says 0 (RT_TABLE_UNSPEC) and the attribute holds for all.
     message.attributes = match &rule.selector {
-        plan::RuleSelector::Iif(name) => vec![RuleAttribute::Iifname(name.to_string())],
-        plan::RuleSelector::Mark(mark) => vec![RuleAttribute::FwMark(mark.value), RuleAttribute::FwMask(mark.mask)],
+        object::RuleSelector::Iif(name) => vec![RuleAttribute::Iifname(name.to_string())],
+        object::RuleSelector::Mark(mark) => vec![RuleAttribute::FwMark(mark.value), RuleAttribute::FwMask(mark.mask)],
     };
     message.attributes.extend([
         RuleAttribute::Table(rule.table),
@@ -56,17 +56,18 @@ pub fn any_rule(family: Family, iif: &IfName, preference: u32, protocol: u8) -> 
 }
 
 /// The message that makes or removes a route; `device` is the number of the hop's device.
-pub fn route(route: &plan::Route, device: Option<u32>, add: bool) -> Request {
+pub fn route(route: &object::Route, device: Option<u32>, add: bool) -> Request {
     let mut message = RouteMessage::default();
     let family = Family::of(route.destination.addr());
     message.header.address_family = address_family(family);
     message.header.destination_prefix_length = route.destination.prefix_len();
     message.header.protocol = RouteProtocol::from(route.protocol);
-    message.header.kind = if route.hop == plan::Hop::Unreachable { RouteType::Unreachable } else { RouteType::Unicast };
+    message.header.kind =
+        if route.hop == object::Hop::Unreachable { RouteType::Unreachable } else { RouteType::Unicast };
     // As iproute2: a host on the device itself is in scope link, one behind a gateway is not; to delete, any scope.
     message.header.scope = match route.hop {
         _ if !add => RouteScope::NoWhere,
-        plan::Hop::Device(_) if family == Family::V4 => RouteScope::Link,
+        object::Hop::Device(_) if family == Family::V4 => RouteScope::Link,
         _ => RouteScope::Universe,
     };
     let address = |address: IpAddr| match address {
@@ -78,7 +79,7 @@ pub fn route(route: &plan::Route, device: Option<u32>, add: bool) -> Request {
         message.attributes.push(RouteAttribute::Destination(address(route.destination.network())));
     }
     message.attributes.extend(device.map(RouteAttribute::Oif));
-    if let plan::Hop::Gateway { gateway, onlink, .. } = route.hop {
+    if let object::Hop::Gateway { gateway, onlink, .. } = route.hop {
         message.attributes.push(RouteAttribute::Gateway(address(gateway)));
         if onlink {
             message.header.flags = RouteFlags::Onlink;
@@ -94,7 +95,7 @@ pub fn route(route: &plan::Route, device: Option<u32>, add: bool) -> Request {
 }
 
 /// The message that makes or removes a proxy entry on link number `device`.
-pub fn proxy(proxy: &plan::Proxy, device: u32, add: bool) -> Request {
+pub fn proxy(proxy: &object::NeighProxy, device: u32, add: bool) -> Request {
     let mut message = NeighbourMessage::default();
     message.header.family = address_family(Family::of(proxy.address));
     message.header.ifindex = device;

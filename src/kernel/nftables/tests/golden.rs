@@ -2,7 +2,7 @@
 
 use crate::addr::Mac;
 use crate::ruleset::{
-    Chain, Comment, Datatype, Element, Field, Hook, HookPoint, Raw, RawHeader, Rule, Selector, Set, Statement, Table,
+    Chain, Comment, Datatype, Element, Field, Group, Hook, HookPoint, Raw, RawHeader, Rule, Selector, Set, Statement,
     TableFamily, Value,
 };
 
@@ -23,14 +23,14 @@ pub(super) fn v6(text: &str) -> Value {
 }
 
 /// One rule at least for each kind of statement, each field and each family's way to be sure of a header.
-pub(super) fn tables() -> [Table; 3] {
+pub(super) fn tables() -> [Group; 3] {
     use Statement::{Accept, Counter, Drop, Goto, Jump, Return, Write};
     let map = Set {
         data: Some(Datatype::Ipv4Addr),
         comment: Some(Comment::new("who asks")),
         ..Set::new("arp_source", [Datatype::IfName])
     };
-    let arp = Table {
+    let arp = Group {
         family: TableFamily::Arp,
         sets: vec![map],
         chains: vec![Chain {
@@ -50,7 +50,7 @@ pub(super) fn tables() -> [Table; 3] {
             ],
         }],
     };
-    let inet = Table {
+    let inet = Group {
         family: TableFamily::Inet,
         sets: vec![
             Set::new("guarded", [Datatype::IfName]),
@@ -98,7 +98,7 @@ pub(super) fn tables() -> [Table; 3] {
         ],
     };
     let prefix = Field::EtherSaddr.masked(mac("ff:ff:f0:0:0:0"));
-    let bridge = Table {
+    let bridge = Group {
         family: TableFamily::Bridge,
         sets: vec![
             Set::new("filtered", [Datatype::IfName]),

@@ -1,0 +1,3 @@
+//! Values that both settings and objects are made of.
+
+pub mod mark;
