@@ -13,7 +13,7 @@ use crate::object::Plan;
 use crate::routing_tables;
 use crate::settings::{MarkMask, Settings};
 use crate::setup::{self, Facts, Original, VlanFiltering, routed::PROXY_DELAY};
-use crate::state::{Variables, one_line};
+use crate::state::{ADDRESSES, Variables, one_line};
 
 /// Variables of the facts; all others are Ganeti's or of the settings. The administrator's own scripts know UPLINK and
 /// UPLINK6 by these names.
@@ -36,6 +36,8 @@ pub struct Record {
     pub settings: Settings,
     /// What was read from the kernel.
     pub facts: Facts,
+    /// [`Nic::places`].
+    pub places: Vec<String>,
 }
 
 impl Record {
@@ -47,7 +49,7 @@ impl Record {
             // The name may mean another table tomorrow.
             raw.link = Some(table.to_string());
         }
-        Self { raw, settings: settings.clone(), facts }
+        Self { raw, settings: settings.clone(), facts, places: nic.places() }
     }
 
     /// The Plan that was made of it.
@@ -55,7 +57,15 @@ impl Record {
     /// # Errors
     /// If it is not valid: the file was not written by this program.
     pub fn plan(&self) -> Result<Plan> {
-        setup::plan(&Nic::new(&self.raw, &self.settings, routing_tables::resolve)?, &self.settings, &self.facts)
+        setup::plan(&self.nic()?, &self.settings, &self.facts)
+    }
+
+    /// The NIC.
+    ///
+    /// # Errors
+    /// As [`Record::plan`].
+    pub fn nic(&self) -> Result<Nic> {
+        Nic::new(&self.raw, &self.settings, routing_tables::resolve)
     }
 
     /// The same with the node's way of routing as it is now; none if that is the way of its ifup.
@@ -80,6 +90,15 @@ impl Record {
         self.facts.index == index
             && self.raw.interface_uuid == nic.uuid
             && self.raw.instance.as_ref() == Some(&nic.instance)
+    }
+
+    /// Whether another record is of this NIC, on whatever TAP.
+    pub fn is_same_nic(&self, other: &Self) -> bool {
+        let identity = |it: &Self| match &it.raw.interface_uuid {
+            Some(uuid) => (it.raw.instance.clone(), Some(uuid.clone()), None),
+            None => (it.raw.instance.clone(), None, it.raw.interface_index.clone()),
+        };
+        identity(self) == identity(other)
     }
 
     /// Who has the TAP, if the caller speaks of another NIC.
@@ -121,6 +140,7 @@ impl Record {
         put(BEFORE_MTU, text(facts.before.mtu.map(|it| it.to_string())));
         put(BEFORE_UP, u8::from(facts.before.up).to_string());
         put(BEFORE_SETTINGS, settings_text(&facts.before.settings));
+        put(ADDRESSES, self.places.join(" "));
         variables
     }
 
@@ -163,7 +183,13 @@ impl Record {
             bridge_mtu: number(BRIDGE_MTU)?,
             bridge_vlans,
         };
-        Ok(Self { raw, settings, facts })
+        let mut record = Self { raw, settings, facts, places: Vec::new() };
+        record.places = match get(ADDRESSES) {
+            Some(places) => places.split(' ').map(str::to_owned).collect(),
+            // Of version 1.0.0, or it has none.
+            None => record.nic()?.places(),
+        };
+        Ok(record)
     }
 }
 

@@ -25,6 +25,17 @@ pub enum Thing {
     Object(Object),
 }
 
+impl Thing {
+    /// The guest's address, of what leads packets for it to its node and its TAP.
+    pub fn guest_address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Object(Object::Route(it)) => guest(it).map(|it| it.0),
+            Self::Object(Object::NeighProxy(it)) => Some(it.address),
+            _ => None,
+        }
+    }
+}
+
 /// A difference between a Plan and what stands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Drift {

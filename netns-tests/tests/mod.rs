@@ -1,5 +1,6 @@
 //! The tests, by theme.
 
+mod addresses;
 mod announce;
 mod bridged;
 mod bridges;
@@ -84,6 +85,7 @@ const THEMES: &[Theme] = &[
     anywhere(switching_failure::TESTS),
     anywhere(masks::TESTS),
     anywhere(takeover::TESTS),
+    anywhere(addresses::TESTS),
     anywhere(nfdhcpd::TESTS),
     anywhere(announce::TESTS),
     anywhere(lifecycle::TESTS),

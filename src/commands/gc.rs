@@ -17,7 +17,7 @@ use crate::object::{NeighProxy, Object, Plan, Verb};
 use crate::reconcile;
 use crate::record::Record;
 use crate::settings::Settings;
-use crate::state::{State, Variables};
+use crate::state::{self, State, Variables};
 use crate::verify::{Drift, Thing};
 
 /// Runs `gc`.
@@ -78,6 +78,7 @@ fn collect(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Vec<Error
     }
     failures.extend(clear_orphans(kernel, settings, log));
     failures.extend(node::clear_unused(kernel, settings, log).err());
+    failures.extend(state::forget_addresses(&settings.state_dir).err());
     failures
 }
 

@@ -1,5 +1,6 @@
 //! Commands: which name runs what, and how a run ends.
 
+pub mod addresses;
 pub mod arpsend;
 pub mod bridge;
 pub mod dns;

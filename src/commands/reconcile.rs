@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::mem;
+use std::net::IpAddr;
 
 use anyhow::{Context, Error, Result, anyhow};
 
 use super::inspect::{self, Condition, Inspection};
 use super::nic::log_plan;
 use super::recorded::{RecordedNic, RecordedUplink};
-use super::{DRIFT, SUCCESS, Selection, conclude, gc, joined, node};
+use super::{DRIFT, SUCCESS, Selection, addresses, conclude, gc, joined, node};
 use crate::addr::{Family, IfName};
 use crate::announce::repeat;
 use crate::kernel::observed::Observed;
@@ -114,6 +115,7 @@ fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log)
             failures.extend(gc::clear_orphans(kernel, settings, log));
         }
         failures.extend(node::clear_unused(kernel, settings, log).err());
+        failures.extend(state::forget_addresses(&settings.state_dir).err());
     }
     Ok(failures)
 }
@@ -157,6 +159,8 @@ struct Round {
     failures: Vec<Error>,
     /// Of which of them; NICs come behind uplinks.
     failed: HashSet<usize>,
+    /// Addresses that two NICs have, each with both: neither is given what the other has.
+    contested: HashSet<(IfName, IpAddr)>,
     /// The process ends behind it.
     is_last: bool,
 }
@@ -187,6 +191,22 @@ impl Round {
             Ok(nic) => self.nics.push((nic, state)),
             Err(error) => self.failures.push(error.context(interface.to_string())),
         }
+    }
+
+    /// Sees to it that each address is of one NIC.
+    fn claim(&mut self, settings: &Settings, observed: &Observed) {
+        let mut failed = Vec::new();
+        for (place, (nic, state)) in (self.uplinks.len()..).zip(&self.nics) {
+            let Some(known) = nic.live(observed) else { continue };
+            for conflict in addresses::conflicts(settings, state, &known.record, observed) {
+                let conflict = conflict.map(|it| {
+                    self.contested.extend([nic.interface.clone(), it.other.clone()].map(|name| (name, it.address)));
+                    it.into()
+                });
+                failed.push((place, conflict.unwrap_or_else(|error| error)));
+            }
+        }
+        failed.into_iter().for_each(|(place, error)| self.fail(place, error));
     }
 
     /// Writes the records that the settings made, before anything stands by them. Whoever's cannot be written stays as it is.
@@ -220,6 +240,7 @@ impl Round {
         let observed = Observed::read(kernel, self.plans(), tables)?;
         let (gone, orphans) = (self.gone(&observed), self.orphans(&observed, known));
         let former = fwmark::former_rules(&observed.mark_rules, settings).next().is_some();
+        self.claim(settings, &observed);
         self.record(&observed);
         let before = self.drift(&observed);
         let mut differ = Vec::new();
@@ -287,7 +308,15 @@ impl Round {
 
     /// How each differs, in the same order; one whose TAP is gone does not.
     fn drift(&self, observed: &Observed) -> Vec<Vec<Drift>> {
-        let of_nics = self.nics.iter().map(|it| it.0.drift(observed).unwrap_or_default());
+        let of_nic = |nic: &RecordedNic| {
+            let mut drift = nic.drift(observed).unwrap_or_default();
+            drift.retain(|it| {
+                let address = it.thing().guest_address();
+                address.is_none_or(|address| !self.contested.contains(&(nic.interface.clone(), address)))
+            });
+            drift
+        };
+        let of_nics = self.nics.iter().map(|it| of_nic(&it.0));
         self.uplinks.iter().map(|it| it.0.drift(observed)).chain(of_nics).collect()
     }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Error, Result};
 
+use super::addresses;
 use super::joined;
 use super::nic::log_plan;
 use crate::addr::Family;
@@ -93,12 +94,17 @@ impl Replace<'_> {
         let (recorded, variables) = (state.records.clone(), self.record.variables());
         let current = self.old.current(self.nic, self.tap.index);
         if current.is_some() && recorded == [variables.clone()] {
+            addresses::claim(kernel, state, self.record)?;
             reconcile::apply(kernel, self.plan, &[])?;
             log.line("nothing to change, everything was ensured again");
             return Ok(());
         }
         // First of all, so that whatever may stand from now on is named in the file.
         state.add(variables.clone())?;
+        if let Err(error) = addresses::claim(kernel, state, self.record) {
+            settle(state, recorded, log);
+            return Err(error);
+        }
         let made = match current {
             Some(current) => self.change(kernel, current),
             None => self.take_over(kernel).map(|()| Vec::new()),

@@ -140,6 +140,23 @@ impl Nic {
         self.endpoints[family as usize].as_ref()
     }
 
+    /// Its addresses, each with the network in which no other NIC may have it: `table,100,10.0.0.2`, or
+    /// `bridge,br0,vlan,10,aa:00:01,10.0.0.2`.
+    pub fn places(&self) -> Vec<String> {
+        let port = |kind: &str, bridge: &IfName, vlan: Option<&Vlan>| {
+            let vlan = vlan.and_then(|it| it.untagged).map(|vid| format!(",vlan,{vid}"));
+            let prefix = self.mac_prefix.map(|[a, b, c]| format!(",{a:02x}:{b:02x}:{c:02x}"));
+            format!("{kind},{bridge}{}{}", vlan.unwrap_or_default(), prefix.unwrap_or_default())
+        };
+        let network = match &self.mode {
+            Mode::Routed { table } => format!("table,{table}"),
+            Mode::Bridged { bridge, vlan } => port("bridge", bridge, vlan.as_ref()),
+            Mode::OpenVswitch { bridge, vlan } => port("openvswitch", bridge, vlan.as_ref()),
+            Mode::Ext => return Vec::new(),
+        };
+        self.endpoints.iter().flatten().map(|it| format!("{network},{}", it.address)).collect()
+    }
+
     /// Whether a tag selects `setup`.
     pub fn has(&self, setup: Setup) -> bool {
         self.setups.contains(setup)

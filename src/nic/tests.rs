@@ -102,6 +102,21 @@ fn modes_read_link_each_in_its_way() {
 }
 
 #[test]
+fn an_address_is_in_a_network() {
+    let tagged: &[(&str, &str)] = &[("IP", "192.0.2.10"), ("VLAN", ".10:20"), ("NETWORK_MAC_PREFIX", "aa:0:1")];
+    for (nic, expected) in [
+        (accepted(ROUTED, &[]), "table,100,192.0.2.10 table,100,2001:db8:1:0:a800:ff:fe12:3456"),
+        (accepted(BRIDGED, &[("IP", "192.0.2.10")]), "bridge,br0,192.0.2.10"),
+        (accepted(BRIDGED, tagged), "bridge,br0,vlan,10,aa:00:01,192.0.2.10"),
+        (accepted(BRIDGED, &[("IP", "192.0.2.10"), ("MODE", "openvswitch")]), "openvswitch,br0,192.0.2.10"),
+        (accepted(BRIDGED, &[("IP", "192.0.2.10"), ("MODE", "ext")]), ""),
+        (accepted(BRIDGED, &[]), ""),
+    ] {
+        assert_eq!(nic.places().join(" "), expected);
+    }
+}
+
+#[test]
 fn one_family_may_be_missing_or_switched_off() {
     for (changes, v4, v6) in [
         (&[("NETWORK_SUBNET6", ""), ("NETWORK_GATEWAY6", "")][..], true, false),

@@ -4,6 +4,7 @@
 //! A record is written before the kernel is touched. What it replaces stays in the file, in front of it, until that is
 //! cleared away: a crash at any point leaves a file that names everything which may stand.
 
+mod addresses;
 mod lock;
 mod uplinks;
 
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub use self::addresses::{VARIABLE as ADDRESSES, forget_addresses};
 pub use self::uplinks::{
     UplinksLock, forget_table, lock_uplinks, record_table, uplink_of_table, uplink_written, uplinks,
 };
@@ -150,7 +152,8 @@ impl State {
         if records != self.records {
             let replaced = self.replace(&text(&records));
             replaced.with_context(|| format!("STATE_DIR: {}", self.path.0.join(&self.path.1).display()))?;
-            self.records = records;
+            let former = std::mem::replace(&mut self.records, records);
+            self.release(&former, &self.records)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlinkat, renameat};
 use nix::libc;
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, symlinkat, unlinkat};
 
 use super::dir_names;
 
@@ -265,6 +265,35 @@ impl Dir {
     /// Those of renameat(2).
     pub fn rename(&self, name: &Path, there: &Self, new: &Path) -> io::Result<()> {
         Ok(renameat(&self.0, name, &there.0, new)?)
+    }
+
+    /// Makes a symbolic link in here, and its folder; false if the name is taken.
+    ///
+    /// # Errors
+    /// Those of symlinkat(2) and mkdirat(2).
+    pub fn link(&self, target: &Path, name: &Path) -> io::Result<bool> {
+        let made = match (symlinkat(target, &self.0, name), name.parent().and_then(Path::to_str)) {
+            (Err(Errno::ENOENT), Some(folder)) => {
+                self.make_folder(folder)?;
+                symlinkat(target, &self.0, name)
+            }
+            (made, _) => made,
+        };
+        match made {
+            Err(Errno::EEXIST) => Ok(false),
+            made => Ok(made.map(|()| true)?),
+        }
+    }
+
+    /// What a symbolic link in here says; none if there is no such link.
+    ///
+    /// # Errors
+    /// Those of readlinkat(2).
+    pub fn target(&self, name: &Path) -> io::Result<Option<PathBuf>> {
+        match readlinkat(&self.0, name) {
+            Err(Errno::ENOENT | Errno::EINVAL) => Ok(None),
+            target => Ok(Some(target?.into())),
+        }
     }
 
     /// Removes a file, if it is there.
