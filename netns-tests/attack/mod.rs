@@ -6,6 +6,7 @@ mod capture;
 mod context;
 mod discovery;
 mod drops;
+mod fragments;
 mod frames;
 mod gaps;
 mod ipv4;
@@ -52,6 +53,9 @@ pub const TESTS: &[Test] = &[
     ("attack::link_local_gateway", scenarios::link_local_gateway),
     ("attack::node_believes_no_router_advertisement", scenarios::node_believes_no_router_advertisement),
     ("attack::no_way_to_the_management_network", scenarios::no_way_to_the_management_network),
+    ("attack::fragments_of_two_routed_nics", fragments::of_two_routed_nics),
+    ("attack::fragments_of_forged_sources_take_no_memory", fragments::of_forged_sources_take_no_memory),
+    ("attack::fragments_of_two_strict_ports_with_br_netfilter", fragments::of_two_strict_ports_with_br_netfilter),
     ("attack::routed_after_a_foreign_flush", steering::after_a_foreign_flush),
     ("attack::routed_by_either_rule_alone", steering::by_either_rule_alone),
     ("attack::routed_among_the_marks_of_others", steering::among_the_marks_of_others),

@@ -102,6 +102,10 @@ mod tests {
         assert_eq!(
             lines,
             [
+                "nft add rule inet snf-network fragments ip frag-off & 0x3fff != 0 iifname @guarded \
+                 iifname . ip saddr != @sources4 counter goto sources_drop",
+                "nft add rule inet snf-network fragments exthdr frag exists iifname @guarded \
+                 iifname . ip6 saddr != @sources6 counter goto sources_drop",
                 "nft add rule inet snf-network prerouting iifname @guarded jump sources",
                 "nft add rule inet snf-network sources iifname . ip6 saddr @sources6 goto advertised",
                 "nft add rule inet snf-network sources counter goto sources_drop",

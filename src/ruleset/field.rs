@@ -28,12 +28,16 @@ pub enum Field {
     EtherSaddr,
     /// EtherType in the frame's own header.
     EtherType,
+    /// Protocol in the header of IPv4.
+    IpProtocol,
     /// IPv4 source.
     IpSaddr,
     /// IPv4 destination.
     IpDaddr,
     /// What the table local says of the destination of IPv4 or IPv6: is it the node's own?
     DaddrType,
+    /// Next header in the header of IPv6 itself: the protocol, or the kind of the first extension header.
+    Ip6NextHeader,
     /// IPv6 source.
     Ip6Saddr,
     /// IPv6 destination.
@@ -60,6 +64,8 @@ pub enum Field {
     IpFragmentOffset,
     /// Place of a fragment in its IPv6 packet, in units of eight bytes. No other packet has it.
     Ip6FragmentOffset,
+    /// Whether an IPv6 packet has a fragment header.
+    Ip6FragmentHeader,
     /// Bits of any packet.
     Raw(Raw),
 }
@@ -105,7 +111,7 @@ impl Field {
             Self::DaddrType => Datatype::FibAddrType,
             Self::Protocol | Self::EtherType => Datatype::EtherType,
             Self::NfProto => Datatype::NfProto,
-            Self::L4Proto => Datatype::InetProto,
+            Self::L4Proto | Self::IpProtocol | Self::Ip6NextHeader => Datatype::InetProto,
             Self::EtherDaddr | Self::EtherSaddr | Self::ArpSaddrEther => Datatype::EtherAddr,
             Self::IpSaddr | Self::IpDaddr | Self::ArpSaddrIp | Self::ArpDaddrIp => Datatype::Ipv4Addr,
             Self::Ip6Saddr | Self::Ip6Daddr => Datatype::Ipv6Addr,
@@ -115,6 +121,7 @@ impl Field {
             Self::Icmp6Type => Datatype::Icmp6Type,
             Self::IpFragmentOffset => Datatype::IpFragmentOffset,
             Self::Ip6FragmentOffset => Datatype::Ip6FragmentOffset,
+            Self::Ip6FragmentHeader => Datatype::Boolean,
             Self::Raw(raw) => Datatype::Raw(raw),
         }
     }
@@ -140,8 +147,10 @@ impl fmt::Display for Field {
             Self::EtherDaddr => "ether daddr",
             Self::EtherSaddr => "ether saddr",
             Self::EtherType => "ether type",
+            Self::IpProtocol => "ip protocol",
             Self::IpSaddr => "ip saddr",
             Self::IpDaddr => "ip daddr",
+            Self::Ip6NextHeader => "ip6 nexthdr",
             Self::Ip6Saddr => "ip6 saddr",
             Self::Ip6Daddr => "ip6 daddr",
             Self::ArpOperation => "arp operation",
@@ -155,6 +164,7 @@ impl fmt::Display for Field {
             Self::Icmp6Type => "icmpv6 type",
             Self::IpFragmentOffset => "ip frag-off",
             Self::Ip6FragmentOffset => "frag frag-off",
+            Self::Ip6FragmentHeader => "exthdr frag",
         })
     }
 }

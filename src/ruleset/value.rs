@@ -41,6 +41,8 @@ pub enum Datatype {
     IpFragmentOffset,
     /// Place of a fragment in its IPv6 packet.
     Ip6FragmentOffset,
+    /// Whether something is there.
+    Boolean,
     /// Bits without a type of their own: displayed, an example of them.
     Raw(Raw),
 }
@@ -64,6 +66,7 @@ impl fmt::Display for Datatype {
             Self::InetService => "inet_service",
             Self::Icmp6Type => "icmpv6_type",
             Self::IpFragmentOffset | Self::Ip6FragmentOffset => "integer",
+            Self::Boolean => "boolean",
         })
     }
 }
@@ -103,6 +106,8 @@ pub enum Value {
     IpFragmentOffset(u16),
     /// Place of a fragment in its IPv6 packet, in units of eight bytes (13 bits; RFC 8200, 4.5).
     Ip6FragmentOffset(u16),
+    /// Whether something is there.
+    Exists(bool),
     /// What raw bits hold, as a number in the order of transmission; no more bits than they are.
     Raw(Raw, u128),
 }
@@ -127,6 +132,7 @@ impl Value {
             Self::Icmp6Type(_) => Datatype::Icmp6Type,
             Self::IpFragmentOffset(_) => Datatype::IpFragmentOffset,
             Self::Ip6FragmentOffset(_) => Datatype::Ip6FragmentOffset,
+            Self::Exists(_) => Datatype::Boolean,
             Self::Raw(raw, _) => Datatype::Raw(*raw),
         }
     }
@@ -216,6 +222,7 @@ impl fmt::Display for Value {
             Self::ArpOp(1) => f.write_str("request"),
             Self::ArpOp(2) => f.write_str("reply"),
             Self::InetProto(1) => f.write_str("icmp"),
+            Self::InetProto(2) => f.write_str("igmp"),
             Self::InetProto(6) => f.write_str("tcp"),
             Self::InetProto(17) => f.write_str("udp"),
             Self::InetProto(58) => f.write_str("ipv6-icmp"),
@@ -233,6 +240,8 @@ impl fmt::Display for Value {
             Self::Icmp6Type(136) => f.write_str("nd-neighbor-advert"),
             Self::Icmp6Type(137) => f.write_str("nd-redirect"),
             Self::InetProto(number) | Self::NfProto(number) | Self::Icmp6Type(number) => number.fmt(f),
+            Self::Exists(true) => f.write_str("exists"),
+            Self::Exists(false) => f.write_str("missing"),
             Self::IpFragmentOffset(number @ 1..) => write!(f, "{number:#x}"),
             Self::ArpOp(number)
             | Self::IfaceType(number)

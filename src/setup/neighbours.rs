@@ -74,6 +74,16 @@ pub fn protocol_known() -> Statement {
     Statement::not_equal(Field::L4Proto, Value::InetProto(255))
 }
 
+/// A fragment of an IPv4 packet: more follow, or it is not the first (RFC 791, 3.1).
+pub fn fragment4() -> Statement {
+    Statement::not_equal(Field::IpFragmentOffset.masked(Value::IpFragmentOffset(0x3fff)), Value::IpFragmentOffset(0))
+}
+
+/// A fragment of an IPv6 packet.
+pub fn fragment6() -> Statement {
+    Statement::equal(Field::Ip6FragmentHeader, Value::Exists(true))
+}
+
 /// A fragment of an IPv6 packet other than its first, so without what is above IPv6.
 pub fn later_fragment6() -> Statement {
     Statement::not_equal(Field::Ip6FragmentOffset, Value::Ip6FragmentOffset(0))

@@ -8,7 +8,7 @@ use crate::nic::Nic;
 use crate::object::Plan;
 use crate::ruleset::{Datatype, Field, Group, HookPoint, Rule, Set, Statement, TableFamily, Value};
 use crate::setup::dropped::{Direction, counted};
-use crate::setup::shared::{Shared, chain, from, hooked, members, refuse};
+use crate::setup::shared::{Shared, chain, from, hooked, members, not_from, refuse};
 use crate::setup::{arp_senders, element, neighbours};
 
 /// Set of the tables inet and arp: the interfaces whose sources are checked.
@@ -18,9 +18,13 @@ pub const ROUTED: &str = "routed";
 
 /// After mangle PREROUTING (-150), where nfdhcpd takes DHCP, RS and NS, whose sources could not pass the check.
 const AFTER_MANGLE: i32 = -140;
+/// NF_IP_PRI_RAW_BEFORE_DEFRAG of linux/netfilter_ipv4.h: on a node that tracks connections the kernel reassembles fragments
+/// at -400, by their addresses and ID, from whichever interface they came.
+const BEFORE_REASSEMBLY: i32 = -450;
 
 /// What comes from a [`GUARDED`] interface has a source of [`neighbours::SOURCES4`] or [`neighbours::SOURCES6`], or is
-/// link-local IPv6; from one of [`ROUTED`], it is nothing that a router or a DHCP server says.
+/// link-local IPv6; from one of [`ROUTED`], it is nothing that a router or a DHCP server says. A fragment has its source checked
+/// before it can become part of another guest's packet, and must have one of the two.
 pub static INET: Shared = Shared::new(|| Arc::new(inet()));
 
 fn inet() -> Group {
@@ -35,6 +39,7 @@ fn inet() -> Group {
         family: TableFamily::Inet,
         sets: vec![Set::new(GUARDED, [Datatype::IfName]), Set::new(ROUTED, [Datatype::IfName])],
         chains: vec![
+            hooked("fragments", HookPoint::Prerouting, BEFORE_REASSEMBLY, fragments()),
             hooked("prerouting", HookPoint::Prerouting, AFTER_MANGLE, prerouting),
             chain("sources", sources),
             chain("servers", servers),
@@ -44,6 +49,15 @@ fn inet() -> Group {
     table.sets.extend(neighbours::sets());
     table.chains.extend(neighbours::chains());
     counted(table, Direction::From, "sources_drop")
+}
+
+/// The first comparison of each rule lets only fragments on: all other packets pass here.
+fn fragments() -> Vec<Rule> {
+    let guarded = || Statement::contained([Field::IifName.into()], GUARDED);
+    vec![
+        refuse([neighbours::fragment4(), guarded(), not_from(Field::IpSaddr, neighbours::SOURCES4)]),
+        refuse([neighbours::fragment6(), guarded(), not_from(Field::Ip6Saddr, neighbours::SOURCES6)]),
+    ]
 }
 
 /// ARP from a [`GUARDED`] interface speaks for the NIC's own addresses.

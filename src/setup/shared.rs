@@ -61,6 +61,11 @@ pub(super) fn from(field: impl Into<Selector>, set: &'static str) -> Statement {
     Statement::contained([Field::IifName.into(), field.into()], set)
 }
 
+/// The interface a packet came from and a field, together not in `set`.
+pub(super) fn not_from(field: impl Into<Selector>, set: &'static str) -> Statement {
+    Statement::not_contained([Field::IifName.into(), field.into()], set)
+}
+
 /// A rule that drops what `statements` match, and counts it. In a group of chains, [`super::dropped::counted`] leads it by the NIC's
 /// own counter.
 pub(super) fn refuse<const LENGTH: usize>(statements: [Statement; LENGTH]) -> Rule {

@@ -18,6 +18,8 @@ enum Source {
     Payload(u32, u32),
     /// An extension header of IPv6, an offset into it in bytes, and which bits there.
     Extension(u8, u32, [u8; 2]),
+    /// Whether there is such an extension header of IPv6.
+    HasExtension(u8),
 }
 
 /// The header a field belongs to: a packet must be known to have it.
@@ -49,8 +51,10 @@ fn locate(field: Field) -> (Source, Header) {
         Field::EtherDaddr => (Source::Payload(NFT_PAYLOAD_LL_HEADER, 0), Header::Ether),
         Field::EtherSaddr => (Source::Payload(NFT_PAYLOAD_LL_HEADER, 6), Header::Ether),
         Field::EtherType => (Source::Payload(NFT_PAYLOAD_LL_HEADER, 12), Header::Ether),
+        Field::IpProtocol => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 9), Header::Ip),
         Field::IpSaddr => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 12), Header::Ip),
         Field::IpDaddr => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 16), Header::Ip),
+        Field::Ip6NextHeader => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 6), Header::Ip6),
         Field::Ip6Saddr => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 8), Header::Ip6),
         Field::Ip6Daddr => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 24), Header::Ip6),
         Field::ArpOperation => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 6), Header::Arp),
@@ -64,6 +68,7 @@ fn locate(field: Field) -> (Source, Header) {
         Field::Icmp6Type => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0), Header::BehindIp6(Some(IPPROTO_ICMPV6))),
         Field::IpFragmentOffset => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 6), Header::Ip),
         Field::Ip6FragmentOffset => (Source::Extension(IPPROTO_FRAGMENT, 2, [0xff, 0xf8]), Header::BehindIp6(None)),
+        Field::Ip6FragmentHeader => (Source::HasExtension(IPPROTO_FRAGMENT), Header::BehindIp6(None)),
         Field::Raw(Raw { header: RawHeader::Network, offset, .. }) => {
             (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, offset.into()), Header::Any)
         }
@@ -314,19 +319,24 @@ impl Program {
                 ],
             ),
             Source::Extension(header, offset, bits) => {
-                self.push(
-                    "exthdr",
-                    vec![
-                        number(NFTA_EXTHDR_DREG, register)?,
-                        attribute(NFTA_EXTHDR_TYPE, &[header])?,
-                        number(NFTA_EXTHDR_OFFSET, offset)?,
-                        number(NFTA_EXTHDR_LEN, u32::try_from(length)?)?,
-                        number(NFTA_EXTHDR_OP, NFT_EXTHDR_OP_IPV6)?,
-                        number(NFTA_EXTHDR_FLAGS, 0)?,
-                    ],
-                )?;
+                self.extension(header, offset, length, 0, register)?;
                 self.mask(register, &bits)
             }
+            Source::HasExtension(header) => self.extension(header, 0, length, NFT_EXTHDR_F_PRESENT, register),
         }
+    }
+
+    fn extension(&mut self, header: u8, offset: u32, length: usize, flags: u32, register: u32) -> Result<()> {
+        self.push(
+            "exthdr",
+            vec![
+                number(NFTA_EXTHDR_DREG, register)?,
+                attribute(NFTA_EXTHDR_TYPE, &[header])?,
+                number(NFTA_EXTHDR_OFFSET, offset)?,
+                number(NFTA_EXTHDR_LEN, u32::try_from(length)?)?,
+                number(NFTA_EXTHDR_OP, NFT_EXTHDR_OP_IPV6)?,
+                number(NFTA_EXTHDR_FLAGS, flags)?,
+            ],
+        )
     }
 }

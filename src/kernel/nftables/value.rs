@@ -33,6 +33,7 @@ pub(super) fn layout(datatype: Datatype) -> (u32, usize, Byteorder) {
         Datatype::InetService => (TYPE_INET_SERVICE, 2, Byteorder::Big),
         Datatype::Icmp6Type => (TYPE_ICMP6_TYPE, 1, Byteorder::Big),
         Datatype::IpFragmentOffset | Datatype::Ip6FragmentOffset => (TYPE_INTEGER, 2, Byteorder::Big),
+        Datatype::Boolean => (TYPE_BOOLEAN, 1, Byteorder::Host),
         Datatype::Raw(raw) => (TYPE_INTEGER, usize::from(raw.length), Byteorder::Big),
     }
 }
@@ -64,6 +65,7 @@ pub(super) fn bytes(value: &Value) -> Vec<u8> {
         }
         Value::InetProto(number) | Value::NfProto(number) => vec![*number],
         Value::TcpFlags(number) | Value::Icmp6Type(number) => vec![*number],
+        Value::Exists(exists) => vec![(*exists).into()],
         // In the upper 13 bits of its field.
         Value::Ip6FragmentOffset(number) => (number << 3).to_be_bytes().into(),
         Value::Raw(raw, number) => number.to_be_bytes()[16_usize.saturating_sub(raw.length.into())..].into(),
@@ -106,6 +108,7 @@ pub(super) fn parse(datatype: Datatype, bytes: &[u8]) -> Option<Value> {
         Datatype::Icmp6Type => Value::Icmp6Type(*bytes.first()?),
         Datatype::IpFragmentOffset => Value::IpFragmentOffset(u16::from_be_bytes(bytes.try_into().ok()?)),
         Datatype::Ip6FragmentOffset => Value::Ip6FragmentOffset(u16::from_be_bytes(bytes.try_into().ok()?) >> 3),
+        Datatype::Boolean => Value::Exists(*bytes.first()? != 0),
         Datatype::Raw(raw) => {
             let number = bytes.iter().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
             Value::Raw(raw, number)

@@ -76,6 +76,7 @@ pub(super) fn tables() -> [Group; 3] {
                     [Statement::contained([Field::IifName.into(), Field::IpSaddr.into()], "sources4"), Return].into(),
                     [Statement::contained([Field::IifName.into(), Field::Ip6Saddr.into()], "sources6"), Return].into(),
                     [Statement::not_contained([Field::IpSaddr.into(), Field::IifName.into()], "senders"), Drop].into(),
+                    [Statement::equal(Field::Ip6FragmentHeader, Value::Exists(true)), Drop].into(),
                     [Statement::contained([Field::EtherDaddr.into()], "macs"), Accept].into(),
                     [Statement::equal(Field::Ip6Saddr.masked(Value::prefix6(64)), v6("fe80::")), Return].into(),
                     [
@@ -179,6 +180,8 @@ fn guests() -> Vec<Rule> {
         .into(),
         [Statement::equal(Field::ArpDaddrIp, v4("10.0.0.1")), Drop].into(),
         [Statement::not_equal(offset, Value::IpFragmentOffset(0)), Drop].into(),
+        [Statement::equal(Field::IpProtocol, Value::InetProto(2)), Drop].into(),
+        [Statement::equal(Field::Ip6NextHeader, Value::InetProto(0)), Drop].into(),
     ]
 }
 
