@@ -188,6 +188,8 @@ pub const HONEST_TO_ALL: Verdicts<4> = Verdicts::Seen(["VUBS", "VUB", "VUBS", "V
 pub const FORGED: Verdicts<4> = Verdicts::Seen(["V", "V", "", ""]);
 /// To everybody.
 pub const FORGED_TO_ALL: Verdicts<4> = Verdicts::Seen(["VUBS", "VUB", "", ""]);
+/// To everybody, and of a kind that only a multicast router sends.
+pub const AS_A_ROUTER: Verdicts<4> = Verdicts::Seen(["VUBS", "", "", ""]);
 /// To everybody, and the node believes it of a neighbour.
 pub const CLAIM: Verdicts<4> = Verdicts::Seen(["VUBSN", "VUBN", "", ""]);
 /// To everybody, and the node takes a route from it.

@@ -3,7 +3,9 @@
 use std::net::Ipv6Addr;
 
 use super::context::Verdicts::{Kernel, Seen};
-use super::context::{CLAIM, Context, FORGED, FORGED_TO_ALL, NOT_FORWARDED, ROUTE, ROUTED, Row, Verdicts, row};
+use super::context::{
+    AS_A_ROUTER, CLAIM, Context, FORGED, FORGED_TO_ALL, NOT_FORWARDED, ROUTE, ROUTED, Row, Verdicts, row,
+};
 use super::frames::{self, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING, behind};
 use crate::harness::frame::{ALL_NODES, Mac};
 use crate::harness::topology::OUTSIDE6;
@@ -168,7 +170,7 @@ pub const ROWS: &[Row] = &[
     row(
         "router advertisement behind hop-by-hop options",
         |c| hidden(c, &[(HOP_BY_HOP, frames::options(0, 1))]),
-        ROUTE,
+        Seen(["VUBSR", "", "", ""]),
         NOT_FORWARDED,
     ),
     row(
@@ -189,7 +191,7 @@ pub const ROWS: &[Row] = &[
                 ],
             )
         },
-        FORGED_TO_ALL,
+        AS_A_ROUTER,
         NOT_FORWARDED,
     ),
     row(

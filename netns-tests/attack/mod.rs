@@ -12,6 +12,7 @@ mod gaps;
 mod ipv4;
 mod ipv6;
 mod link;
+mod multicast;
 pub mod real;
 mod scenarios;
 mod steering;
@@ -60,6 +61,7 @@ pub const TESTS: &[Test] = &[
     ("attack::routed_by_either_rule_alone", steering::by_either_rule_alone),
     ("attack::routed_among_the_marks_of_others", steering::among_the_marks_of_others),
     ("attack::routed_under_source_validation", steering::under_source_validation),
+    ("attack::no_guest_is_a_multicast_router", multicast::no_guest_is_a_multicast_router),
     ("attack::poured_into_plain_ports", gaps::poured_into_plain_ports),
     ("attack::poured_into_private_filtered_ports", gaps::poured_into_private_filtered_ports),
     ("attack::poured_into_strict_filtered_ports", gaps::poured_into_strict_filtered_ports),
@@ -81,7 +83,10 @@ pub fn routed() -> impl Iterator<Item = Test> {
 
 /// The tables, and the families of the NIC from which they are sent.
 const TABLES: [(Families, &[&[Row]]); 3] = [
-    (Families::Both, &[link::ROWS, arp::ROWS, ipv4::ROWS, ipv6::ROWS, discovery::ROWS]),
+    (
+        Families::Both,
+        &[link::ROWS, arp::ROWS, ipv4::ROWS, ipv6::ROWS, discovery::ROWS, multicast::REPORTS, multicast::ROWS],
+    ),
     (Families::OnlyV4, &[ipv4::ONLY_V4]),
     (Families::OnlyV6, &[ipv4::ONLY_V6]),
 ];

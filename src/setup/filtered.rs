@@ -6,12 +6,14 @@ use std::sync::Arc;
 use crate::addr::{IfName, Mac, MacMask};
 use crate::nic::Nic;
 use crate::object::Plan;
-use crate::ruleset::{Datatype, Element, Field, Group, HookPoint, Name, Rule, Set, Statement, TableFamily, Value};
+use crate::ruleset::{
+    Datatype, Element, Field, Group, HookPoint, Name, Raw, RawHeader, Rule, Set, Statement, TableFamily, Value,
+};
 use crate::settings::{self, Settings};
 use crate::setup::dropped::{Direction, counted};
 use crate::setup::element;
 use crate::setup::shared::{
-    BRIDGE_FORWARD, BRIDGE_OUTPUT, BRIDGE_PREROUTING, Shared, chain, from, hooked, members, refuse,
+    BRIDGE_FORWARD, BRIDGE_OUTPUT, BRIDGE_PREROUTING, Shared, chain, hooked, members, not_from, refuse,
 };
 
 /// Set of the bridge table: the ports whose Ethernet source is checked.
@@ -26,22 +28,52 @@ const TO: &str = "to";
 const LINK_GROUPS: Mac = Mac([0x01, 0x80, 0xc2, 0, 0, 0]);
 const LINK_GROUPS_MASK: Mac = Mac([0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]);
 
+/// The bit of an Ethernet address by which it is a group's.
+const GROUP: Mac = Mac([1, 0, 0, 0, 0, 0]);
+
+const ETHERTYPE_IPV6: Value = Value::EtherType(0x86dd);
+const IGMP: Value = Value::InetProto(2);
+const HOP_BY_HOP: Value = Value::InetProto(0);
+/// The type of an IGMP message (RFC 2236, 2.1).
+const IGMP_TYPE: Raw = Raw { header: RawHeader::Transport, offset: 0, length: 1 };
+/// Reports of versions 1 to 3 and the end of a membership (RFC 1112, RFC 2236, RFC 3376).
+const IGMP_REPORTS: [u128; 4] = [0x12, 0x16, 0x17, 0x22];
+/// The same of MLD (RFC 2710, RFC 3810).
+const MLD_REPORTS: [Value; 3] = [Value::Icmp6Type(131), Value::Icmp6Type(132), Value::Icmp6Type(143)];
+
 /// FROMTAP: a [`FILTERED`] port sends with its own MAC, and neither spanning tree's BPDUs nor anything else to the groups
 /// that are for bridges. It is checked in prerouting, before the bridge learns from a forged frame where a MAC is.
+///
+/// Nor is it a multicast router. The bridge reads IGMP, and MLD behind a hop-by-hop header, to learn which port wants which
+/// group (br_multicast_rcv of the kernel's net/bridge/br_multicast.c), and a single query makes it forward to nobody who does
+/// not report. So only reports reach it: no query, no router discovery (RFC 4286), nothing whose type cannot be read. It also reads
+/// behind one VLAN tag, and so do these rules.
 pub static SENDERS: Shared = Shared::new(|| Arc::new(senders()));
 
 fn senders() -> Group {
-    let link_groups = Field::EtherDaddr.masked(Value::Mac(LINK_GROUPS_MASK));
-    let rules = vec![
-        refuse([Statement::equal(link_groups, Value::Mac(LINK_GROUPS))]),
-        Rule::from([from(Field::EtherSaddr, FROM), Statement::Return]),
-        refuse([]),
+    let goto = |name: &'static str| Statement::Goto(name.into());
+    let daddr = |mask, value| Statement::equal(Field::EtherDaddr.masked(Value::Mac(mask)), Value::Mac(value));
+    let from_tap =
+        vec![refuse([not_from(Field::EtherSaddr, FROM)]), Rule::from([daddr(GROUP, GROUP), goto("to_groups")])];
+    let ipv6 = || Statement::equal(Field::Protocol, ETHERTYPE_IPV6);
+    let to_groups = vec![
+        refuse([daddr(LINK_GROUPS_MASK, LINK_GROUPS)]),
+        Rule::from([Statement::equal(Field::IpProtocol, IGMP), goto("igmp_reports")]),
+        Rule::from([Statement::equal(Field::Ip6NextHeader, HOP_BY_HOP), goto("mld_reports")]),
     ];
+    let igmp = |kind| Statement::equal(Field::Raw(IGMP_TYPE), Value::Raw(IGMP_TYPE, kind));
+    let mld = |kind| Statement::equal(Field::Icmp6Type, kind);
+    let only = |reports: Vec<Rule>| reports.into_iter().chain([refuse([])]).collect();
+    let igmp = IGMP_REPORTS.map(|kind| Rule::from([igmp(kind), Statement::Return]));
+    let mld = MLD_REPORTS.map(|kind| Rule::from([ipv6(), mld(kind), Statement::Return]));
     let group = Group {
         family: TableFamily::Bridge,
         sets: vec![Set::new(FILTERED, [Datatype::IfName]), Set::new(FROM, [Datatype::IfName, Datatype::EtherAddr])],
         chains: vec![
-            chain("FROMTAP", rules),
+            chain("FROMTAP", from_tap),
+            chain("to_groups", to_groups),
+            chain("igmp_reports", only(igmp.into())),
+            chain("mld_reports", only(mld.into())),
             hooked(
                 "prerouting",
                 HookPoint::Prerouting,
