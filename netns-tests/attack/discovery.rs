@@ -7,6 +7,7 @@ use super::context::{
     AS_A_ROUTER, CLAIM, Context, FORGED, FORGED_TO_ALL, NOT_FORWARDED, ROUTE, ROUTED, Row, Verdicts, row,
 };
 use super::frames::{self, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING, behind};
+use super::ipv6::router;
 use crate::harness::frame::{ALL_NODES, Mac};
 use crate::harness::topology::OUTSIDE6;
 
@@ -71,6 +72,19 @@ pub const ROWS: &[Row] = &[
         |c| vec![c.to_group(&claim(c, c.victim.mac.link_local(), &[c.me.mac]))],
         FORGED_TO_ALL,
         NO_ENTRY,
+    ),
+    row("advertisement of fe80::1", |c| vec![c.to_group(&claim(c, router(1), &[c.me.mac]))], FORGED_TO_ALL, NO_ENTRY),
+    row(
+        "solicitation from :: for fe80::1 (DAD denial)",
+        |c| vec![c.to_group(&frames::solicitation(NOWHERE, router(1), None))],
+        FORGED_TO_ALL,
+        NOT_FORWARDED,
+    ),
+    row(
+        "solicitation for the node as fe80::1",
+        |c| vec![c.to_group(&frames::solicitation(router(1), c.node.mac.link_local(), Some(c.me.mac)))],
+        Seen(["VUBSA", "VUB", "", ""]),
+        Seen(["AN", ""]),
     ),
     row("advertisement of the node", |c| vec![c.to_group(&claim(c, c.node.ip6, &[c.me.mac]))], FORGED_TO_ALL, NO_ENTRY),
     row(

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::context::Verdicts::{Kernel, Seen};
-use super::context::{Context, FORGED, HONEST, HONEST_TO_ALL, NOT_FORWARDED, ROUTED, Row, Verdicts, row};
+use super::context::{Context, FORGED, HONEST, HONEST_TO_ALL, LISTENING, NOT_FORWARDED, ROUTED, Row, Verdicts, row};
 use super::frames::{self, DESTINATION_OPTIONS, HOP_BY_HOP, behind};
 use crate::harness::frame::{self, ALL_NODES, ALL_ROUTERS};
 use crate::harness::topology::OUTSIDE6;
@@ -16,6 +16,11 @@ const NOWHERE: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 
 fn link_local(c: &Context) -> Ipv6Addr {
     c.me.mac.link_local()
+}
+
+/// An address such as administrators give to routers.
+pub fn router(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number)
 }
 
 /// The rows.
@@ -141,6 +146,30 @@ pub const ROWS: &[Row] = &[
         |c| vec![c.to_victim(&frames::echo6(c.victim.mac.link_local(), c.victim.mac.link_local()))],
         FORGED,
         NOT_FORWARDED,
+    ),
+    row(
+        "IPv6 from fe80::1",
+        |c| vec![c.to_victim(&frames::echo6(router(1), c.victim.mac.link_local()))],
+        FORGED,
+        NOT_FORWARDED,
+    ),
+    row(
+        "to the node from fe80::1",
+        |c| vec![c.to_node(&frame::udp((router(1).into(), 7), (c.node.mac.link_local().into(), LISTENING), b"forged"))],
+        Seen(["BH", "BH", "", ""]),
+        Seen(["H", ""]),
+    ),
+    row(
+        "to the node from fe80::ffff",
+        |c| {
+            vec![c.to_node(&frame::udp(
+                (router(0xffff).into(), 7),
+                (c.node.mac.link_local().into(), LISTENING),
+                b"forged",
+            ))]
+        },
+        Seen(["BH", "BH", "", ""]),
+        Seen(["H", ""]),
     ),
     row("IPv6 from ::", |c| vec![c.to_victim(&frames::echo6(NOWHERE, c.victim.ip6))], FORGED, UNSPECIFIED),
     row("IPv6 from ::1", |c| vec![c.to_victim(&frames::echo6(Ipv6Addr::LOCALHOST, c.victim.ip6))], FORGED, MARTIAN),

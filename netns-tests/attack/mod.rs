@@ -52,6 +52,7 @@ pub const TESTS: &[Test] = &[
     ("attack::br_netfilter_changes_nothing", scenarios::br_netfilter_changes_nothing),
     ("attack::spanning_tree", scenarios::spanning_tree),
     ("attack::link_local_gateway", scenarios::link_local_gateway),
+    ("attack::link_local_addresses_of_macs_alone", scenarios::link_local_addresses_of_macs_alone),
     ("attack::node_believes_no_router_advertisement", scenarios::node_believes_no_router_advertisement),
     ("attack::no_way_to_the_management_network", scenarios::no_way_to_the_management_network),
     ("attack::fragments_of_two_routed_nics", fragments::of_two_routed_nics),

@@ -182,7 +182,7 @@ pub fn spanning_tree() -> Result<()> {
 
 /// A gateway that is known by a link-local address of no MAC is not impersonated either.
 pub fn link_local_gateway() -> Result<()> {
-    let gateway = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let gateway = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x21, 1);
     let ground = Ground::bridged(Bridged::Strict, Families::Both)?;
     let victim = VICTIM.mac.link_local();
     let tries = |ground: &Ground| {
@@ -197,10 +197,40 @@ pub fn link_local_gateway() -> Result<()> {
         let seen = ground.attack(frame)?;
         ensure!(seen == "V", "{number} of an unknown address: seen {seen:?}");
     }
+    let known = |ground: &Ground, by: &str| -> Result<()> {
+        for (number, frame) in tries(ground).iter().enumerate() {
+            let seen = ground.attack(frame)?;
+            ensure!(seen.is_empty(), "{number} as a router by {by}: seen {seen:?}");
+        }
+        Ok(())
+    };
     ground.nic("tap0", ATTACKER, Bridged::Strict).set("NETWORK_GATEWAY6", gateway).ifup()?.succeeds()?;
-    for (number, frame) in tries(&ground).iter().enumerate() {
-        let seen = ground.attack(frame)?;
-        ensure!(seen.is_empty(), "{number} as the gateway: seen {seen:?}");
+    known(&ground, "NETWORK_GATEWAY6")?;
+    ground.node.files.set(&format!("ROUTER_LINK_LOCAL='fe80::21:2 {gateway}'"))?;
+    ground.nic("tap0", ATTACKER, Bridged::Strict).ifup()?.succeeds()?;
+    known(&ground, "ROUTER_LINK_LOCAL")
+}
+
+/// Where guests may not choose, the link-local address of the MAC is the only one.
+pub fn link_local_addresses_of_macs_alone() -> Result<()> {
+    let ground = Ground::bridged(Bridged::Strict, Families::Both)?;
+    let c = &ground.context;
+    let (own, victim) = (c.me.mac.link_local(), VICTIM.mac.link_local());
+    let tries = |address| {
+        let claim = frames::advertisement(address, victim, 0x60, address, &[c.me.mac]);
+        [[c.to_victim(&frames::echo6(address, victim))], [c.to_victim(&claim)]]
+    };
+    for chosen in ["V", ""] {
+        for frame in tries(own) {
+            let seen = ground.attack(&frame)?;
+            ensure!(seen == "V", "that of the MAC: seen {seen:?}");
+        }
+        for frame in tries(c.private) {
+            let seen = ground.attack(&frame)?;
+            ensure!(seen == chosen, "a chosen one: seen {seen:?}, expected {chosen:?}");
+        }
+        ground.node.files.set("GUEST_LINK_LOCAL=eui64")?;
+        ground.nic("tap0", ATTACKER, Bridged::Strict).ifup()?.succeeds()?;
     }
     Ok(())
 }

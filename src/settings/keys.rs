@@ -37,7 +37,7 @@ const fn key(name: &'static str, preset: Preset, meaning: &'static str) -> Key {
 }
 
 /// Every key, in the order in which they are described.
-pub const KEYS: [Key; 31] = [
+pub const KEYS: [Key; 33] = [
     key("STATE_DIR", Value("/var/lib/snf-network"), "where what stands of each interface is recorded"),
     key("LOGFILE", Value("/var/log/ganeti/snf-network.log"), "the log, a line per action"),
     key("IFUP_EXTRA_SCRIPT", Unset("/etc/ganeti/ifup-extra"), "your own script, exec'd as the last act of ifup"),
@@ -51,6 +51,16 @@ pub const KEYS: [Key; 31] = [
     key("ROUTING_MARK_MASK", Value("0xfff00000"), "the bits of a packet's mark that are ours"),
     key("OVSDB_SOCKET", Value("/run/openvswitch/db.sock"), "where Open vSwitch's ovsdb-server listens"),
     key("IPSPOOF", Unset("yes"), "with any value, routed NICs may send from any source address"),
+    key(
+        "GUEST_LINK_LOCAL",
+        Value("any"),
+        "any or eui64: which link-local addresses a guest whose sources are checked may use, its own choice or that of its MAC",
+    ),
+    key(
+        "ROUTER_LINK_LOCAL",
+        Unset("fe80::21:1 fe80::21:2"),
+        "link-local addresses of routers, between spaces, which no guest whose sources are checked may use",
+    ),
     key("IP_LESS_ROUTED_TAG", Value("ip-less-routed"), "the network tag of routed guests on nodes without an address"),
     key("MAC_FILTERED_TAG", Value("private-filtered"), "the network tag of isolation by MAC prefix"),
     key("STRICT_FILTERED_TAG", Value("strict-filtered"), "the network tag of NICs that send their own addresses only"),

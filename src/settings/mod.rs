@@ -7,10 +7,12 @@ mod setup;
 pub mod shell;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 pub use self::dns::{Authentication, DnsSettings};
 pub use self::keys::{KEYS, Key, Preset, settings_file};
@@ -95,6 +97,10 @@ pub struct Settings {
     pub ovsdb_socket: PathBuf,
     /// IPSPOOF: no source-address check on routed NICs.
     pub ipspoof: bool,
+    /// GUEST_LINK_LOCAL=eui64: guests whose sources are checked may use no link-local address but that of their MAC.
+    pub eui64_only: bool,
+    /// ROUTER_LINK_LOCAL: those that no such guest may use.
+    pub router_link_local: Vec<Ipv6Addr>,
     /// Dynamic DNS.
     pub dns: DnsSettings,
     /// In the order of [`Setup::ALL`].
@@ -117,6 +123,8 @@ impl Default for Settings {
             routing_mark_mask: MarkMask::DEFAULT,
             ovsdb_socket: OVSDB_SOCKET.into(),
             ipspoof: false,
+            eui64_only: false,
+            router_link_local: Vec::new(),
             dns: DnsSettings::default(),
             tags: Setup::ALL.map(|setup| Cow::Borrowed(setup.default_tag())),
         }
@@ -219,6 +227,8 @@ impl Settings {
             ("ROUTING_MARK_MASK", self.routing_mark_mask.to_string()),
             ("OVSDB_SOCKET", self.ovsdb_socket.display().to_string()),
             ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
+            ("GUEST_LINK_LOCAL", if self.eui64_only { "eui64" } else { "any" }.to_owned()),
+            ("ROUTER_LINK_LOCAL", self.router_link_local.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
             ("FZONE", self.dns.fzone.clone().unwrap_or_default()),
         ];
         assignments.extend(Setup::ALL.map(|setup| (setup.key(), self.tag(setup).to_owned())));
@@ -260,6 +270,8 @@ impl Settings {
             "ROUTING_MARK_MASK" if given => self.routing_mark_mask = value.parse()?,
             "OVSDB_SOCKET" if given => self.ovsdb_socket = path(value)?,
             "IPSPOOF" => self.ipspoof = given,
+            "GUEST_LINK_LOCAL" if given => self.eui64_only = eui64_only(value)?,
+            "ROUTER_LINK_LOCAL" if given => self.router_link_local = link_local(value)?,
             "STATE_DIR"
             | "LOGFILE"
             | "IFUP_EXTRA_SCRIPT"
@@ -271,7 +283,9 @@ impl Settings {
             | TIMEOUT
             | "ROUTING"
             | "ROUTING_MARK_MASK"
-            | "OVSDB_SOCKET" => {}
+            | "OVSDB_SOCKET"
+            | "GUEST_LINK_LOCAL"
+            | "ROUTER_LINK_LOCAL" => {}
             _ => {
                 if let Some(setup) = Setup::ALL.into_iter().find(|setup| setup.key() == key) {
                     if given {
@@ -320,6 +334,21 @@ fn unicast(value: &str) -> Result<Mac> {
     let mac: Mac = value.parse()?;
     ensure!(mac.is_unicast(), "expected a unicast MAC");
     Ok(mac)
+}
+
+fn eui64_only(value: &str) -> Result<bool> {
+    match value {
+        "any" => Ok(false),
+        "eui64" => Ok(true),
+        _ => bail!("expected any or eui64"),
+    }
+}
+
+/// Addresses between spaces.
+fn link_local(value: &str) -> Result<Vec<Ipv6Addr>> {
+    let address = |word: &str| word.parse().ok().filter(|it: &Ipv6Addr| it.segments()[..4] == [0xfe80, 0, 0, 0]);
+    let addresses = value.split_whitespace().map(address).collect::<Option<BTreeSet<_>>>();
+    Ok(addresses.context("expected IPv6 addresses in fe80::/64, between spaces")?.into_iter().collect())
 }
 
 /// Lines as nfdhcpd reads them: it splits at each `=` and takes the first two parts.

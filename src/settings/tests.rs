@@ -58,6 +58,10 @@ fn every_key_is_taken_over() {
     assert_eq!(found.nfdhcpd_state_extra.as_deref(), Some("MTU=1400\nPRIVATE=1"));
     assert_eq!((found.tag(Setup::Dns), found.tag(Setup::Public)), ("ddns", "π:*/x"));
     assert_eq!(found.tag(Setup::StrictFiltered), "strict");
+    let found = settings("GUEST_LINK_LOCAL=eui64\nROUTER_LINK_LOCAL='fe80::2:1  fe80::1:1 fe80::2:1'\n");
+    assert!(found.eui64_only);
+    let routers = ["fe80::1:1", "fe80::2:1"].map(|it| it.parse::<Ipv6Addr>().expect("an address"));
+    assert_eq!(found.router_link_local, routers);
     let found = settings("ROUTING=mark\nROUTING_MARK_MASK=0xff00\n");
     assert_eq!(found.mark(100).map(|it| it.to_string()).as_deref(), Some("0x6400/0xff00"));
     assert_eq!(found.mark(256), None, "its number has nine bits");
@@ -132,6 +136,12 @@ fn bad_values_are_named_with_their_place_and_what_was_expected() {
         (
             "TAP_CONSTANT_MAC=01:0:0:0:0:0",
             "FILE:1: TAP_CONSTANT_MAC \"01:0:0:0:0:0\": expected a unicast MAC".to_owned(),
+        ),
+        ("GUEST_LINK_LOCAL=stable", "FILE:1: GUEST_LINK_LOCAL \"stable\": expected any or eui64".to_owned()),
+        (
+            "ROUTER_LINK_LOCAL='fe80::1 2001:db8::1'",
+            "FILE:1: ROUTER_LINK_LOCAL \"fe80::1 2001:db8::1\": expected IPv6 addresses in fe80::/64, between spaces"
+                .to_owned(),
         ),
         ("ROUTING=vrf", "FILE:1: ROUTING \"vrf\": expected rule or mark".to_owned()),
         (

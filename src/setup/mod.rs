@@ -90,7 +90,7 @@ pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
                 filtered::filters(nic, settings, &mut plan);
             }
             if nic.has(Setup::StrictFiltered) {
-                strict::filters(nic, &mut plan);
+                strict::filters(nic, settings, &mut plan);
             }
             bridged::plain(nic, bridge, vlan.as_ref(), facts, &mut plan)?;
         }

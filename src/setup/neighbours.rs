@@ -7,6 +7,7 @@ use crate::addr::{Family, Mac};
 use crate::nic::Nic;
 use crate::object::Plan;
 use crate::ruleset::{Chain, Datatype, Field, Raw, RawHeader, Rule, Set, Statement, TableFamily, Value};
+use crate::settings::Settings;
 use crate::setup::element;
 use crate::setup::shared::{chain, from, refuse};
 
@@ -14,8 +15,10 @@ use crate::setup::shared::{chain, from, refuse};
 pub const SOURCES4: &str = "sources4";
 /// Set: the IPv6 addresses that may come from an interface.
 pub const SOURCES6: &str = "sources6";
-/// Set: the link-local addresses that may not, though their form does not tell: the gateway's.
+/// Set: the link-local addresses that may not, though their form does not tell: those of routers.
 pub const STRANGERS: &str = "strangers";
+/// Set: the interfaces from which no link-local address may come but those of [`SOURCES6`].
+pub const EUI64_ONLY: &str = "eui64_only";
 /// Set: [`SOURCES6`] as the targets of neighbour discovery.
 pub const TARGETS: &str = "targets";
 /// Set: [`STRANGERS`] as the targets of neighbour discovery.
@@ -36,6 +39,8 @@ const TARGET: Raw = Raw { header: RawHeader::Transport, offset: 8, length: 16 };
 const TARGET_PREFIX: Raw = Raw { header: RawHeader::Transport, offset: 8, length: 8 };
 /// The octets of the target that are ff:fe in a modified EUI-64 address.
 const TARGET_MIDDLE: Raw = Raw { header: RawHeader::Transport, offset: 19, length: 2 };
+/// The first 112 bits of the target.
+const TARGET_BEFORE_LAST: Raw = Raw { header: RawHeader::Transport, offset: 8, length: 14 };
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
 /// The octets of an address that are ff:fe in a modified EUI-64 one (RFC 4291, appendix A).
 const MIDDLE_MASK: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0xff, 0xff00, 0);
@@ -62,6 +67,7 @@ pub fn sets() -> Vec<Set> {
         Set::new(SOURCES4, [Datatype::IfName, Datatype::Ipv4Addr]),
         Set::new(SOURCES6, [Datatype::IfName, Datatype::Ipv6Addr]),
         Set::new(STRANGERS, [Datatype::IfName, Datatype::Ipv6Addr]),
+        Set::new(EUI64_ONLY, [Datatype::IfName]),
         Set::new(TARGETS, [Datatype::IfName, Datatype::Raw(TARGET)]),
         Set::new(STRANGE_TARGETS, [Datatype::IfName, Datatype::Raw(TARGET)]),
         Set::new(OWN_OPTIONS, [Datatype::IfName, Datatype::Raw(OPTION)]),
@@ -89,12 +95,13 @@ pub fn later_fragment6() -> Statement {
     Statement::not_equal(Field::Ip6FragmentOffset, Value::Ip6FragmentOffset(0))
 }
 
+fn within(field: Field, prefix: Ipv6Addr, length: u8) -> Statement {
+    Statement::equal(field.masked(Value::prefix6(length)), Value::V6(prefix))
+}
+
 /// The rules that let IPv6 pass by its source: an address of the interface; a link-local one, unless it is known to be
 /// another's; none at all, in ICMPv6 to a link-local group (duplicate address detection, MLD, router solicitations).
 pub fn sources6() -> [Rule; 3] {
-    let within = |field: Field, prefix: Ipv6Addr, length| {
-        Statement::equal(field.masked(Value::prefix6(length)), Value::V6(prefix))
-    };
     let to_link_group = within(Field::Ip6Daddr, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
     let from_nowhere = Statement::equal(Field::Ip6Saddr, Value::V6(Ipv6Addr::UNSPECIFIED));
     let goto = |name: &'static str| Statement::Goto(name.into());
@@ -108,18 +115,26 @@ pub fn sources6() -> [Rule; 3] {
 /// The chains that [`sources6`] leads to.
 ///
 /// A link-local address of the modified EUI-64 form is somebody's MAC, so only the NIC's own may be used; this protects all
-/// guests and routers that have such addresses, wherever they are, without a list of them. Neighbour advertisements, and the
+/// guests and routers that have such addresses, wherever they are, without a list of them. No guest makes itself one from fe80:: to
+/// fe80::ffff (RFC 7217): administrators give them to routers. Neighbour advertisements, and the
 /// solicitations of duplicate address detection, are for own addresses only: an advertisement would steal another's traffic,
 /// a solicitation from :: would make it give up its address.
 pub fn chains() -> [Chain; 5] {
     let icmp = |kind: &Value| Statement::equal(Field::Icmp6Type, kind.clone());
     let goto = |name: &'static str| Statement::Goto(name.into());
     let raw = |raw, value| Statement::equal(Field::Raw(raw), Value::Raw(raw, value));
+    let eui64_only = || Statement::contained([Field::IifName.into()], EUI64_ONLY);
     let eui64 = Statement::equal(Field::Ip6Saddr.masked(Value::V6(MIDDLE_MASK)), Value::V6(MIDDLE));
     [
         chain(
             "linklocal",
-            vec![refuse([eui64]), refuse([from(Field::Ip6Saddr, STRANGERS)]), Rule::from([goto("advertised")])],
+            vec![
+                refuse([eui64]),
+                refuse([eui64_only()]),
+                refuse([within(Field::Ip6Saddr, LINK_LOCAL, 112)]),
+                refuse([from(Field::Ip6Saddr, STRANGERS)]),
+                Rule::from([goto("advertised")]),
+            ],
         ),
         chain("unspecified", {
             let mut rules = vec![Rule::from([icmp(&NEIGHBOUR_SOLICITATION), goto("target")])];
@@ -146,6 +161,8 @@ pub fn chains() -> [Chain; 5] {
             vec![
                 Rule::from([from(Field::Raw(TARGET), TARGETS), Statement::Return]),
                 refuse([raw(TARGET_MIDDLE, 0xfffe)]),
+                refuse([eui64_only()]),
+                refuse([raw(TARGET_BEFORE_LAST, LINK_LOCAL.to_bits() >> 16)]),
                 refuse([from(Field::Raw(TARGET), STRANGE_TARGETS)]),
                 Rule::from([raw(TARGET_PREFIX, 0xfe80_0000_0000_0000), Statement::Return]),
                 refuse([]),
@@ -194,7 +211,7 @@ pub fn dhcp_request() -> Rule {
 }
 
 /// Adds the elements of a NIC in the sets of [`sets`].
-pub fn add_elements(nic: &Nic, family: TableFamily, plan: &mut Plan) {
+pub fn add_elements(nic: &Nic, settings: &Settings, family: TableFamily, plan: &mut Plan) {
     let mut own6 = vec![link_local(nic.mac)];
     for endpoint in Family::BOTH.into_iter().filter_map(|family| nic.endpoint(family)) {
         match endpoint.address {
@@ -205,13 +222,17 @@ pub fn add_elements(nic: &Nic, family: TableFamily, plan: &mut Plan) {
     let [a, b, c, d, e, f] = nic.mac.0.map(u128::from);
     let mac = a << 40 | b << 32 | c << 24 | d << 16 | e << 8 | f;
     plan.elements.push(element(nic, family, OWN_OPTIONS, [Value::Raw(OPTION, TARGET_LINK_LAYER | mac)]));
-    let gateway = match nic.endpoint(Family::V6).and_then(|endpoint| endpoint.gateway) {
-        Some(IpAddr::V6(gateway)) if gateway.is_unicast_link_local() => Some(gateway),
-        _ => None,
-    };
-    for (addresses, sources, targets) in
-        [(own6, SOURCES6, TARGETS), (gateway.into_iter().collect(), STRANGERS, STRANGE_TARGETS)]
+    if settings.eui64_only {
+        plan.elements.push(element(nic, family, EUI64_ONLY, []));
+    }
+    let mut routers = settings.router_link_local.clone();
+    if let Some(IpAddr::V6(gateway)) = nic.endpoint(Family::V6).and_then(|endpoint| endpoint.gateway)
+        && gateway.is_unicast_link_local()
+        && !routers.contains(&gateway)
     {
+        routers.push(gateway);
+    }
+    for (addresses, sources, targets) in [(own6, SOURCES6, TARGETS), (routers, STRANGERS, STRANGE_TARGETS)] {
         for address in addresses {
             plan.elements.push(element(nic, family, sources, [Value::V6(address)]));
             plan.elements.push(element(nic, family, targets, [Value::Raw(TARGET, address.to_bits())]));

@@ -46,7 +46,7 @@ pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: 
 /// What Ganeti's own script does for a routed NIC.
 pub fn plain(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &mut Plan) {
     if nic.has(Setup::StrictFiltered) {
-        routed_sources::filters(nic, settings.ipspoof, plan);
+        routed_sources::filters(nic, settings, plan);
     }
     guard_node(nic, facts, plan);
     forwarding(nic, facts, plan);
@@ -65,7 +65,7 @@ fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
         let element = setup::element(nic, TableFamily::Arp, shared::ARP_SOURCE, []);
         plan.elements.push(Element { data: Some(Value::V4(gateway)), ..element });
     }
-    routed_sources::filters(nic, settings.ipspoof, plan);
+    routed_sources::filters(nic, settings, plan);
 }
 
 fn conf(nic: &Nic, family: Family, key: &'static str, want: u32, facts: &Facts) -> Sysctl {

@@ -7,6 +7,7 @@ use crate::addr::Family;
 use crate::nic::Nic;
 use crate::object::Plan;
 use crate::ruleset::{Datatype, Field, Group, HookPoint, Rule, Set, Statement, TableFamily, Value};
+use crate::settings::Settings;
 use crate::setup::dropped::{Direction, counted};
 use crate::setup::shared::{Shared, chain, from, hooked, members, not_from, refuse};
 use crate::setup::{arp_senders, element, neighbours};
@@ -75,11 +76,11 @@ fn arp() -> Group {
     counted(group, Direction::From, "senders_drop")
 }
 
-/// Adds the checks of a NIC's sources, unless any may be used (`ipspoof`), and of what it says.
-pub fn filters(nic: &Nic, ipspoof: bool, plan: &mut Plan) {
+/// Adds the checks of a NIC's sources, unless any may be used (IPSPOOF), and of what it says.
+pub fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
     plan.tables.push(Arc::clone(&INET));
     plan.elements.push(element(nic, TableFamily::Inet, ROUTED, []));
-    if ipspoof {
+    if settings.ipspoof {
         return;
     }
     plan.tables.push(Arc::clone(&ARP));
@@ -88,5 +89,5 @@ pub fn filters(nic: &Nic, ipspoof: bool, plan: &mut Plan) {
     if nic.endpoint(Family::V4).is_some() {
         plan.elements.extend(arp_senders::element(nic, TableFamily::Arp));
     }
-    neighbours::add_elements(nic, TableFamily::Inet, plan);
+    neighbours::add_elements(nic, settings, TableFamily::Inet, plan);
 }

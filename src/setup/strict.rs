@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::nic::Nic;
 use crate::object::Plan;
 use crate::ruleset::{Datatype, Field, Group, HookPoint, Raw, RawHeader, Rule, Set, Statement, TableFamily, Value};
+use crate::settings::Settings;
 use crate::setup::dropped::{Direction, counted};
 use crate::setup::shared::{BRIDGE_PREROUTING, Shared, chain, from, hooked, members, refuse};
 use crate::setup::{arp_senders, element, filtered, neighbours};
@@ -81,7 +82,7 @@ fn table() -> Group {
 }
 
 /// Adds the strict filters of a bridged NIC.
-pub fn filters(nic: &Nic, plan: &mut Plan) {
+pub fn filters(nic: &Nic, settings: &Settings, plan: &mut Plan) {
     filtered::sender(nic, plan);
     plan.tables.push(Arc::clone(&TABLE));
     plan.elements.push(element(nic, TableFamily::Bridge, STRICT, []));
@@ -89,5 +90,5 @@ pub fn filters(nic: &Nic, plan: &mut Plan) {
     let mac = nic.mac.0.into_iter().fold(0, |number: u128, octet| number << 8 | u128::from(octet));
     let macs = [Value::Raw(RARP_SENDER, mac), Value::Raw(RARP_TARGET, mac)];
     plan.elements.push(element(nic, TableFamily::Bridge, RARP, macs));
-    neighbours::add_elements(nic, TableFamily::Bridge, plan);
+    neighbours::add_elements(nic, settings, TableFamily::Bridge, plan);
 }

@@ -60,6 +60,8 @@ pub(super) const RECORDED: &[(&str, &[&str])] = &[
     ("ROUTING_MARK_MASK", &["0xfff00000", "0xff00"]),
     ("OVSDB_SOCKET", &["/run/openvswitch/db.sock"]),
     ("IPSPOOF", &["", "yes"]),
+    ("GUEST_LINK_LOCAL", &["any", "eui64"]),
+    ("ROUTER_LINK_LOCAL", &["", "fe80::2:1"]),
     ("FZONE", &["", "vm.example.org"]),
     ("IP_LESS_ROUTED_TAG", &["ip-less-routed"]),
     ("IFINDEX", &["7", "0", "4294967295"]),
