@@ -223,8 +223,15 @@ fn ifup_adds_and_ifdown_removes() -> Result<()> {
     nic().ifup()?.succeeds()?;
     tagged.comes_to(&ip)?;
     // Only the word that says so takes them away, and not when the guest lives on elsewhere.
-    for cleanup in [&[][..], &["true"], &["yes"], &["1"], &[""]] {
-        nic().down_with(cleanup)?.succeeds()?;
+    for cleanup in [&[][..], &["true"], &["TRUE"], &["Yes"], &["1"], &[""]] {
+        let outcome = nic().down_with(cleanup)?.succeeds()?;
+        ensure!(outcome.stderr.is_empty(), "{outcome:?}");
+        nic().ifup()?.succeeds()?;
+    }
+    for cleanup in ["Falsch", "false ", "2"] {
+        let outcome = nic().down_with(&[cleanup])?.succeeds()?;
+        let warned = outcome.stderr.contains("warning: CLEANUP ") && outcome.stderr.contains("expected true or false");
+        ensure!(warned && tagged.log()?.contains("warning: CLEANUP "), "{cleanup:?}: {outcome:?}");
         nic().ifup()?.succeeds()?;
     }
     for phase in ["pre", "post"] {
@@ -234,7 +241,7 @@ fn ifup_adds_and_ifdown_removes() -> Result<()> {
     thread::sleep(Duration::from_millis(300));
     tagged.comes_to(&ip)?;
     ensure!(!tagged.log()?.contains("removed web1"), "{}", tagged.log()?);
-    for cleanup in ["false", "no", "0"] {
+    for cleanup in ["false", "False", "NO", "0"] {
         nic().down_with(&[cleanup])?.succeeds()?;
         tagged.comes_to("")?;
         nic().ifup()?.succeeds()?;

@@ -196,8 +196,8 @@ fn ifup(call: &Call) -> Result<()> {
 }
 
 fn ifdown(call: &Call) -> Result<()> {
-    let cleanup = call.arguments.get(1).and_then(|it| it.to_str()).unwrap_or_default();
-    for_nic(call, |raw, settings, log| nic::ifdown(raw, cleanup, settings, log)).map(drop)
+    let cleanup = call.arguments.get(1).map(|it| it.to_string_lossy()).unwrap_or_default();
+    for_nic(call, |raw, settings, log| nic::ifdown(raw, &cleanup, settings, log)).map(drop)
 }
 
 /// Arguments of a command that looks at many NICs: TAPs, and the options that it has.

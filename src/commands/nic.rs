@@ -13,6 +13,7 @@ use crate::log::Log;
 use crate::nic::{Identity, MigrationPhase, Mode, Nic};
 use crate::object::{Plan, Verb};
 use crate::ovsdb;
+use crate::printable::quoted;
 use crate::reconcile;
 use crate::record::Record;
 use crate::routing_tables;
@@ -66,11 +67,12 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
 }
 
 /// Takes a NIC down: what its record says, and nothing if the TAP has another owner by now. Its records at the name server
-/// go only if `cleanup`, the second argument, says that more than this node is meant, and it does not live on elsewhere.
+/// go only if `cleanup`, the second argument, is a word for false, and it does not live on elsewhere.
 ///
 /// # Errors
 /// What could not be removed; everything else was.
 pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -> Result<()> {
+    let only_here = only_here(cleanup, log);
     let interface = Identity::new(raw)?.interface;
     let mut state = State::open(&settings.state_dir, &interface)?;
     if let Some(complaint) = &state.complaint {
@@ -89,11 +91,24 @@ pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -
     let live = kernel.link(&interface)?.map(|it| it.index);
     let removed = remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], live, log);
     repeat::leave(kernel.into_lingering(), None);
-    if ["false", "no", "0"].contains(&cleanup) && raw.migration_phase.is_none() {
+    if !only_here && raw.migration_phase.is_none() {
         let nics: Vec<_> = old.records.iter().map(|it| (&it.record.raw, &it.record.settings)).collect();
         dns_update::leave(dns_update::Verb::Remove, &interface, &nics, settings, log);
     }
     removed
+}
+
+/// Whether only this node is to be cleaned up: the second argument of ifdown, a boolean that its callers write in any case and
+/// spelling.
+fn only_here(cleanup: &str, log: &mut Log) -> bool {
+    match cleanup.to_ascii_lowercase().as_str() {
+        "false" | "no" | "0" => false,
+        "" | "true" | "yes" | "1" => true,
+        _ => {
+            log.say(format!("warning: CLEANUP {}: expected true or false, its DNS records stay", quoted(cleanup)));
+            true
+        }
+    }
 }
 
 /// Removes what the records of an interface say, the newest first: those that go. What a record that stays names too is left
