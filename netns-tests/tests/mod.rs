@@ -16,6 +16,7 @@ mod failure;
 mod faults;
 mod ganeti;
 mod gc;
+mod guards;
 mod hook;
 mod hostile;
 mod ifupdown;
@@ -101,6 +102,7 @@ const THEMES: &[Theme] = &[
     anywhere(plan::TESTS),
     anywhere(random::TESTS),
     anywhere(input::TESTS),
+    anywhere(guards::TESTS),
     only_here(settings::TESTS, "a shell"),
     anywhere(failure::TESTS),
     anywhere(crash::TESTS),

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod arpsend;
 pub mod bridge;
+pub mod checks;
 pub mod dns;
 pub mod dns_update;
 pub mod extra;

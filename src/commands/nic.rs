@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::addr::Family;
 use crate::announce::repeat::{self, Announcer, Owner};
 use crate::commands::replace::{Known, OneKnown, Replace};
-use crate::commands::{bridge, dns_update, extra, joined};
+use crate::commands::{bridge, checks, dns_update, extra, joined};
 use crate::environment::RawNic;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
@@ -32,7 +32,8 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
         log.line(format_args!("warning: {complaint}: ignored"));
     }
     let mut kernel = Kernel::open()?;
-    let (tap, old) = (the_tap(&mut kernel, &nic)?, Known::read(&state, log));
+    let tap = checks::guests_link(&mut kernel, &nic.interface, &settings.state_dir)?;
+    let old = Known::read(&state, log);
     let facts = facts(&mut kernel, &nic, settings, &tap, &old)?;
     let plan = setup::plan(&nic, settings, &facts)?;
     if plan == Plan::default() {
@@ -88,7 +89,12 @@ pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -
     }
     let old = Known::read(&state, log);
     let mut kernel = Kernel::open()?;
-    let live = kernel.link(&interface)?.map(|it| it.index);
+    let link = kernel.link(&interface)?;
+    let live = link.filter(|it| it.can_be_a_guests()).map(|it| it.index);
+    if link.is_some() && live.is_none() {
+        // 1.0.0 took any device.
+        log.say(format!("{interface} is not a guest's interface: only what is recorded besides the link was removed"));
+    }
     let removed = remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], live, log);
     repeat::leave(kernel.into_lingering(), None);
     if !only_here && raw.migration_phase.is_none() {
@@ -148,15 +154,10 @@ pub(super) fn remove_records(
 pub fn plan(raw: &RawNic, settings: &Settings) -> Result<Plan> {
     let nic = Nic::new(raw, settings, routing_tables::resolve)?;
     let mut kernel = Kernel::open()?;
-    let tap = the_tap(&mut kernel, &nic)?;
+    let tap = checks::guests_link(&mut kernel, &nic.interface, &settings.state_dir)?;
     let old = Known::of(&State::peek(&settings.state_dir, &nic.interface).unwrap_or_default(), &mut Log::default());
     let facts = facts(&mut kernel, &nic, settings, &tap, &old)?;
     setup::plan(&nic, settings, &facts)
-}
-
-fn the_tap(kernel: &mut Kernel, nic: &Nic) -> Result<LinkState> {
-    let tap = kernel.link(&nic.interface)?.cloned();
-    tap.with_context(|| format!("INTERFACE: \"{}\": there is no such interface", nic.interface))
 }
 
 /// What a link is like before we touch it.
@@ -204,6 +205,7 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, o
         }
         _ => {}
     }
+    checks::free_addresses(kernel, nic, &facts)?;
     Ok(facts)
 }
 

@@ -187,6 +187,36 @@ impl Netlink {
         self.exchange(&question, operation, dump, take)
     }
 
+    /// Sends questions that have one answer each in one piece; `take` gets the place and the payload of each that the kernel
+    /// answers, and nothing of those that it refuses.
+    ///
+    /// # Errors
+    /// If the socket itself fails.
+    pub fn ask_together(&mut self, questions: &[Request], mut take: impl FnMut(usize, &[u8])) -> Result<(), Error> {
+        let Some(operation) = questions.first().map(Request::operation) else { return Ok(()) };
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::with_capacity(128);
+        for question in questions {
+            self.sequence = self.sequence.wrapping_add(1);
+            question.append(&mut bytes, self.sequence);
+        }
+        send(&self.socket, &bytes, operation)?;
+        let mut answered = 0;
+        while answered < questions.len() {
+            self.receive(operation)?;
+            for answer in messages(&self.datagram) {
+                let place = answer.sequence_number().wrapping_sub(first) as usize;
+                if place < questions.len() {
+                    answered += 1;
+                    if answer.message_type() != NLMSG_ERROR {
+                        take(place, answer.payload());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Dumps by a message that netlink-packet-route does not know, of type `kind` and with this payload.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ fn link(text: &str, index: u32) -> LinkState {
         controller: 0,
         group: 0,
         kind: None,
+        parent_bus: None,
         bridge: None,
         in_openvswitch: false,
         group_forwarding: None,

@@ -3,7 +3,7 @@
 
 use nix::libc::{
     IFF_UP, IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA,
-    IFLA_INFO_SLAVE_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU,
+    IFLA_INFO_SLAVE_KIND, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_PARENT_DEV_BUS_NAME,
 };
 
 use super::link_message::IFINFOMSG;
@@ -36,8 +36,10 @@ pub struct LinkState {
     pub controller: u32,
     /// IFLA_GROUP.
     pub group: u32,
-    /// IFLA_INFO_KIND, such as `bridge`.
+    /// IFLA_INFO_KIND, such as `bridge`; none of a physical device, of `lo` and of Xen's vif.
     pub kind: Option<String>,
+    /// IFLA_PARENT_DEV_BUS_NAME (Linux 5.14), such as `pci`.
+    pub parent_bus: Option<String>,
     /// Of a bridge.
     pub bridge: Option<BridgeState>,
     /// Whether it is a port of Open vSwitch's datapath in the kernel (IFLA_INFO_SLAVE_KIND).
@@ -63,7 +65,7 @@ impl LinkState {
     /// Reads the payload of an RTM_NEWLINK; none without a name that a link can have.
     ///
     /// ```text
-    /// ifinfomsg { IFLA_IFNAME IFLA_ADDRESS IFLA_MTU IFLA_MASTER IFLA_GROUP
+    /// ifinfomsg { IFLA_IFNAME IFLA_ADDRESS IFLA_MTU IFLA_MASTER IFLA_GROUP IFLA_PARENT_DEV_BUS_NAME
     ///   IFLA_LINKINFO { IFLA_INFO_KIND, IFLA_INFO_DATA { IFLA_BR_* }, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA { IFLA_BRPORT_* } }
     ///   IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF }, AF_INET6 { IFLA_INET6_CONF, IFLA_INET6_ADDR_GEN_MODE } } }
     /// ```
@@ -78,6 +80,7 @@ impl LinkState {
             controller: 0,
             group: 0,
             kind: None,
+            parent_bus: None,
             bridge: None,
             in_openvswitch: false,
             group_forwarding: None,
@@ -90,6 +93,7 @@ impl LinkState {
                 IFLA_MTU => state.mtu = number(value)?,
                 IFLA_MASTER => state.controller = number(value)?,
                 IFLA_GROUP => state.group = number(value)?,
+                IFLA_PARENT_DEV_BUS_NAME => state.parent_bus = Some(text(value)),
                 IFLA_LINKINFO => state.read_info(value),
                 IFLA_AF_SPEC => state.read_devconf(value),
                 _ => {}
@@ -142,6 +146,20 @@ impl LinkState {
         if let Some(place) = DEVCONF.iter().position(|it| it.0 == family && it.1 == key) {
             self.devconf[place] = value.filter(|it| i32::try_from(*it).is_ok());
         }
+    }
+
+    /// Whether it is of a kind that a guest can be behind: a TAP, a macvtap, a veth or the backend of a Xen guest's card.
+    pub fn can_be_a_guests(&self) -> bool {
+        // A layer 3 tun device has no Ethernet address.
+        self.mac.is_some()
+            && match (self.kind.as_deref(), self.parent_bus.as_deref()) {
+                (Some(kind), _) => ["tun", "macvtap", "veth"].contains(&kind),
+                // xen-netback's device has no kind; its parent is on this bus (xenbus_backend of
+                // drivers/xen/xenbus/xenbus_probe_backend.c).
+                (None, Some(bus)) => bus == "xen-backend",
+                // A kernel that does not tell the bus: by the name that Xen gives it, vifDOMAIN.DEVICE.
+                (None, None) => self.name.as_str().starts_with("vif"),
+            }
     }
 
     /// The value of a setting of [`DEVCONF`].
@@ -245,6 +263,36 @@ mod tests {
             }
         }
         compared
+    }
+
+    #[test]
+    fn guests_are_behind_taps_and_vifs_only() {
+        let lo = || payloads().iter().find_map(|it| LinkState::decode(it)).expect("a link");
+        for (name, kind, parent_bus, expected) in [
+            ("tap0", Some("tun"), None, true),
+            ("mv0", Some("macvtap"), None, true),
+            ("veth0", Some("veth"), None, true),
+            ("vif7.0", None, Some("xen-backend"), true),
+            ("web1", None, Some("xen-backend"), true),
+            ("vif7.0", None, None, true),
+            ("vif7.0", None, Some("pci"), false),
+            ("vif7.0", Some("bridge"), None, false),
+            ("eth0", None, Some("virtio"), false),
+            ("eth0", None, Some("xen"), false),
+            ("lo", None, None, false),
+            ("eth1.20", Some("vlan"), None, false),
+            ("br0", Some("bridge"), None, false),
+            ("bond0", Some("bond"), None, false),
+            ("br1", Some("openvswitch"), None, false),
+            ("eth9", Some("dummy"), None, false),
+        ] {
+            let (kind, parent_bus) = (kind.map(str::to_owned), parent_bus.map(str::to_owned));
+            let name = name.parse().expect("a name");
+            let mut link = LinkState { name, kind, parent_bus, mac: Some(Mac([2, 0, 0, 0, 0, 1])), ..lo() };
+            assert_eq!(link.can_be_a_guests(), expected, "{link:?}");
+            link.mac = None;
+            assert!(!link.can_be_a_guests(), "{link:?}");
+        }
     }
 
     #[test]
