@@ -143,7 +143,8 @@ fn odd_variables_are_named() -> Result<()> {
 /// systemd's own opinion of what is shipped for it, with the program where it is.
 fn the_shipped_units_are_clean() -> Result<()> {
     let files = Files::new()?;
-    let (shipped, unit) = (Path::new(SHIPPED).join("systemd"), "snf-network-node@.service");
+    let (shipped, unit) =
+        (Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd"), "snf-network-node@.service");
     let text = fs::read_to_string(shipped.join(unit))?;
     ensure!(text.contains("/usr/sbin/snf-network node up"), "{text}");
     let copy = files.folder.join(unit.replace('@', "@eth1"));

@@ -164,16 +164,13 @@ fn judged_by_systemd(tree: &Tree) -> Result<()> {
     analyze
         .args(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no"])
         .arg(format!("--root={}", tree.0.display()));
-    let units = ["snf-network-reconcile.service", "snf-network-reconcile-again.service", "snf-network-reconcile.timer"];
+    let units = ["snf-network-reconcile.service", "snf-network-node@eth1.service", "snf-network-reconcile.timer"];
     let output = pages::run(analyze.args(units))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success() && said.is_empty(), "{analyze:?}: {said}");
-    // Enabled, and together with those that clear what is not theirs.
-    for link in [
-        "multi-user.target.wants/snf-network-reconcile.service",
-        "nftables.service.wants/snf-network-reconcile.service",
-        "timers.target.wants/snf-network-reconcile.timer",
-    ] {
+    for link in
+        ["multi-user.target.wants/snf-network-reconcile.service", "timers.target.wants/snf-network-reconcile.timer"]
+    {
         ensure!(tree.path("etc/systemd/system").join(link).is_symlink(), "{link} is not there");
     }
     Ok(())

@@ -63,9 +63,9 @@ impl Sandbox {
         let forbids_calls =
             ["RestrictNamespaces", "RestrictRealtime", "LockPersonality", "ProtectClock", "ProtectHostname"];
         match (key, value) {
-            ("Type", "oneshot") | ("RemainAfterExit", "yes") | ("SystemCallArchitectures", "native") => {}
-            ("ExecStart" | "ExecReload", "/usr/sbin/snf-network reconcile") => {}
-            ("SystemCallErrorNumber", "EPERM") => {}
+            ("Type", "oneshot") | ("SystemCallArchitectures", "native") => {}
+            ("ExecStart", "/usr/sbin/snf-network reconcile") => {}
+            ("SystemCallErrorNumber", "EPERM") | ("SuccessExitStatus", "SIGTERM") => {}
             ("RestrictSUIDSGID", _) => bail!("it answers openat2(2), which the program opens its files by, with ENOSYS"),
             ("UMask", mask) => self.prepare(&format!("umask {mask}")),
             ("CapabilityBoundingSet", names) => {
