@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::object::TABLE_MAIN;
 use crate::sys::files::{self, Dir};
 
-/// The table that is used where none is named (RT_TABLE_MAIN of linux/rtnetlink.h).
-pub const MAIN: u32 = 254;
 /// The kernel's own table of local addresses (RT_TABLE_LOCAL).
 const LOCAL: u32 = 255;
 /// RT_TABLE_DEFAULT.
@@ -34,7 +33,7 @@ fn resolve_in(name: &str, folders: &[&Path]) -> Result<u32> {
     let table = match number(name) {
         Some(number) => number.ok(),
         None => match name {
-            "main" => Some(MAIN),
+            "main" => Some(TABLE_MAIN),
             "default" => Some(DEFAULT),
             "local" => Some(LOCAL),
             _ => Some(find(name, folders)?),
@@ -121,8 +120,8 @@ mod tests {
             ("0x64", 100),
             ("0xFFFFFFFF", u32::MAX),
             ("0x0064", 100),
-            ("main", MAIN),
-            ("254", MAIN),
+            ("main", TABLE_MAIN),
+            ("254", TABLE_MAIN),
             ("default", 253),
         ] {
             assert_eq!(resolve_in(name, &[]).expect(name), expected);

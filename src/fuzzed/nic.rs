@@ -10,10 +10,10 @@ use crate::addr::{Family, IfName, is_domain_name};
 use crate::environment::{RawNic, Unset};
 use crate::kernel::rtnetlink::DEVCONF;
 use crate::nic::{Endpoint, Identity, Mode, Nic};
-use crate::object::{Object, Plan, Verb};
+use crate::object::{Object, Plan, TABLE_MAIN, Verb};
 use crate::printable::is_printable;
 use crate::record::Record;
-use crate::routing_tables::{self, MAIN};
+use crate::routing_tables;
 use crate::settings::{Settings, Setup};
 use crate::setup::{self, Facts, Original, VlanFiltering};
 use crate::state;
@@ -167,7 +167,7 @@ pub(super) fn planned(raw: Result<RawNic>, settings: &Settings, facts: &Facts) {
     };
     // No file of this machine is asked for a table: a number as it is printed is looked for in none.
     let table = |name: &str| {
-        let number = if name == "main" { MAIN } else { name.parse()? };
+        let number = if name == "main" { TABLE_MAIN } else { name.parse()? };
         routing_tables::resolve(&number.to_string())
     };
     let nic = match Nic::new(&raw, settings, table) {

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{parse, required};
 use crate::addr::IfName;
 use crate::environment::RawNic;
+use crate::object::TABLE_MAIN;
 use crate::printable::quoted;
-use crate::routing_tables;
 
 /// How a NIC is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Mode {
             "routed" => Self::Routed {
                 table: match raw.link.as_deref() {
                     Some(link) => table(link).with_context(|| format!("LINK {}", quoted(link)))?,
-                    None => routing_tables::MAIN,
+                    None => TABLE_MAIN,
                 },
             },
             "bridged" => Self::Bridged { bridge: bridge(raw, interface)?, vlan: vlan(raw)? },
