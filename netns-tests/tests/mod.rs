@@ -50,6 +50,7 @@ mod switching;
 mod switching_failure;
 mod system_calls;
 mod takeover;
+mod two_uplinks;
 mod unit;
 mod vlan;
 mod walk;
@@ -93,6 +94,7 @@ const THEMES: &[Theme] = &[
     only_here(ganeti::TESTS, "Python and Ganeti's package"),
     anywhere(node::TESTS),
     anywhere(node_in_use::TESTS),
+    anywhere(two_uplinks::TESTS),
     only_here(ifupdown::TESTS, "ifupdown and systemd"),
     anywhere(status::TESTS),
     anywhere(ways::TESTS),

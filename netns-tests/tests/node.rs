@@ -14,33 +14,12 @@ pub const TESTS: &[Test] = &[
     ("node::down_leaves_the_state_as_it_was", down_leaves_the_state_as_it_was),
     ("node::one_family_goes_and_the_other_stays", one_family_goes_and_the_other_stays),
     ("node::up_twice_is_up_once", up_twice_is_up_once),
-    ("node::two_uplinks_of_one_table", two_uplinks_of_one_table),
     ("node::what_an_administrator_set_stays", what_an_administrator_set_stays),
     ("node::ifupdowns_variables_say_the_same", ifupdowns_variables_say_the_same),
     ("node::what_stands", what_stands),
     ("node::arp_source", arp_source),
     ("node::wrong_options", wrong_options),
 ];
-
-/// What both need stays as long as one of them does.
-fn two_uplinks_of_one_table() -> Result<()> {
-    let site = Site::new()?;
-    let (netns, files) = (&site.node.netns, &site.node.files);
-    netns.ip_batch("link add eth2 type veth peer name eth3\nlink set eth2 up\nlink set eth3 up")?;
-    for device in ["eth2", "eth3"] {
-        site.node.settled(device)?;
-    }
-    let before = Snapshot::of(netns)?;
-    for options in ["--routes 198.51.100.0/24", "--routes 2001:db8:9::/64"] {
-        let options = format!("--dev eth2 --table 100 {options}");
-        files.run(netns, &["node", "up"], &options)?.succeeds()?;
-        files.run(netns, &["node", "up"], &options)?.succeeds()?;
-    }
-    for family in ["inet", "inet6"] {
-        files.run(netns, &["node", "down"], &format!("--dev eth2 --family {family}"))?.succeeds()?;
-    }
-    before.returns_in(netns, |state| state)
-}
 
 /// Where nothing is marked, what belongs to marks is none of ours.
 fn what_an_administrator_set_stays() -> Result<()> {

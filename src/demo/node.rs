@@ -78,6 +78,7 @@ impl Node {
                 arp_ip: (family == Family::V4).then_some(ARP_IP),
                 forwarding: true,
                 proxy: true,
+                apart: Vec::new(),
                 down: false,
             })
         };

@@ -39,11 +39,38 @@ pub struct Uplink {
     pub forwarding: bool,
     /// Whether the device answers ARP or neighbour solicitations for the guests.
     pub proxy: bool,
+    /// Those of `routes` that table main has by another uplink: it has no route by this one.
+    pub apart: Vec<IpNet>,
     /// Whether it was taken down while NICs use its table: then only what keeps their packets out of table main remains.
     pub down: bool,
 }
 
 impl Uplink {
+    /// Its prefixes in table main.
+    fn in_main(&self) -> impl Iterator<Item = IpNet> {
+        self.routes.iter().filter(|it| !self.apart.contains(it)).copied()
+    }
+
+    /// The prefixes for which table main has routes by `other`, an uplink of another table: the very ones, or wider or narrower ones.
+    pub fn taken_in_main(&self, other: &Self) -> Vec<IpNet> {
+        let meets = |network: &IpNet| other.in_main().any(|it| it.contains(network) || network.contains(&it));
+        let is_apart = ![TABLE_MAIN, other.table].contains(&self.table);
+        self.in_main().filter(|it| is_apart && meets(it)).collect()
+    }
+
+    /// A destination to which its own table has a route by `other`, which is up.
+    pub fn taken_in_own_table(&self, other: &Self) -> Option<IpNet> {
+        if other.down {
+            return None;
+        }
+        let default = |it: &Self| it.gateway.map(|_| it.family.any()).filter(|_| it.table == self.table);
+        let has = |it: &Self, network: &IpNet| match self.table {
+            TABLE_MAIN => it.in_main().any(|it| it == *network),
+            table => table == it.table && it.routes.contains(network),
+        };
+        self.routes.iter().copied().find(|it| has(other, it)).or_else(|| default(self).and(default(other)))
+    }
+
     /// How this one differs from an earlier one, `gateway 10.0.0.1 -> none` and so on, and whether guests lose anything by it.
     pub fn changes_from(&self, old: &Self) -> (Vec<String>, bool) {
         let text = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
@@ -134,18 +161,16 @@ fn backstops(uplink: &Uplink, plan: &mut Plan) {
     }
     let unreachable = |destination, table| route(destination, Hop::Unreachable, table, Some(METRIC_BACKSTOP));
     plan.push(unreachable(uplink.family.any(), uplink.table));
-    plan.extend(uplink.routes.iter().map(|network| unreachable(*network, TABLE_MAIN)));
+    plan.extend(uplink.in_main().map(|network| unreachable(network, TABLE_MAIN)));
 }
 
 fn routes(uplink: &Uplink, plan: &mut Plan) {
     // First of all.
     backstops(uplink, plan);
     let on_link = |network: IpNet, table| route(network, Hop::Device(uplink.device.clone()), table, None);
-    for &network in &uplink.routes {
-        plan.push(on_link(network, TABLE_MAIN));
-        if uplink.table != TABLE_MAIN {
-            plan.push(on_link(network, uplink.table));
-        }
+    plan.extend(uplink.in_main().map(|network| on_link(network, TABLE_MAIN)));
+    if uplink.table != TABLE_MAIN {
+        plan.extend(uplink.routes.iter().map(|network| on_link(*network, uplink.table)));
     }
     if let Some(gateway) = uplink.gateway {
         let onlink = !uplink.routes.iter().any(|it| it.contains(&gateway));

@@ -5,6 +5,7 @@ pub(super) mod bridges;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzed;
 pub(super) mod ifupdown;
+mod others;
 mod remains;
 mod uplink;
 mod uplink_args;

@@ -3,7 +3,8 @@
 
 use anyhow::Result;
 
-use super::uplink::{alone, recorded, standing, variables};
+use super::others::alone;
+use super::uplink::{recorded, standing, variables};
 use crate::addr::{Family, IfName};
 use crate::kernel::Kernel;
 use crate::object::{Object, PROTOCOL_NIC, Plan, RuleSelector, TABLE_MAIN};

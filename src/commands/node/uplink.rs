@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::others::{self, alone, of_other_family};
 use super::remains;
 use super::values::{parsed, prefixes};
 use crate::addr::{Family, IfName};
@@ -34,6 +35,7 @@ pub(in crate::commands) fn variables(uplink: &Uplink, before: &Original) -> Vari
         ("FORWARDING", u8::from(uplink.forwarding).to_string()),
         ("PROXY", u8::from(uplink.proxy).to_string()),
         ("MARK", text(uplink.mark.map(|it| it.to_string()))),
+        ("ROUTES_NOT_IN_MAIN", uplink.apart.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
         ("DOWN", u8::from(uplink.down).to_string()),
         ("BEFORE_UP", u8::from(before.up).to_string()),
         ("BEFORE_SETTINGS", settings_text(&before.settings)),
@@ -58,6 +60,7 @@ pub(in crate::commands) fn recorded(variables: &Variables, family: Family) -> Re
         forwarding: get("FORWARDING") == Some("1"),
         proxy: get("PROXY") == Some("1"),
         mark: get("MARK").map(|it| parsed("MARK", it)).transpose()?,
+        apart: prefixes("ROUTES_NOT_IN_MAIN", get("ROUTES_NOT_IN_MAIN").unwrap_or_default())?,
         down: get("DOWN") == Some("1"),
     };
     let settings = settings_of(get("BEFORE_SETTINGS").unwrap_or_default());
@@ -108,14 +111,6 @@ fn known(
     Ok((old, before))
 }
 
-/// What is recorded of the other family of the same device, unless that is down.
-fn of_other_family(device: &IfName, family: Family, settings: &Settings) -> Result<Option<(Uplink, Original)>> {
-    let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
-    let records = State::peek_uplink(&settings.state_dir, device, other)?;
-    let last = records.last().map(|it| recorded(it, other)).transpose()?;
-    Ok(last.filter(|it| !it.0.down))
-}
-
 /// The link stays up: the routes of the other family would go with it.
 fn leave_link(plan: &mut Plan) {
     plan.objects.retain(|it| !matches!(it, Object::Up(_)));
@@ -133,29 +128,16 @@ pub(super) fn standing(uplink: &Uplink, before: &Original, settings: &Settings) 
     plan
 }
 
-/// What of a Plan no other uplink of the family needs: a table, or what is set for all, may be of several.
-pub(super) fn alone(plan: Plan, device: &IfName, family: Family, settings: &Settings) -> Result<Plan> {
-    let mut plan = plan;
-    for (other, kin) in state::uplinks(&settings.state_dir)? {
-        if kin != family || other == *device {
-            continue;
-        }
-        for variables in State::peek_uplink(&settings.state_dir, &other, kin)? {
-            let (uplink, before) = recorded(&variables, kin)?;
-            plan = reconcile::leftover(&plan, &standing(&uplink, &before, settings));
-        }
-    }
-    Ok(plan)
-}
-
 /// What [`up`] would do, as commands.
 ///
 /// # Errors
 /// As [`up`], before it touches the kernel.
 pub(crate) fn plan(uplink: &Uplink, settings: &Settings) -> Result<Plan> {
     let state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
-    let (_, before) = known(&mut Kernel::open()?, &state, uplink, settings)?;
-    Ok(uplink::plan(uplink, &before))
+    let mut uplink = uplink.clone();
+    others::share_routes(&mut uplink, true, settings, &mut Log::default())?;
+    let (_, before) = known(&mut Kernel::open()?, &state, &uplink, settings)?;
+    Ok(uplink::plan(&uplink, &before))
 }
 
 /// Sets up one family of an uplink. Without `force` nothing goes that NICs use.
@@ -168,6 +150,9 @@ pub(crate) fn up(uplink: &Uplink, force: bool, settings: &Settings, log: &mut Lo
     if let Some(complaint) = &state.complaint {
         log.line(format_args!("warning: {complaint}: ignored"));
     }
+    let uplink = &mut uplink.clone();
+    others::share_routes(uplink, force, settings, log)?;
+    let uplink = &*uplink;
     let (old, before) = known(&mut kernel, &state, uplink, settings)?;
     if let Some((old, _)) = old.last() {
         tell_changes(&mut kernel, old, uplink, force, settings, log)?;
@@ -305,7 +290,6 @@ fn take_down(
     log: &mut Log,
     goes: impl Fn(&Uplink) -> bool,
 ) -> Result<()> {
-    let live = kernel.link(device)?.is_some();
     let shares_link = of_other_family(device, family, settings)?.is_some();
     let stay = remains::all(kernel, &state.records, family, settings, &goes)?;
     for variables in state.records.iter().rev() {
@@ -321,7 +305,8 @@ fn take_down(
         if shares_link {
             leave_link(&mut plan);
         }
-        let failures = reconcile::remove(kernel, &plan, live);
+        // Of a device that is gone nothing is touched, but what is set on others goes back.
+        let failures = reconcile::remove(kernel, &plan, true);
         if let Some(failure) = failures.into_iter().next() {
             return Err(failure);
         }

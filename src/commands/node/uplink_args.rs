@@ -114,6 +114,7 @@ impl UplinkArgs {
             forwarding: !self.no_forwarding,
             proxy: !self.no_proxy,
             mark: settings.mark(table),
+            apart: Vec::new(),
             down: false,
         })
     }
