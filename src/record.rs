@@ -12,7 +12,7 @@ use crate::nic::{Mode, Nic};
 use crate::object::Plan;
 use crate::routing_tables;
 use crate::settings::{MarkMask, Settings};
-use crate::setup::{self, Facts, Original, VlanFiltering, routed::PROXY_DELAY};
+use crate::setup::{self, Facts, Original, VlanFiltering, node_settings::OF_ALL, routed::PROXY_DELAY};
 use crate::state::{ADDRESSES, Variables, one_line};
 
 /// Variables of the facts; all others are Ganeti's or of the settings. The administrator's own scripts know UPLINK and
@@ -218,7 +218,8 @@ pub fn settings_text(settings: &[(Family, &'static str, u32)]) -> String {
 
 /// Undoes [`settings_text`]; what is not known is left out.
 pub fn settings_of(text: &str) -> Vec<(Family, &'static str, u32)> {
-    let others = |family| [PROXY_DELAY, "all.forwarding", "all.proxy_ndp"].map(|key| (family, key));
+    let of_node = OF_ALL.iter().map(|it| it.0);
+    let others = |family| of_node.clone().chain([PROXY_DELAY]).map(move |key| (family, key));
     let known = || DEVCONF.iter().map(|it| (it.0, it.1)).chain(Family::BOTH.into_iter().flat_map(others));
     let read = |word: &str| {
         let (name, value) = word.split_once('=')?;

@@ -28,6 +28,7 @@ mod network_scripts;
 mod nfdhcpd;
 mod node;
 mod node_in_use;
+mod node_settings;
 mod ovs;
 mod ovs_failure;
 mod package;
@@ -94,6 +95,7 @@ const THEMES: &[Theme] = &[
     only_here(ganeti::TESTS, "Python and Ganeti's package"),
     anywhere(node::TESTS),
     anywhere(node_in_use::TESTS),
+    anywhere(node_settings::TESTS),
     anywhere(two_uplinks::TESTS),
     only_here(ifupdown::TESTS, "ifupdown and systemd"),
     anywhere(status::TESTS),

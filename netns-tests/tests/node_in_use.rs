@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("node_in_use::what_remains_goes_with_the_last_nic", what_remains_goes_with_the_last_nic),
     ("node_in_use::changes_that_cut_guests_off_are_refused", changes_that_cut_guests_off_are_refused),
     ("node_in_use::another_table", another_table),
+    ("node_in_use::it_comes_back_with_what_is_of_its_nics", it_comes_back_with_what_is_of_its_nics),
 ];
 
 const BOTH: [(IpAddr, IpAddr); 2] =
@@ -207,4 +208,35 @@ fn another_table() -> Result<()> {
     let reaches = || Ok(guest.ping(OUTSIDE).is_ok() && guest.ping(OUTSIDE6).is_ok());
     until("the guest to reach the outside again", reaches)?;
     status(&site, 0).map(drop)
+}
+
+/// After it went down and up, or its device was plugged anew.
+fn it_comes_back_with_what_is_of_its_nics() -> Result<()> {
+    let site = Site::new()?;
+    let netns = &site.node.netns;
+    let guest = site.node.guest("tap0", WEB1)?;
+    let proxy = || -> Result<bool> { Ok(netns.ip("-6 neigh show proxy")?.contains(&WEB1.ip6.to_string())) };
+    ensure!(proxy()?);
+    let restart = || node(&site, "down", "--dev eth1 --force")?.succeeds().map(drop);
+    let carrier = || netns.ip_batch("link set eth1 down\nlink set eth1 up");
+    let replug = || -> Result<()> {
+        let (mac, router) = (site.node.uplink_mac(), site.router.path());
+        netns.ip("link del eth1")?;
+        node(&site, "down", "--dev eth1")?.succeeds()?;
+        netns.ip(&format!("link add eth1 address {mac} type veth peer name node1 netns {router}"))?;
+        site.router.ip("link set node1 up master lan addrgenmode none").map(drop)
+    };
+    let ways: [(&str, &dyn Fn() -> Result<()>); 3] =
+        [("restart", &restart), ("carrier", &carrier), ("replug", &replug)];
+    for (name, way) in ways {
+        way().with_context(|| name.to_owned())?;
+        ensure!(!proxy()?, "{name}");
+        site.node.uplink_up()?;
+        site.node.settled("eth1")?;
+        ensure!(proxy()?, "{name}");
+        guest.ping(OUTSIDE).with_context(|| name.to_owned())?;
+        guest.ping(OUTSIDE6).with_context(|| name.to_owned())?;
+        status(&site, 0)?;
+    }
+    Ok(())
 }

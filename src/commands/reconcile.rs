@@ -71,7 +71,7 @@ fn lines(inspection: &Inspection) -> String {
 }
 
 /// Uplinks first, then NICs, then what vanished ones left. Returns what failed.
-fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log) -> Result<Vec<Error>> {
+pub(super) fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log) -> Result<Vec<Error>> {
     let interfaces = inspect::interfaces(settings, taps)?;
     let room = process::raise_open_files().saturating_sub(OTHER_FILES) / FILES_OF_STATE;
     let mut found = Found::default();

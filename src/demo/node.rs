@@ -79,6 +79,7 @@ impl Node {
                 forwarding: true,
                 proxy: true,
                 apart: Vec::new(),
+                advertised: Vec::new(),
                 down: false,
             })
         };

@@ -87,6 +87,28 @@ fn is_same(found: &RouteMessage, route: &Route, device: Option<u32>) -> bool {
         && (index == device || route.hop == Hop::Unreachable)
 }
 
+/// The links (numbers) with IPv6 routes by router advertisement, each once.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn by_advertisement(netlink: &mut Netlink) -> Result<Vec<u32>, Error> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.protocol = RouteProtocol::Ra;
+    let mut links = Vec::new();
+    netlink.each_answer(Request::new(RTM_GETROUTE, &message, NLM_F_DUMP), |_, payload| {
+        let route = RouteMessage::parse(payload).ok().filter(|it| it.header.protocol == RouteProtocol::Ra);
+        links.extend(route.iter().flat_map(|it| &it.attributes).filter_map(|it| match it {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        }));
+        true
+    })?;
+    links.sort_unstable();
+    links.dedup();
+    Ok(links)
+}
+
 /// Whether a proxied address is by now another interface's: packets that come in on the uplink (number `uplink`) for it go
 /// to a device that is not number `behind`, by a host route of a NIC. A migrated or restarted guest may have come back before
 /// its former interface is cleared away.

@@ -9,6 +9,7 @@ pub mod firewall;
 pub mod fwmark;
 pub mod neighbours;
 pub mod nfdhcpd;
+pub mod node_settings;
 pub mod openvswitch;
 pub mod routed;
 pub mod routed_sources;

@@ -13,7 +13,7 @@ use crate::object::{
 };
 use crate::ruleset::{Element, TableFamily, Value};
 use crate::settings::{Settings, Setup};
-use crate::setup::{self, Facts, fwmark, routed_sources, shared};
+use crate::setup::{self, Facts, fwmark, node_settings, routed_sources, shared};
 
 /// What the seed's "ip-less-routed" asks for.
 pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &mut Plan) {
@@ -125,27 +125,12 @@ pub fn uplink_settings(
     device: &IfName,
     change: impl Fn(&'static str, u32) -> Setting<u32>,
 ) -> Vec<Sysctl> {
-    let conf = |interface: Option<&IfName>, key, value| Sysctl {
-        family,
-        group: SysctlGroup::Conf,
-        interface: interface.cloned(),
-        key,
-        value,
-    };
-    let mut objects = match family {
-        Family::V4 => vec![
-            conf(Some(device), "forwarding", change("forwarding", 1)),
-            conf(Some(device), "proxy_arp", change("proxy_arp", 1)),
-        ],
-        // The kernel forwards IPv6 only if all.forwarding is set, and answers unicast probes (NUD) for a proxied address
-        // only if all.proxy_ndp is (ip6_forward of net/ipv6/ip6_output.c).
-        Family::V6 => vec![
-            conf(None, "forwarding", change("all.forwarding", 1)),
-            conf(None, "proxy_ndp", change("all.proxy_ndp", 1)),
-            conf(Some(device), "forwarding", change("forwarding", 1)),
-            conf(Some(device), "proxy_ndp", change("proxy_ndp", 1)),
-        ],
-    };
+    let conf = |key, value| Sysctl { family, group: SysctlGroup::Conf, interface: Some(device.clone()), key, value };
+    let mut objects = node_settings::of_all(family, &change);
+    objects.extend(match family {
+        Family::V4 => vec![conf("forwarding", change("forwarding", 1)), conf("proxy_arp", change("proxy_arp", 1))],
+        Family::V6 => vec![conf("forwarding", change("forwarding", 1)), conf("proxy_ndp", change("proxy_ndp", 1))],
+    });
     objects.push(neigh(family, device.clone(), change(PROXY_DELAY, 0)));
     objects
 }

@@ -12,7 +12,7 @@ use crate::object::{
     Hop, PREFERENCE_NODE, PROTOCOL_NODE, Plan, Route, Rule, RuleSelector, Setting, Sysctl, SysctlGroup, TABLE_MAIN, Up,
 };
 use crate::ruleset::{Comment, Element, TableFamily, Value};
-use crate::setup::{Original, fwmark, routed, shared};
+use crate::setup::{Original, fwmark, node_settings, routed, shared};
 
 /// Metric of the backstop: as low a preference as there is without being the last that IPv6 knows (IP6_RT_PRIO_ADDRCONF and
 /// kin lie far below).
@@ -41,6 +41,8 @@ pub struct Uplink {
     pub proxy: bool,
     /// Those of `routes` that table main has by another uplink: it has no route by this one.
     pub apart: Vec<IpNet>,
+    /// Other interfaces that go on to accept router advertisements while the node forwards.
+    pub advertised: Vec<IfName>,
     /// Whether it was taken down while NICs use its table: then only what keeps their packets out of table main remains.
     pub down: bool,
 }
@@ -101,7 +103,11 @@ impl Uplink {
 pub fn plan(uplink: &Uplink, before: &Original) -> Plan {
     let mut plan = Plan::default();
     let Uplink { device, family, table, .. } = uplink;
+    let change = |key: &'static str, want| Setting { want, before: before.setting(*family, key) };
+    let wanted = |it: &Sysctl| if it.key == "forwarding" { uplink.forwarding } else { uplink.proxy };
+    plan.extend(uplink.advertised.iter().map(node_settings::accept_advertisements));
     if uplink.down {
+        plan.extend(node_settings::of_all(*family, change).into_iter().filter(wanted));
         // With their record, the NICs' own Plans make sure of the chains that mark.
         let rule = uplink.mark.map(|mark| fwmark::rule(*family, *table, mark, false));
         plan.extend(rule);
@@ -118,12 +124,7 @@ pub fn plan(uplink: &Uplink, before: &Original) -> Plan {
             comment: Some(Comment::new("uplink")),
         });
     }
-    let change = |key: &'static str, want| Setting { want, before: before.setting(*family, key) };
-    plan.extend(
-        routed::uplink_settings(*family, device, change)
-            .into_iter()
-            .filter(|it| if it.key == "forwarding" { uplink.forwarding } else { uplink.proxy }),
-    );
+    plan.extend(routed::uplink_settings(*family, device, change).into_iter().filter(wanted));
     if *family == Family::V4 {
         // What comes in is routed by the table, but the reverse path would be looked up in main.
         plan.push(Sysctl {

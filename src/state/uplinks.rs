@@ -98,7 +98,7 @@ pub fn record_table(folder: &Path, table: u32, device: &IfName) -> Result<()> {
     let making = PathBuf::from(format!("{}{MAKING}", path.display()));
     let write = |folder: &Dir| {
         folder.make_folder(TABLES)?;
-        folder.fresh(&making, 0o644)?.write_all(device.as_str().as_bytes())?;
+        folder.fresh(&making, 0o600)?.write_all(device.as_str().as_bytes())?;
         folder.rename(&making, folder, &path)
     };
     let written = Dir::of_ours(folder).and_then(|folder| write(&folder));

@@ -1,6 +1,7 @@
 //! `node up` and `node down`: the node's uplink, by ifupdown's variables or by options. `node bridges`: bridges for private
 //! networks, each over a VLAN.
 
+mod advertised;
 pub(super) mod bridges;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzed;
@@ -20,10 +21,14 @@ use lexopt::prelude::*;
 pub(super) use self::uplink::{clear_unused, recorded, variables};
 pub(crate) use self::uplink::{down, plan, up};
 use self::uplink_args::UplinkArgs;
-use crate::commands::not_so;
+use crate::announce::repeat;
+use crate::commands::{not_so, reconcile};
+use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
-use crate::object::{Plan, Verb};
+use crate::object::{Plan, TABLE_MAIN, Verb};
 use crate::settings::Settings;
+use crate::setup::node_settings::{self, Nics};
+use crate::state::{self, State};
 
 /// What `--help` prints.
 pub(super) const HELP: &str = "\
@@ -122,7 +127,37 @@ fn carry_out(verb: Verb, asked: &UplinkArgs) -> Result<()> {
             };
         }
     }
+    if done.is_ok() && verb == Verb::Add && !asked.dry_run {
+        done = restore_nics(asked, &settings, &mut log);
+    }
     super::conclude(done, &mut log, &settings, &format!("{name} {device}"))
+}
+
+/// Makes anew what NICs lost while the uplink was gone, such as their proxy entries on it, and warns of settings that are too small for
+/// them.
+fn restore_nics(asked: &UplinkArgs, settings: &Settings, log: &mut Log) -> Result<()> {
+    let read = |name: &str| read_sysctl(&format!("/proc/sys/net/{name}")).ok().flatten();
+    let mut nics = Nics::default();
+    for tap in state::interfaces(&settings.state_dir)? {
+        let records = State::peek(&settings.state_dir, &tap).unwrap_or_default();
+        nics.all += 1;
+        nics.bridged += u32::from(records.iter().flatten().any(|(key, value)| key == "MODE" && value == "bridged"));
+    }
+    node_settings::warnings(nics, read).into_iter().for_each(|warning| log.say(warning));
+    let mut kernel = Kernel::open()?;
+    let mut users = Vec::new();
+    for family in asked.families(Verb::Add) {
+        users.extend(remains::users(&mut kernel, settings, family, asked.table.unwrap_or(TABLE_MAIN))?);
+    }
+    users.sort_unstable();
+    users.dedup();
+    if !users.is_empty() {
+        for failure in reconcile::all(&mut kernel, settings, &users, log)? {
+            log.say(format!("warning: {failure:#}"));
+        }
+    }
+    repeat::leave(kernel.into_lingering(), None);
+    Ok(())
 }
 
 fn print_plan(plan: &Plan) -> Result<()> {

@@ -60,9 +60,14 @@ pub(super) fn named(users: &[IfName]) -> String {
 }
 
 /// What remains of `old`: nothing if no NIC uses its table, or `new` and the other uplinks have all of it.
-pub(super) fn of(kernel: &mut Kernel, old: &Uplink, new: &Plan, settings: &Settings) -> Result<Option<Uplink>> {
+pub(super) fn of(
+    kernel: &mut Kernel,
+    (old, before): &(Uplink, Original),
+    new: &Plan,
+    settings: &Settings,
+) -> Result<Option<Uplink>> {
     let down = Uplink { down: true, ..old.clone() };
-    let plan = reconcile::leftover(&uplink::plan(&down, &Original::default()), new);
+    let plan = reconcile::leftover(&uplink::plan(&down, before), new);
     let plan = alone(plan, &old.device, old.family, settings)?;
     let has_routes = plan.objects.iter().any(|it| matches!(it, Object::Route(_)));
     let is_needed =
@@ -88,12 +93,12 @@ pub(super) fn all(
         }
     }
     for variables in records.iter().rev() {
-        let (uplink, _) = recorded(variables, family)?;
-        if goes(&uplink)
-            && let Some(down) = of(kernel, &uplink, &standing_on, settings)?
+        let old = recorded(variables, family)?;
+        if goes(&old.0)
+            && let Some(down) = of(kernel, &old, &standing_on, settings)?
         {
-            standing_on.objects.extend(uplink::plan(&down, &Original::default()).objects);
-            stay.insert(0, self::variables(&down, &Original::default()));
+            standing_on.objects.extend(uplink::plan(&down, &old.1).objects);
+            stay.insert(0, self::variables(&down, &old.1));
         }
     }
     Ok(stay)

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::advertised;
 use super::others::{self, alone, of_other_family};
 use super::remains;
 use super::values::{parsed, prefixes};
@@ -16,12 +17,10 @@ use crate::record::{settings_of, settings_text};
 use crate::settings::Settings;
 use crate::setup::Original;
 use crate::setup::fwmark::{self, SRC_VALID_MARK};
+use crate::setup::node_settings::OF_ALL;
 use crate::setup::routed::PROXY_DELAY;
 use crate::setup::uplink::{self, Uplink};
 use crate::state::{self, State, Variables};
-
-/// The larger of this and the interface's own holds (ip-sysctl.rst of the kernel).
-const STRICT_REVERSE_PATH: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
 
 /// What is recorded of an uplink.
 pub(in crate::commands) fn variables(uplink: &Uplink, before: &Original) -> Variables {
@@ -35,6 +34,7 @@ pub(in crate::commands) fn variables(uplink: &Uplink, before: &Original) -> Vari
         ("FORWARDING", u8::from(uplink.forwarding).to_string()),
         ("PROXY", u8::from(uplink.proxy).to_string()),
         ("MARK", text(uplink.mark.map(|it| it.to_string()))),
+        ("ADVERTISED", uplink.advertised.iter().map(IfName::as_str).collect::<Vec<_>>().join(" ")),
         ("ROUTES_NOT_IN_MAIN", uplink.apart.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
         ("DOWN", u8::from(uplink.down).to_string()),
         ("BEFORE_UP", u8::from(before.up).to_string()),
@@ -60,6 +60,10 @@ pub(in crate::commands) fn recorded(variables: &Variables, family: Family) -> Re
         forwarding: get("FORWARDING") == Some("1"),
         proxy: get("PROXY") == Some("1"),
         mark: get("MARK").map(|it| parsed("MARK", it)).transpose()?,
+        advertised: {
+            let names = get("ADVERTISED").unwrap_or_default().split_ascii_whitespace();
+            names.map(|it| parsed("ADVERTISED", it)).collect::<Result<_>>()?
+        },
         apart: prefixes("ROUTES_NOT_IN_MAIN", get("ROUTES_NOT_IN_MAIN").unwrap_or_default())?,
         down: get("DOWN") == Some("1"),
     };
@@ -76,11 +80,9 @@ fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Origin
         settings.extend(link.setting(family, key).map(|value| (family, key, value)));
     }
     let folder = format!("/proc/sys/net/{}", family.sysctl());
-    for (key, file) in [
-        (PROXY_DELAY, format!("{folder}/neigh/{device}/{PROXY_DELAY}")),
-        ("all.forwarding", format!("{folder}/conf/all/forwarding")),
-        ("all.proxy_ndp", format!("{folder}/conf/all/proxy_ndp")),
-    ] {
+    let of_all = OF_ALL.map(|(recorded, key)| (recorded, format!("{folder}/conf/all/{key}")));
+    let delay = (PROXY_DELAY, format!("{folder}/neigh/{device}/{PROXY_DELAY}"));
+    for (key, file) in of_all.into_iter().chain([delay]) {
         let value = read_sysctl(&file).context(file)?;
         settings.extend(value.map(|value| (family, key, value)));
     }
@@ -104,6 +106,13 @@ fn known(
         return Ok((old, before));
     }
     let mut before = now;
+    let others = others::of_other_devices(&uplink.device, uplink.family, settings)?;
+    if let Some((_, first)) = old.last().or(others.first()) {
+        // What is of the node was changed by another uplink, or by this one, which was down since.
+        let of_node = |it: &(Family, &str, u32)| OF_ALL.iter().any(|(key, _)| *key == it.1);
+        before.settings.retain(|it| !of_node(it));
+        before.settings.extend(first.settings.iter().filter(|it| of_node(it)));
+    }
     if let Some((_, first)) = of_other_family(&uplink.device, uplink.family, settings)? {
         // The link is of both, and goes back to what it was with the last of them.
         before.up = first.up;
@@ -136,7 +145,9 @@ pub(crate) fn plan(uplink: &Uplink, settings: &Settings) -> Result<Plan> {
     let state = State::of_uplink(&settings.state_dir, &uplink.device, uplink.family)?;
     let mut uplink = uplink.clone();
     others::share_routes(&mut uplink, true, settings, &mut Log::default())?;
-    let (_, before) = known(&mut Kernel::open()?, &state, &uplink, settings)?;
+    let mut kernel = Kernel::open()?;
+    let (old, before) = known(&mut kernel, &state, &uplink, settings)?;
+    advertised::find(&mut kernel, &mut uplink, &old, settings, &mut Log::default())?;
     Ok(uplink::plan(&uplink, &before))
 }
 
@@ -152,8 +163,9 @@ pub(crate) fn up(uplink: &Uplink, force: bool, settings: &Settings, log: &mut Lo
     }
     let uplink = &mut uplink.clone();
     others::share_routes(uplink, force, settings, log)?;
-    let uplink = &*uplink;
     let (old, before) = known(&mut kernel, &state, uplink, settings)?;
+    advertised::find(&mut kernel, uplink, &old, settings, log)?;
+    let uplink = &*uplink;
     if let Some((old, _)) = old.last() {
         tell_changes(&mut kernel, old, uplink, force, settings, log)?;
     }
@@ -163,13 +175,12 @@ pub(crate) fn up(uplink: &Uplink, force: bool, settings: &Settings, log: &mut Lo
     let mut lasting = Vec::new();
     state.add(variables.clone())?;
     let mut leftover = Plan::default();
-    for (old, _) in &old {
-        let gone = reconcile::difference(&standing(old, &before, settings), &plan);
+    for former in &old {
+        let gone = reconcile::difference(&standing(&former.0, &before, settings), &plan);
         let mut gone = alone(gone, &uplink.device, uplink.family, settings)?;
-        if let Some(down) = remains::of(&mut kernel, old, &plan, settings)? {
-            let none = Original::default();
-            gone = reconcile::leftover(&gone, &uplink::plan(&down, &none));
-            lasting.push(self::variables(&down, &none));
+        if let Some(down) = remains::of(&mut kernel, former, &plan, settings)? {
+            gone = reconcile::leftover(&gone, &uplink::plan(&down, &former.1));
+            lasting.push(self::variables(&down, &former.1));
         }
         leftover.elements.extend(gone.elements);
         leftover.objects.extend(gone.objects);
@@ -193,11 +204,6 @@ pub(crate) fn up(uplink: &Uplink, force: bool, settings: &Settings, log: &mut Lo
     }
     if let Some(failure) = reconcile::remove(&mut kernel, &leftover, true).into_iter().next() {
         return Err(failure);
-    }
-    if uplink.family == Family::V4 && read_sysctl(STRICT_REVERSE_PATH)? == Some(1) {
-        log.say(format!(
-            "warning: {STRICT_REVERSE_PATH} is 1 and overrules each TAP's own 0: guests are cut off, set it to 0 or 2"
-        ));
     }
     lasting.push(variables);
     state.write(lasting)?;

@@ -115,6 +115,7 @@ impl UplinkArgs {
             proxy: !self.no_proxy,
             mark: settings.mark(table),
             apart: Vec::new(),
+            advertised: Vec::new(),
             down: false,
         })
     }
