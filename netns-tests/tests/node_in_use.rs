@@ -64,6 +64,7 @@ fn is_refused(site: &Site, guest: &Guest, management: &Capture) -> Result<()> {
 fn nothing_leaks_while_the_uplink_is_down() -> Result<()> {
     let site = Site::new()?;
     let guest = site.node.guest("tap0", WEB1)?;
+    site.node.settled("tap0")?;
     let management = Capture::on(&site.management, "lan")?;
     for options in ["--dev eth1", "--dev eth1 --family inet", "--dev eth1 --family inet6"] {
         let before = Snapshot::of(&site.node.netns)?;
@@ -162,6 +163,7 @@ fn what_remains_goes_with_the_last_nic() -> Result<()> {
 fn changes_that_cut_guests_off_are_refused() -> Result<()> {
     let site = Site::new()?;
     let guest = site.node.guest("tap0", WEB1)?;
+    site.node.settled("tap0")?;
     let management = Capture::on(&site.management, "lan")?;
     for (options, change) in [
         ("--dev eth1 --table 100 --routes 10.0.0.0/24", "gateway 10.0.0.1 -> none"),
