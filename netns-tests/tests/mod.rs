@@ -25,6 +25,7 @@ mod interrupted;
 mod lifecycle;
 mod masks;
 mod network_scripts;
+mod nexthop;
 mod nfdhcpd;
 mod node;
 mod node_in_use;
@@ -96,6 +97,7 @@ const THEMES: &[Theme] = &[
     anywhere(node::TESTS),
     anywhere(node_in_use::TESTS),
     anywhere(node_settings::TESTS),
+    anywhere(nexthop::TESTS),
     anywhere(two_uplinks::TESTS),
     only_here(ifupdown::TESTS, "ifupdown and systemd"),
     anywhere(status::TESTS),

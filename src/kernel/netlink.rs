@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 pub(super) use self::answer::{done_of, error_of, messages};
-pub use self::request::{RTM_GETVLAN, Request};
+pub use self::request::{RTM_GETNEXTHOP, RTM_GETVLAN, Request};
 use super::error::Error;
 use super::readable;
 use crate::deadline;

@@ -10,6 +10,8 @@ use super::HEADER;
 
 /// RTM_GETVLAN of linux/rtnetlink.h (Linux 5.6).
 pub const RTM_GETVLAN: u16 = 114;
+/// RTM_GETNEXTHOP of linux/rtnetlink.h (Linux 5.3).
+pub const RTM_GETNEXTHOP: u16 = 106;
 
 /// A request.
 pub struct Request {
@@ -60,6 +62,7 @@ impl Request {
             RTM_DELRULE => "RTM_DELRULE",
             RTM_GETRULE => "RTM_GETRULE",
             RTM_GETNEIGHTBL => "RTM_GETNEIGHTBL",
+            RTM_GETNEXTHOP => "RTM_GETNEXTHOP",
             RTM_GETVLAN => "RTM_GETVLAN",
             _ => "rtnetlink",
         }

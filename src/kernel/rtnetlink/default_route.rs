@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::libc::RTM_GETROUTE;
 
 use super::address_family;
+use super::nexthop::devices_of_nexthop;
 use crate::addr::Family;
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, Request};
@@ -21,6 +22,20 @@ pub struct DefaultRoute {
     metric: u32,
     /// One, or several of a multipath route.
     pub devices: Vec<u32>,
+    /// The nexthop object that has them, where the kernel tells only of that.
+    nexthop: Option<u32>,
+}
+
+impl DefaultRoute {
+    /// Asks for the devices of its nexthop object.
+    fn resolve(mut self, netlink: &mut Netlink) -> Result<Self, Error> {
+        if let Some(id) = self.nexthop.filter(|_| self.devices.is_empty()) {
+            self.devices = devices_of_nexthop(netlink, id)?;
+            self.devices.sort_unstable();
+            self.devices.dedup();
+        }
+        Ok(self)
+    }
 }
 
 /// By what the rules know the packets whose route is asked for.
@@ -65,7 +80,7 @@ pub fn default_route_of_packets(
         false
     });
     // ENETUNREACH and its kin only say that this way of asking did not help.
-    asked.ok().and(found)
+    asked.ok().and(found)?.resolve(netlink).ok().filter(|it| !it.devices.is_empty())
 }
 
 /// Reads the default route of a table from a dump. Of IPv4 one datagram will do, as the kernel walks the prefixes in
@@ -95,7 +110,8 @@ pub fn default_route_by_dump(family: Family, table: u32) -> Result<Option<Defaul
     match asked {
         Err(error) if error.errno == Errno::ENOENT as i32 => Ok(None),
         Err(error) => Err(error),
-        Ok(()) => Ok(best),
+        // The rest of the dump is still to come on that socket.
+        Ok(()) => best.map(|it| it.resolve(&mut Netlink::open()?)).transpose(),
     }
 }
 
@@ -117,6 +133,7 @@ pub(super) fn default_route_of(route: &RouteMessage, table: u32) -> Option<Defau
         match attribute {
             RouteAttribute::Table(it) => in_table = *it,
             RouteAttribute::Priority(it) => found.metric = *it,
+            RouteAttribute::NhId(it) => found.nexthop = Some(*it),
             RouteAttribute::Oif(it) => found.devices.push(*it),
             RouteAttribute::MultiPath(hops) => found.devices.extend(
                 hops.iter().filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead)).map(|hop| hop.interface_index),
@@ -126,5 +143,5 @@ pub(super) fn default_route_of(route: &RouteMessage, table: u32) -> Option<Defau
     }
     found.devices.sort_unstable();
     found.devices.dedup();
-    (in_table == table && !found.devices.is_empty()).then_some(found)
+    (in_table == table && (found.nexthop.is_some() || !found.devices.is_empty())).then_some(found)
 }

@@ -9,6 +9,7 @@ mod link;
 mod link_message;
 mod link_state;
 pub mod monitor;
+mod nexthop;
 mod own_address;
 mod proxy_delay;
 mod route;
