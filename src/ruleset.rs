@@ -59,6 +59,28 @@ impl Group {
         chain.rules.len() + statements.filter(leads_here).count()
     }
 
+    /// The sets and maps that a packet may be looked up in when it enters `chain`, with those of the chains that this leads to.
+    pub fn looked_up(&self, chain: &Chain) -> Vec<&Name> {
+        let mut names: Vec<&Name> = vec![];
+        let mut chains: Vec<&Chain> = self.chains.iter().filter(|it| it.name == chain.name).collect();
+        let mut place = 0;
+        while let Some(chain) = chains.get(place) {
+            for statement in chain.rules.iter().flat_map(|rule| &rule.0) {
+                match statement {
+                    Statement::Lookup { set: name, .. } | Statement::Write { map: name, .. } => names.push(name),
+                    Statement::Jump(target) | Statement::Goto(target) => {
+                        let new = |it: &&Chain| it.name == *target && !chains.iter().any(|known| known.name == it.name);
+                        let found = self.chains.iter().find(new);
+                        chains.extend(found);
+                    }
+                    _ => {}
+                }
+            }
+            place += 1;
+        }
+        names
+    }
+
     /// The lines that empty the table's chains where they stand already: without them, what adds the table would add its
     /// rules once more.
     pub fn emptying(&self) -> String {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub use self::compare::to_repair;
 use crate::addr::{Family, IfName};
 use crate::kernel::observed::{FoundProxy, Observed};
-use crate::object::{Lifetime, NeighProxy, Object, PROTOCOL_NIC, PROTOCOL_NODE, Plan, Route, Rule};
+use crate::object::{Kind, Lifetime, NeighProxy, Neighbour, Object, PROTOCOL_NIC, PROTOCOL_NODE, Plan, Route, Rule};
 use crate::ruleset::{Element, Group, TABLE};
 
 /// Something that stands, or should.
@@ -168,6 +168,11 @@ pub fn in_name_of(owner: &Owner, plan: &Plan, observed: &Observed) -> Vec<Thing>
     let is = |object: &Object, found: &Route| matches!(object, Object::Route(it) if compare::same_place(it, found));
     let routes = routes.filter(|found| !plan.objects.iter().any(|it| is(it, found)));
     things.extend(routes.cloned().map(Object::Route).map(Thing::Object));
+    let neighbours = observed.neighbours.get(name).into_iter().flatten();
+    let neighbours = neighbours.filter(|it| it.protocol == protocol && owner.has(Family::of(it.address)));
+    let is = |object: &Object, found: &Neighbour| matches!(object, Object::Neighbour(it) if it.key() == found.key());
+    let neighbours = neighbours.filter(|found| !plan.objects.iter().any(|it| is(it, found)));
+    things.extend(neighbours.cloned().map(Object::Neighbour).map(Thing::Object));
     things
 }
 
@@ -206,7 +211,11 @@ pub fn orphans<'a>(
     let by_rule = rules.filter(|(_, rules)| rules.iter().any(|it| it.protocol == PROTOCOL_NIC)).map(|it| it.0);
     let routes = observed.routes.values().flatten().filter(|it| it.protocol == PROTOCOL_NIC);
     let by_route = routes.filter_map(|it| it.hop.device());
-    let mut names: Vec<_> = observed.elements.keys().chain(by_rule).chain(by_route).filter(|it| !known(it)).collect();
+    let neighbours = observed.neighbours.iter();
+    let by_neighbour =
+        neighbours.filter(|(_, neighbours)| neighbours.iter().any(|it| it.protocol == PROTOCOL_NIC)).map(|it| it.0);
+    let names = observed.elements.keys().chain(by_rule).chain(by_route).chain(by_neighbour);
+    let mut names: Vec<_> = names.filter(|it| !known(it)).collect();
     names.sort_unstable();
     names.dedup();
     let mut orphans = Vec::new();

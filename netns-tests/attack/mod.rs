@@ -13,6 +13,7 @@ mod ipv4;
 mod ipv6;
 mod link;
 mod multicast;
+mod neighbours;
 pub mod real;
 mod scenarios;
 mod steering;
@@ -62,7 +63,12 @@ pub const TESTS: &[Test] = &[
     ("attack::routed_by_either_rule_alone", steering::by_either_rule_alone),
     ("attack::routed_among_the_marks_of_others", steering::among_the_marks_of_others),
     ("attack::routed_under_source_validation", steering::under_source_validation),
+    ("attack::routed_growth_of_the_neighbour_table", neighbours::growth_of_the_table),
     ("attack::no_guest_is_a_multicast_router", multicast::no_guest_is_a_multicast_router),
+    (
+        "attack::no_port_of_a_guest_becomes_a_multicast_router_s",
+        multicast::no_port_of_a_guest_becomes_a_multicast_router_s,
+    ),
     ("attack::poured_into_plain_ports", gaps::poured_into_plain_ports),
     ("attack::poured_into_private_filtered_ports", gaps::poured_into_private_filtered_ports),
     ("attack::poured_into_strict_filtered_ports", gaps::poured_into_strict_filtered_ports),

@@ -14,6 +14,8 @@ use crate::harness::until;
 
 const IGMP: u8 = 2;
 const AUTHENTICATION: u8 = 51;
+const PIM: u8 = 103;
+const ALL_PIM_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 13);
 const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 /// The groups of those who look for multicast routers (RFC 4286).
 const ALL_SNOOPERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 106);
@@ -65,8 +67,17 @@ fn report4(c: &Context, kind: u8) -> Vec<Vec<u8>> {
     vec![to_group4(c, &igmp(c, group, &[kind, 0, 0, 0, 239, 1, 2, 3]))]
 }
 
-/// What hosts say of their groups must pass.
+/// A hello by which a router of PIM (RFC 7761, 4.9) says that it is there.
+fn pim_hello(c: &Context) -> Vec<u8> {
+    let mut message = vec![0x20, 0, 0, 0, 0, 1, 0, 2, 0, 105];
+    let sum = frame::checksum(&message).to_be_bytes();
+    message[2..4].copy_from_slice(&sum);
+    to_group4(c, &frame::ipv4(c.me.ip, ALL_PIM_ROUTERS, PIM, &message))
+}
+
+/// What hosts say of their groups must pass, and PIM, as guests may route among themselves.
 pub const REPORTS: &[Row] = &[
+    row("PIM hello", |c| vec![pim_hello(c)], HONEST_TO_ALL, NOT_FORWARDED),
     row("IGMPv1 report", |c| report4(c, 0x12), HONEST_TO_ALL, NOT_FORWARDED),
     row("IGMPv2 report", |c| report4(c, 0x16), HONEST_TO_ALL, NOT_FORWARDED),
     row("IGMP leave", |c| report4(c, 0x17), HONEST_TO_ALL, NOT_FORWARDED),
@@ -211,4 +222,25 @@ pub fn no_guest_is_a_multicast_router() -> Result<()> {
     ensure!(ground.victim_can_be_found()?, "the victim hears nothing before the query");
     ground.attacker.send(&ground.context.to_group(&query6(&ground.context, 2, &[])))?;
     until("the victim not to be found", || Ok(!ground.victim_can_be_found()?))
+}
+
+/// A hello of PIM passes, and no group is sent to the guest for it. Nor for router discovery, even while the rules are gone.
+pub fn no_port_of_a_guest_becomes_a_multicast_router_s() -> Result<()> {
+    let plain = snooping(Bridged::Plain)?;
+    plain.attacker.send(&pim_hello(&plain.context))?;
+    ensure!(plain.knows_multicast_router()?, "the bridge did not read the hello");
+    for setup in [Bridged::Filtered, Bridged::Strict, Bridged::StrictFiltered] {
+        let ground = snooping(setup)?;
+        ground.attacker.send(&pim_hello(&ground.context))?;
+        ensure!(!ground.knows_multicast_router()?, "{setup:?}: the bridge believes a hello of PIM");
+        ground.nft("flush chain bridge snf-network prerouting")?;
+        for row in ROWS.iter().filter(|row| row.name.contains("router advertisement")) {
+            ground.attacker.send(&(row.frames)(&ground.context)[0])?;
+            ensure!(!ground.knows_multicast_router()?, "{setup:?}: the bridge believes {}", row.name);
+        }
+        ground.node.netns.ip("link set tap0 type bridge_slave mcast_router 1")?;
+        ground.attacker.send(&pim_hello(&ground.context))?;
+        ensure!(ground.knows_multicast_router()?, "{setup:?}: without the setting the bridge did not read the hello");
+    }
+    Ok(())
 }

@@ -24,7 +24,7 @@ pub struct Snapshot {
 const IP: [(&[&str], &[&str]); 4] = [
     (&["-d"], &["link show"]),
     (&[], &["addr show"]),
-    (&["-4"], &["route show table all", "rule show", "neigh show proxy"]),
+    (&["-4"], &["route show table all", "rule show", "neigh show proxy", "neigh show nud permanent"]),
     (&["-6"], &["route show table all", "rule show", "neigh show proxy", "neigh show nud permanent"]),
 ];
 

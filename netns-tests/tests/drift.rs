@@ -109,7 +109,21 @@ fn each_object_of_a_routed_nic() -> Result<()> {
         format!("different: ip -6 route {ip6}/128 dev tap0 table 100 proto 217, found: ip -6 route {ip6}/128 dev eth0");
     let proxy = format!("missing: ip -6 neigh proxy {ip6} dev eth1 protocol 217");
     let different_proxy = format!("different: ip -6 neigh proxy {ip6} dev eth1 protocol 217, found: protocol 99");
+    let mac = WEB1.mac;
+    let neighbour = format!("missing: ip neigh 10.0.0.2 lladdr {mac} dev tap0 nud permanent protocol 217");
+    let other_neighbour =
+        format!("-6 neigh replace {ip6} lladdr 02:00:00:00:00:07 dev tap0 nud permanent protocol 217");
+    let different_neighbour = format!(
+        "different: ip -6 neigh {ip6} lladdr {mac} dev tap0 nud permanent protocol 217, \
+         found: ip -6 neigh {ip6} lladdr 02:00:00:00:00:07"
+    );
     let rows: &[(Break<'_>, &[&str])] = &[
+        (Break::Ip("neigh del 10.0.0.2 dev tap0"), &[&neighbour]),
+        (Break::Ip(&other_neighbour), &[&different_neighbour]),
+        (
+            Break::Ip("neigh add 10.0.0.99 lladdr 02:00:00:00:00:07 dev tap0 nud permanent protocol 217"),
+            &["foreign: ip neigh 10.0.0.99 lladdr 02:00:00:00:00:07 dev tap0 nud permanent protocol 217"],
+        ),
         (Break::Ip("rule del iif tap0"), &["missing: ip rule iif tap0 lookup 100 pref 20100 protocol 217"]),
         (Break::Ip("-6 rule del iif tap0"), &["missing: ip -6 rule iif tap0 lookup 100 pref 20100 protocol 217"]),
         (
@@ -131,7 +145,7 @@ fn each_object_of_a_routed_nic() -> Result<()> {
         (Break::Ip(&other_route6), &[&different6]),
         (Break::Ip(&del_proxy), &[&proxy]),
         (Break::Ip(&other_proxy), &[&different_proxy]),
-        (Break::Ip("link set tap0 down"), &["different: ip link set dev tap0 up, found: down", &route6]),
+        (Break::Ip("link set tap0 down"), &["different: ip link set dev tap0 up, found: down", &neighbour, &route6]),
         (
             Break::Ip("link set tap0 address 02:00:00:00:07:07"),
             &["different: ip link set dev tap0 address cc:47:52:4e:45:54, found: address 02:00:00:00:07:07"],
@@ -183,8 +197,11 @@ fn each_object_of_a_routed_nic() -> Result<()> {
             Break::Nft("add element inet snf-network sources4 { \"tap0\" . 10.0.0.77 }"),
             &["foreign: nft element inet snf-network sources4 { \"tap0\" . 10.0.0.77 }"],
         ),
-        (Break::Nft("flush chain inet snf-network sources"), &["different: nft table inet snf-network: prerouting"]),
-        (Break::Nft("delete table inet snf-network"), &["missing: nft table inet snf-network: prerouting"]),
+        (
+            Break::Nft("flush chain inet snf-network sources"),
+            &["different: nft table inet snf-network: fragments prerouting"],
+        ),
+        (Break::Nft("delete table inet snf-network"), &["missing: nft table inet snf-network: fragments prerouting"]),
         (Break::NoFile("tap0"), &["missing: binding "]),
         (Break::File("tap0"), &["different: binding "]),
     ];
@@ -256,20 +273,22 @@ fn each_object_of_a_bridged_nic() -> Result<()> {
     let nic = node.nic("tap0", WEB1).bridged("br0");
     nic.set("NETWORK_TAGS", "private-filtered").set("TAGS", "protected").ifup()?.succeeds()?;
     node.settled("tap0")?;
-    let groups = "ip link set dev tap0 type bridge_slave group_fwd_mask 0xfffd";
+    let groups = "ip link set dev tap0 type bridge_slave group_fwd_mask 0xfffd mcast_router 0";
     let missing_groups = format!("missing: {groups}");
-    let other_groups = format!("different: {groups}, found: 0x0");
+    let other_groups = format!("different: {groups}, found: group_fwd_mask 0x0");
+    let router = format!("different: {groups}, found: mcast_router 1");
     let rows: &[(Break<'_>, &[&str])] = &[
         (Break::Ip("link set tap0 nomaster"), &["missing: ip link set dev tap0 master br0", &missing_groups]),
         (Break::Ip("link set tap0 master br1"), &["different: ip link set dev tap0 master br0, found: master br1"]),
         (Break::Ip("link set tap0 type bridge_slave group_fwd_mask 0"), &[&other_groups]),
+        (Break::Ip("link set tap0 type bridge_slave mcast_router 1"), &[&router]),
         (Break::Ip("link set tap0 mtu 1300"), &["different: ip link set dev tap0 address fe:"]),
         (Break::Ip("link set tap0 down"), &["different: ip link set dev tap0 up, found: down"]),
         (
             Break::Nft("delete element bridge snf-network protected { \"tap0\" }"),
             &["missing: nft element bridge snf-network protected { \"tap0\" comment \"web1.example.org nic0\" }"],
         ),
-        (Break::Nft("flush ruleset"), &["missing: nft table bridge snf-network: FROMTAP prerouting"]),
+        (Break::Nft("flush ruleset"), &["missing: nft table bridge snf-network: FROMTAP to_groups"]),
     ];
     breaks_and_mends(node, rows)
 }

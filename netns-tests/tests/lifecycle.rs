@@ -194,6 +194,8 @@ fn what_ifup_repairs() -> Result<()> {
         "rule del iif tap0",
         "-6 rule del iif tap0",
         "-6 neigh del proxy 2001:db8:1:0:a800:ff:fe12:3456 dev eth1",
+        "neigh del 10.0.0.2 dev tap0",
+        "-6 neigh replace 2001:db8:1:0:a800:ff:fe12:3456 lladdr 02:00:00:00:00:07 dev tap0 nud permanent",
     ] {
         netns.ip(damage)?;
         site.node.nic("tap0", WEB1).ifup()?.succeeds()?;

@@ -50,7 +50,7 @@ fn befalls(damage: impl FnOnce(&Node) -> Result<()>, expected: &[&str]) -> Resul
 fn a_flushed_ruleset() -> Result<()> {
     let flush = |node: &Node| node.netns.output(Command::new("nft").args(["flush", "ruleset"])).map(drop);
     let expected = [
-        "missing: nft table inet snf-network: prerouting",
+        "missing: nft table inet snf-network: fragments prerouting",
         "missing: nft element inet snf-network guarded { \"tap1\"",
         "missing: nft element arp snf-network arp_source { \"eth1\"",
     ];

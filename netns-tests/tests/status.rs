@@ -122,6 +122,9 @@ fn its_json() -> Result<()> {
     // What differs.
     node.netns.ip_batch("rule del iif tap0\nlink set tap0 address 02:00:00:00:07:07")?;
     let value = json(node)?;
+    let neighbour = |ip: &str, address: std::net::IpAddr| {
+        format!("{ip} neigh {address} lladdr {} dev tap0 nud permanent protocol 217", WEB1.mac)
+    };
     let drift = serde_json::json!([
         {
             "kind": "different",
@@ -129,6 +132,9 @@ fn its_json() -> Result<()> {
             "found": "address 02:00:00:00:07:07",
         },
         {"kind": "missing", "what": "ip rule iif tap0 lookup 100 pref 20100 protocol 217", "found": null},
+        // They go with the MAC.
+        {"kind": "missing", "what": neighbour("ip", WEB1.ip.into()), "found": null},
+        {"kind": "missing", "what": neighbour("ip -6", WEB1.ip6.into()), "found": null},
     ]);
     ensure!(value["nics"][0]["drift"] == drift && value["nics"][0]["state"] == "drift", "{value:#}");
     Ok(())
@@ -199,6 +205,7 @@ fn the_way_of_a_routed_nic() -> Result<()> {
     for parts in [
         &["in place tap0 MAC cc:47:52:4e:45:54"][..],
         &["in place arp input 0 chain input:", "arp_senders {", "10.0.0.2"],
+        &["in place inet prerouting -450 chain fragments", "sources4 { \"tap0\" . 10.0.0.2 }"],
         &["- inet prerouting -150 mangle"],
         &["in place inet prerouting -145 chain steer_100"],
         &["in place inet prerouting -140", "sources4 { \"tap0\" . 10.0.0.2 }"],
@@ -218,8 +225,16 @@ fn the_way_of_a_routed_nic() -> Result<()> {
         step(&text, to, parts)?;
     }
     // The order is that of a packet.
-    let places =
-        ["prerouting -145", "prerouting -140", "pref 20050", "pref 20100", "forward -155"].map(|it| text.find(it));
+    let places = [
+        "prerouting -450",
+        "prerouting -150",
+        "prerouting -145",
+        "prerouting -140",
+        "pref 20050",
+        "pref 20100",
+        "forward -155",
+    ]
+    .map(|it| text.find(it));
     ensure!(places.iter().all(Option::is_some) && places.is_sorted(), "{text}");
     // A forged source raises the number of its step, and no other.
     step(&text, from, &["inet dropped 0 packets, 0 bytes from tap0"])?;
@@ -230,17 +245,18 @@ fn the_way_of_a_routed_nic() -> Result<()> {
         step(&text, from, &["arp dropped 0 packets"])?;
         Ok(step(&text, from, &["inet dropped"])?.starts_with("in place inet dropped 1 packets"))
     })?;
-    // What is gone is missing at its step, and at no other.
+    // What is gone is missing at its steps, and at no other.
     node.netns.output(Command::new("nft").args(["delete element inet snf-network sources4 { tap0 . 10.0.0.2 }"]))?;
     node.netns.ip("rule del iif tap0")?;
     let outcome = status(node, "--verbose tap0")?;
     ensure!(outcome.code == Some(3), "{outcome:?}");
     let text = outcome.stdout;
+    step(&text, from, &["MISSING inet prerouting -450"])?;
     step(&text, from, &["MISSING inet prerouting -140"])?;
     step(&text, from, &["missing: nft element inet snf-network sources4"])?;
     step(&text, from, &["MISSING rule ip rule iif tap0"])?;
     step(&text, from, &["in place rule ip rule fwmark"])?;
-    ensure!(text.matches("MISSING").count() == 2, "{text}");
+    ensure!(text.matches("MISSING").count() == 3, "{text}");
     status(node, "--json -v")?.fails(&["status: --json: expected without --verbose"])?;
     Ok(())
 }

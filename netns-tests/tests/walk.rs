@@ -20,8 +20,8 @@ pub fn ipv4(site: &Site, guest: &Guest, tap: &str) -> Result<()> {
     guest.seen.expect(&format!("{TAP_MAC} > {mac} ARP, Reply {gateway} is-at {TAP_MAC}"))?;
 
     // Outgoing traffic: what comes out of the TAP is routed by the table, whose default route is the gateway.
-    // The node has learned the guest's MAC from its question; let it forget that, to see it ask.
-    site.node.netns.ip(&format!("neigh flush dev {tap}"))?;
+    // The node knows the guest by a permanent entry; without it, it asks.
+    site.node.netns.ip(&format!("neigh del {ip} dev {tap}"))?;
     let mark = guest.send_echo(ip.into(), OUTSIDE)?;
 
     // 2) The node wants to know the gateway's MAC, and has no address of its own to ask with.
@@ -54,6 +54,7 @@ pub fn ipv6(site: &Site, guest: &Guest, tap: &str) -> Result<()> {
     site.router.ip("-6 neigh flush dev lan")?;
     site.node.netns.ip("-6 neigh flush dev eth1")?;
     site.node.netns.ip(&format!("-6 neigh flush dev {tap}"))?;
+    site.node.netns.ip(&format!("-6 neigh del {ip} dev {tap}"))?;
 
     let mark = guest.send_echo(ip.into(), OUTSIDE6)?;
     wire.expect(&format!("neighbor solicitation, who has {GATEWAY6}, source {device}"))?;

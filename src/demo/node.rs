@@ -21,9 +21,10 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::nftables::Nftables;
 use crate::kernel::ping::PingSocket;
 use crate::kernel::rtnetlink::DEVCONF;
-use crate::kernel::{observed, process, read_sysctl, topology};
+use crate::kernel::{Kernel, observed, process, read_sysctl, topology};
 use crate::log::Log;
-use crate::object::Plan;
+use crate::object::{Object, Plan};
+use crate::reconcile;
 use crate::settings::Settings;
 use crate::setup::routed::PROXY_DELAY;
 use crate::setup::shared;
@@ -151,6 +152,16 @@ impl Node {
     /// Those of the command.
     pub fn ifdown(&self, raw: &RawNic) -> Result<()> {
         self.command(|| nic::ifdown(raw, "", &self.settings, &mut Log::default()))
+    }
+
+    /// Forgets where its guest is: that it asks is shown.
+    pub(super) fn forget(&mut self, plan: &Plan, address: IpAddr) -> Result<()> {
+        let is_it = |it: &&Object| matches!(it, Object::Neighbour(it) if it.address == address);
+        let entry = Plan { objects: plan.objects.iter().filter(is_it).cloned().collect(), ..Plan::default() };
+        self.namespace.run(|| {
+            let failures = reconcile::remove(&mut Kernel::open()?, &entry, true);
+            failures.into_iter().next().map_or(Ok(()), Err)
+        })
     }
 
     /// Runs a command in the node's namespace, and begins there what it leaves to a process of its own.

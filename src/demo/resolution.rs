@@ -110,8 +110,8 @@ fn host_asks_for_gateway(report: &mut Report<'_>, world: &mut World, family: Fam
     })
 }
 
-/// The second guest has said nothing until now, so nobody knows where it is: a ping from outside makes both the router and
-/// the node ask.
+/// The second guest has said nothing until now, and the node's neighbour entry for it is removed, so nobody knows where it is: a ping
+/// from outside makes both the router and the node ask.
 fn host_asks_for_guest(report: &mut Report<'_>, world: &mut World, family: Family) -> Result<String> {
     let [node, _] = &mut world.nodes;
     let [_, Hosted { guest, plan, tap, .. }] = &mut world.guests;
@@ -122,6 +122,9 @@ fn host_asks_for_guest(report: &mut Report<'_>, world: &mut World, family: Famil
         if family == Family::V4 { &[shared::ARP_SOURCE] } else { &[] },
     ));
     report.commands(excerpt::objects(plan, excerpt::device_route(family, None)));
+    report.commands(excerpt::objects(plan, |it| matches!(it, Object::Neighbour(it) if it.address == address.address)));
+    report.note(&format!("{}: with this entry it need not ask, so it is removed for this step", node.name));
+    node.forget(plan, address.address)?;
     node.wire.clear()?;
     guest.take_trace();
     let answered = while_serving(guest, || world.router.ping(address.address, soon()))?;

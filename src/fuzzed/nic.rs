@@ -206,7 +206,8 @@ fn check_plan(plan: &Plan) {
         }
     }
     let up = plan.objects.iter().position(|it| matches!(it, Object::Up(_))).unwrap_or(plan.objects.len());
-    let reachable = plan.objects.iter().position(|it| matches!(it, Object::Route(_) | Object::NeighProxy(_)));
+    let is_reachable = |it: &Object| matches!(it, Object::Neighbour(_) | Object::Route(_) | Object::NeighProxy(_));
+    let reachable = plan.objects.iter().position(is_reachable);
     assert!(reachable.is_none_or(|it| it > up), "a route before the link is up: {text}");
     let restrained = plan.objects.iter().rposition(|it| matches!(it, Object::Port(_) | Object::Link(_)));
     assert!(restrained.is_none_or(|it| it < up), "a port or a link is changed while it is up: {text}");

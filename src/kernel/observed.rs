@@ -21,7 +21,7 @@ use super::nftables::{Lacking, Nftables, is_missing};
 use super::rtnetlink::{self, LinkState};
 use super::{Kernel, read_sysctl};
 use crate::addr::{Family, IfName};
-use crate::object::{Hop, Object, Plan, PortVlan, Route, Rule, RuleSelector, SysctlGroup};
+use crate::object::{Hop, Neighbour, Object, Plan, PortVlan, Route, Rule, RuleSelector, SysctlGroup};
 use crate::ovsdb::port::{self, PortState};
 use crate::ruleset::{Element, Group, Name, TableFamily, Value};
 
@@ -51,6 +51,8 @@ pub struct Observed {
     pub defaults: HashSet<(Family, u32)>,
     /// Where in them a device is led to, each place once.
     routes_by_device: HashMap<IfName, HashSet<(u32, IpNet)>>,
+    /// Permanent neighbour entries with an Ethernet address, by device.
+    pub neighbours: HashMap<IfName, Vec<Neighbour>>,
     /// Proxy entries.
     pub proxies: HashMap<IpAddr, Vec<FoundProxy>>,
     /// The VLANs of ports, by the port's number; empty unless a Plan asks for any.
@@ -92,6 +94,9 @@ impl Observed {
             for route in &dumps::routes(netlink, family)? {
                 observed.defaults.extend(decode::table_of_default(route).map(|table| (family, table)));
                 decode::route(family, route, &names).into_iter().for_each(|it| observed.add_route(it));
+            }
+            for neighbour in dumps::neighbours(netlink, family)?.iter().filter_map(|it| decode::neighbour(it, &names)) {
+                observed.neighbours.entry(neighbour.device.clone()).or_default().push(neighbour);
             }
             for proxy in dumps::proxies(netlink, family)?.iter().filter_map(|it| decode::proxy(it, &names)) {
                 observed.proxies.entry(proxy.address).or_default().push(proxy);
@@ -165,6 +170,7 @@ impl Observed {
             | Object::Port(_)
             | Object::PortFlags(_)
             | Object::Up(_)
+            | Object::Neighbour(_)
             | Object::Route(_)
             | Object::NeighProxy(_) => {}
         }

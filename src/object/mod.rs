@@ -8,6 +8,7 @@ mod bridge_vlans;
 mod file;
 mod link;
 mod neigh_proxy;
+mod neighbour;
 mod ovs_port;
 mod plan;
 mod port;
@@ -31,10 +32,11 @@ pub use self::bridge_vlans::{BridgeVlans, PortVlan, Towards, vlan_list};
 pub use self::file::File;
 pub use self::link::Link;
 pub use self::neigh_proxy::NeighProxy;
+pub use self::neighbour::Neighbour;
 pub use self::ovs_port::{OvsPort, OvsVlans};
 pub use self::plan::Plan;
 pub use self::port::Port;
-pub use self::port_flags::PortFlags;
+pub use self::port_flags::{PortFlags, PortState};
 pub use self::route::{Hop, Route};
 pub use self::rule::{Rule, RuleSelector};
 pub use self::sysctl::{Sysctl, SysctlGroup};
@@ -157,6 +159,7 @@ kinds! {
     OvsPort in Box,
     Rule,
     Up,
+    Neighbour,
     Route,
     NeighProxy,
     File,
@@ -204,6 +207,8 @@ pub enum Key<'a> {
     Rule(Family, &'a RuleSelector, u32, u32, u8),
     /// Whether a link is up.
     Up(&'a IfName),
+    /// An address on a device.
+    Neighbour(IpAddr, &'a IfName),
     /// One route of this table, prefix and metric.
     Route(u32, IpNet, u32),
     /// A proxied address on a device.

@@ -10,7 +10,9 @@ use crate::addr::{Family, IfName};
 use crate::kernel::netlink::Request;
 use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
 use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
-use crate::object::{Bridge, BridgeVlans, Hop, Object, Route, Sysctl, SysctlGroup, Towards, Verb, VlanDevice};
+use crate::object::{
+    Bridge, BridgeVlans, Hop, Object, PortFlags, Route, Sysctl, SysctlGroup, Towards, Verb, VlanDevice,
+};
 use crate::{binding, ovsdb};
 
 /// How many requests go into one send, which must fit into the socket's buffer (208 KiB): one of ours has some 100 bytes.
@@ -127,10 +129,11 @@ impl<'k, 'p> Batch<'k, 'p> {
             }
             Object::PortFlags(it) => {
                 let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
-                // On its way out of the bridge it loses them anyway, and a port of none has them at zero.
-                let groups = if add { it.groups } else { 0 };
-                if current.group_forwarding.unwrap_or(0) != groups {
-                    self.queue(rtnetlink::set_group_forwarding(current.index, groups), object);
+                // On its way out of the bridge it loses them anyway. One that is about to join it has those of a new port.
+                let joins = current.controller == 0;
+                let flags = if add { it.clone() } else { PortFlags::default_of(it.name.clone()) };
+                if (add && joins) || !flags.differences(&current.port).is_empty() {
+                    self.queue(rtnetlink::set_port(current.index, &flags), object);
                 }
             }
             Object::BridgeVlans(it) => self.port_vlans(it, object)?,
@@ -165,6 +168,10 @@ impl<'k, 'p> Batch<'k, 'p> {
                 } else {
                     self.queue(request, object);
                 }
+            }
+            Object::Neighbour(it) => {
+                let Some(device) = self.index(&it.device)? else { return absent(add) };
+                self.queue(rtnetlink::neighbour(it, device, add), object);
             }
             Object::NeighProxy(it) => {
                 let Some(device) = self.index(&it.device)? else { return absent(add) };

@@ -20,7 +20,7 @@ pub fn plain(nic: &Nic, bridge: &IfName, vlan: Option<&Vlan>, facts: &Facts, pla
         plan.extend(vlans(nic, vlan, facts)?);
     }
     if nic.has(Setup::PrivateFiltered) || nic.has(Setup::StrictFiltered) {
-        plan.push(PortFlags { name: name(), groups: PortFlags::ALL_GROUPS });
+        plan.push(PortFlags::of_guest(name()));
     }
     plan.push(Up { name: name(), down_after: true });
     Ok(())

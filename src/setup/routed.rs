@@ -8,8 +8,8 @@ use crate::addr::{Family, IfName, Mac};
 use crate::announce::Announcement;
 use crate::nic::{Endpoint, Nic};
 use crate::object::{
-    Hop, Link, NeighProxy, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Port, Route, Rule, RuleSelector, Setting, Sysctl,
-    SysctlGroup, TABLE_MAIN, Up,
+    Hop, Link, NeighProxy, Neighbour, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Port, Route, Rule, RuleSelector, Setting,
+    Sysctl, SysctlGroup, TABLE_MAIN, Up,
 };
 use crate::ruleset::{Element, TableFamily, Value};
 use crate::settings::{Settings, Setup};
@@ -30,6 +30,7 @@ pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: 
     plan.push(up(nic));
     for family in Family::BOTH {
         let Some(endpoint) = nic.endpoint(family) else { continue };
+        plan.extend(neighbour(nic, endpoint, settings));
         plan.push(host_route(nic, endpoint, table));
         for device in &facts.uplinks[family as usize] {
             // IPv4 is answered for by proxy_arp, which asks the routes; IPv6 needs an entry for each address.
@@ -54,6 +55,9 @@ pub fn plain(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &m
     rules(nic, table, settings, plan);
     plan.push(up(nic));
     for endpoint in Family::BOTH.into_iter().filter_map(|family| nic.endpoint(family)) {
+        if nic.has(Setup::StrictFiltered) {
+            plan.extend(neighbour(nic, endpoint, settings));
+        }
         plan.push(host_route(nic, endpoint, table));
     }
 }
@@ -157,6 +161,12 @@ fn rules(nic: &Nic, table: u32, settings: &Settings, plan: &mut Plan) {
 
 fn up(nic: &Nic) -> Up {
     Up { name: nic.interface.clone(), down_after: true }
+}
+
+/// Where the guest is, if its sources are checked: it cannot use another MAC then.
+fn neighbour(nic: &Nic, endpoint: &Endpoint, settings: &Settings) -> Option<Neighbour> {
+    let (address, mac, device) = (endpoint.address, nic.mac, nic.interface.clone());
+    (!settings.ipspoof).then_some(Neighbour { address, mac, device, protocol: PROTOCOL_NIC })
 }
 
 fn host_route(nic: &Nic, endpoint: &Endpoint, table: u32) -> Route {

@@ -53,7 +53,7 @@ fn private_filtered() {
         objects.iter().filter(|it| !it.is_empty()).collect::<Vec<_>>(),
         [
             "ip link set dev tap5 master prv0",
-            "ip link set dev tap5 type bridge_slave group_fwd_mask 0xfffd",
+            "ip link set dev tap5 type bridge_slave group_fwd_mask 0xfffd mcast_router 0",
             "ip link set dev tap5 up"
         ]
     );

@@ -7,7 +7,8 @@ use crate::addr::{Family, IfName};
 use crate::kernel::observed::Observed;
 use crate::kernel::rtnetlink::LinkState;
 use crate::object::{
-    BridgeVlans, NeighProxy, Object, OvsPort, Plan, Port, Route, Sysctl, SysctlGroup, Towards, Verb, vlan_list,
+    BridgeVlans, Kind, NeighProxy, Neighbour, Object, OvsPort, Plan, Port, Route, Sysctl, SysctlGroup, Towards, Verb,
+    vlan_list,
 };
 use crate::ruleset::{Element, Group, Name};
 
@@ -93,11 +94,12 @@ pub fn object(object: &Object, observed: &Observed) -> Option<Drift> {
         Object::Port(it) => port(it, observed),
         Object::OvsPort(it) => ovs_port(it, observed),
         Object::PortFlags(it) => {
-            let found = link(&it.name).filter(|link| link.controller != 0).and_then(|link| link.group_forwarding);
-            match found {
-                Some(found) if found == it.groups => Seen::Itself,
-                Some(found) => Seen::Other(format!("{found:#x}")),
+            match link(&it.name).filter(|link| link.controller != 0 && link.port.group_fwd_mask.is_some()) {
                 None => Seen::Nothing,
+                Some(link) => match it.differences(&link.port) {
+                    nothing if nothing.is_empty() => Seen::Itself,
+                    other => Seen::Other(other),
+                },
             }
         }
         Object::BridgeVlans(it) => port_vlans(it, observed),
@@ -107,6 +109,7 @@ pub fn object(object: &Object, observed: &Observed) -> Option<Drift> {
             None => Seen::Nothing,
         },
         Object::Route(it) => route(it, observed),
+        Object::Neighbour(it) => neighbour(it, observed),
         Object::NeighProxy(it) => proxy(it, observed),
         Object::File(it) => match observed.files.get(&it.path) {
             Some(Some(text)) if text == it.text.as_bytes() => Seen::Itself,
@@ -214,6 +217,15 @@ fn route(route: &Route, observed: &Observed) -> Seen {
         [] => Seen::Nothing,
         found if found.contains(&route) => Seen::Itself,
         [found, ..] => Seen::Other(Thing::Object(Object::Route((*found).clone())).to_string()),
+    }
+}
+
+fn neighbour(neighbour: &Neighbour, observed: &Observed) -> Seen {
+    let found = observed.neighbours.get(&neighbour.device).map_or(&[][..], Vec::as_slice);
+    match found.iter().find(|it| it.key() == neighbour.key()) {
+        None => Seen::Nothing,
+        Some(found) if found == neighbour => Seen::Itself,
+        Some(found) => Seen::Other(found.describe()),
     }
 }
 

@@ -7,8 +7,8 @@ use crate::kernel::nftables::Lacking;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::object::RuleSelector;
 use crate::object::{
-    BridgeVlans, File, Hop, Link, Port, PortFlags, PortVlan, Route, Rule, Setting, Sysctl, SysctlGroup, TABLE_MAIN,
-    Towards, Up,
+    BridgeVlans, File, Hop, Link, Port, PortFlags, PortState, PortVlan, Route, Rule, Setting, Sysctl, SysctlGroup,
+    TABLE_MAIN, Towards, Up,
 };
 use crate::ruleset::{Comment, TableFamily, Value};
 use crate::setup::shared;
@@ -30,7 +30,7 @@ fn link(text: &str, index: u32) -> LinkState {
         parent_bus: None,
         bridge: None,
         in_openvswitch: false,
-        group_forwarding: None,
+        port: PortState::default(),
         devconf: [Some(0); DEVCONF.len()],
     }
 }
@@ -43,7 +43,8 @@ fn observed() -> Observed {
         observed.links.insert(link.name.clone(), link);
     }
     if let Some(port) = observed.links.get_mut(&name("tap0")) {
-        (port.controller, port.group_forwarding) = (1, Some(0));
+        port.controller = 1;
+        port.port = PortState { group_fwd_mask: Some(0), mcast_router: Some(1) };
     }
     observed
 }
@@ -202,22 +203,26 @@ fn ports() {
 }
 
 #[test]
-fn groups() {
+fn port_flags() {
     let mut observed = observed();
-    let wanted = "ip link set dev tap0 type bridge_slave group_fwd_mask 0xfffd";
-    assert_eq!(line(groups_object(), &observed), Some(format!("different: {wanted}, found: 0x0")));
-    let mut set = |groups, controller| {
+    let wanted = "ip link set dev tap0 type bridge_slave group_fwd_mask 0xfffd mcast_router 0";
+    let found = "found: group_fwd_mask 0x0 mcast_router 1";
+    assert_eq!(line(flags_object(), &observed), Some(format!("different: {wanted}, {found}")));
+    let mut set = |group_fwd_mask, mcast_router, controller| {
         let port = observed.links.get_mut(&name("tap0")).expect("the port");
-        (port.group_forwarding, port.controller) = (groups, controller);
-        line(groups_object(), &observed)
+        port.port = PortState { group_fwd_mask, mcast_router };
+        port.controller = controller;
+        line(flags_object(), &observed)
     };
-    assert_eq!(set(Some(0xfffd), 1), None);
-    assert_eq!(set(Some(0xfffd), 0), Some(format!("missing: {wanted}")));
-    assert_eq!(set(None, 1), Some(format!("missing: {wanted}")));
+    assert_eq!(set(Some(0xfffd), Some(0), 1), None);
+    // What a kernel does not know is no drift.
+    assert_eq!(set(Some(0xfffd), None, 1), None);
+    assert_eq!(set(Some(0xfffd), Some(0), 0), Some(format!("missing: {wanted}")));
+    assert_eq!(set(None, None, 1), Some(format!("missing: {wanted}")));
 }
 
-fn groups_object() -> Object {
-    Object::PortFlags(PortFlags { name: name("tap0"), groups: PortFlags::ALL_GROUPS })
+fn flags_object() -> Object {
+    Object::PortFlags(PortFlags::of_guest(name("tap0")))
 }
 
 #[test]

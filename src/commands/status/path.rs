@@ -164,7 +164,7 @@ fn own_link(row: &NicRow, plan: &Plan) -> Step {
             Object::Up(_) => words.push("up".to_owned()),
             Object::Sysctl(it) => settings.push(format!("{}.{}={}", it.family.sysctl(), it.key, it.value.want)),
             Object::Port(it) => words.extend(it.bridge.as_ref().map(|bridge| format!("port of {bridge}"))),
-            other => words.push(other.line(Verb::Add)),
+            other => words.push(other.to_string()),
         }
     }
     words.append(&mut settings);
@@ -211,12 +211,17 @@ fn filters(row: &NicRow, plan: &Plan, direction: Direction, (family, point): (Ta
         .collect();
     chains.sort_by_key(|it| it.0);
     let mut steps = Vec::new();
+    let mut mangle = None;
     if (family, point, direction) == (TableFamily::Inet, HookPoint::Prerouting, Direction::From) && !chains.is_empty() {
         let what = "mangle, of others: nfdhcpd takes DHCP, router and neighbour solicitations here";
-        steps.push(others(&format!("{family} {point} {MANGLE}"), what));
+        mangle = Some(others(&format!("{family} {point} {MANGLE}"), what));
     }
     for (priority, table, chain) in &chains {
-        let of_it = |it: &&Element| it.family == family && has_set(table, &it.set, false);
+        if *priority > MANGLE {
+            steps.extend(mangle.take());
+        }
+        let sets = table.looked_up(chain);
+        let of_it = |it: &&Element| it.family == family && has_set(table, &it.set, false) && sets.contains(&&it.set);
         let elements: Vec<_> = plan.elements.iter().filter(of_it).collect();
         let words: Vec<_> = elements.iter().map(|it| short(it)).collect();
         let things = elements.into_iter().cloned().map(Thing::Element);

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
 use super::FoundProxy;
-use crate::addr::{Family, IfName};
+use crate::addr::{Family, IfName, Mac};
 use crate::model::mark::Mark;
-use crate::object::{Hop, Route, Rule, RuleSelector};
+use crate::object::{Hop, Neighbour, Route, Rule, RuleSelector};
 
 /// The metric of an IPv6 route that was given none (IP6_RT_PRIO_USER of linux/ipv6_route.h).
 const METRIC6: u32 = 1024;
@@ -92,6 +92,24 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet6(it) => Some((*it).into()),
         _ => None,
     }
+}
+
+/// A permanent entry with an Ethernet address.
+pub fn neighbour(message: &NeighbourMessage, names: &HashMap<u32, IfName>) -> Option<Neighbour> {
+    let (mut address, mut mac, mut protocol) = (None, None, 0);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(it)) => address = Some((*it).into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(it)) => address = Some((*it).into()),
+            NeighbourAttribute::LinkLayerAddress(octets) => mac = octets.as_slice().try_into().ok().map(Mac),
+            NeighbourAttribute::Protocol(it) => protocol = u8::from(*it),
+            _ => {}
+        }
+    }
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    Some(Neighbour { address: address?, mac: mac?, device: names.get(&message.header.ifindex)?.clone(), protocol })
 }
 
 /// A proxy entry.

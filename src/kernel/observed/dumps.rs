@@ -44,6 +44,13 @@ pub fn routes(netlink: &mut Netlink, family: Family) -> Result<Vec<RouteMessage>
     messages(netlink, RTM_GETROUTE, &route)
 }
 
+/// All neighbour entries of a family.
+pub fn neighbours(netlink: &mut Netlink, family: Family) -> Result<Vec<NeighbourMessage>> {
+    let mut neighbour = NeighbourMessage::default();
+    neighbour.header.family = address_family(family);
+    messages(netlink, RTM_GETNEIGH, &neighbour)
+}
+
 /// All proxy entries of a family.
 pub fn proxies(netlink: &mut Netlink, family: Family) -> Result<Vec<NeighbourMessage>> {
     let mut proxy = NeighbourMessage::default();

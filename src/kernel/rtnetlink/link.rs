@@ -7,12 +7,15 @@ use nix::libc::{
     IFLA_MTU, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK,
 };
 
-use super::uapi::{IFLA_BRPORT_GROUP_FWD_MASK, IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE, INET, INET6};
+use super::uapi::{
+    IFLA_BRPORT_GROUP_FWD_MASK, IFLA_BRPORT_MULTICAST_ROUTER, IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE, INET, INET6,
+};
 use super::{LinkMessage, LinkState};
 use crate::addr::{Family, IfName, Mac};
 use crate::kernel::attributes::attribute;
 use crate::kernel::error::Error;
 use crate::kernel::netlink::{Netlink, Request};
+use crate::object::PortFlags;
 
 /// The settings of a link that we look at and change: family, key, IPV4_DEVCONF_* of linux/ip.h or DEVCONF_* of linux/ipv6.h
 /// (those of IPv6 cannot be written by number; addr_gen_mode has an attribute of its own).
@@ -86,12 +89,16 @@ pub fn set_link(index: u32, change: &LinkChange) -> Request {
     message.request(RTM_SETLINK, 0)
 }
 
-/// The message that sets which link-local groups the port with link number `index` treats as ordinary ones:
-/// `IFLA_LINKINFO { IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA { IFLA_BRPORT_GROUP_FWD_MASK } }`. As in iproute2 it is an
-/// RTM_NEWLINK that makes nothing, as RTM_SETLINK does not look at the data of a port.
-pub fn set_group_forwarding(index: u32, groups: u16) -> Request {
+/// The message that sets what the port with link number `index` may do:
+/// `IFLA_LINKINFO { IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA { IFLA_BRPORT_* } }`. As in iproute2 it is an RTM_NEWLINK that makes
+/// nothing, as RTM_SETLINK does not look at the data of a port.
+pub fn set_port(index: u32, flags: &PortFlags) -> Request {
     let kind = attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0");
-    let data = attribute(IFLA_INFO_SLAVE_DATA, &attribute(IFLA_BRPORT_GROUP_FWD_MASK, &groups.to_ne_bytes()));
+    let settings = [
+        attribute(IFLA_BRPORT_GROUP_FWD_MASK, &flags.group_fwd_mask.to_ne_bytes()),
+        attribute(IFLA_BRPORT_MULTICAST_ROUTER, &[flags.mcast_router]),
+    ];
+    let data = attribute(IFLA_INFO_SLAVE_DATA, &settings.concat());
     LinkMessage::of(index).with(IFLA_LINKINFO, &[kind, data].concat()).request(RTM_NEWLINK, 0)
 }
 

@@ -9,11 +9,12 @@ use nix::libc::{
 use super::link_message::IFINFOMSG;
 use super::uapi::{
     IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_PROTOCOL, IFLA_BRPORT_GROUP_FWD_MASK,
-    IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE, IFLA_INET6_CONF, INET, INET6,
+    IFLA_BRPORT_MULTICAST_ROUTER, IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE, IFLA_INET6_CONF, INET, INET6,
 };
 use super::{ADDR_GEN_MODE, DEVCONF};
 use crate::addr::{Family, IfName, Mac};
 use crate::kernel::attributes::{attributes, number, text};
+use crate::object::PortState;
 
 /// Where in struct ifinfomsg of linux/rtnetlink.h the number and the flags are.
 const INDEX: usize = 4;
@@ -44,8 +45,8 @@ pub struct LinkState {
     pub bridge: Option<BridgeState>,
     /// Whether it is a port of Open vSwitch's datapath in the kernel (IFLA_INFO_SLAVE_KIND).
     pub in_openvswitch: bool,
-    /// IFLA_BRPORT_GROUP_FWD_MASK, of the port of a bridge.
-    pub group_forwarding: Option<u16>,
+    /// Of the port of a bridge.
+    pub port: PortState,
     /// Values of [`DEVCONF`], in its order; none where the family is off on this link.
     pub devconf: [Option<u32>; DEVCONF.len()],
 }
@@ -83,7 +84,7 @@ impl LinkState {
             parent_bus: None,
             bridge: None,
             in_openvswitch: false,
-            group_forwarding: None,
+            port: PortState::default(),
             devconf: [None; DEVCONF.len()],
         };
         for (kind, value) in attributes(payload.get(IFINFOMSG..)?) {
@@ -113,8 +114,7 @@ impl LinkState {
                 }
                 IFLA_INFO_SLAVE_KIND => port = Some(text(value)),
                 IFLA_INFO_SLAVE_DATA if port.as_deref() == Some("bridge") => {
-                    let mask = attributes(value).find(|it| it.0 == IFLA_BRPORT_GROUP_FWD_MASK);
-                    self.group_forwarding = mask.and_then(|it| it.1.try_into().ok()).map(u16::from_ne_bytes);
+                    self.port = port_state(value);
                 }
                 _ => {}
             }
@@ -167,6 +167,18 @@ impl LinkState {
         let place = DEVCONF.iter().position(|it| it.0 == family && it.1 == key)?;
         self.devconf[place]
     }
+}
+
+fn port_state(data: &[u8]) -> PortState {
+    let mut state = PortState::default();
+    for (kind, value) in attributes(data) {
+        match kind {
+            IFLA_BRPORT_GROUP_FWD_MASK => state.group_fwd_mask = value.try_into().ok().map(u16::from_ne_bytes),
+            IFLA_BRPORT_MULTICAST_ROUTER => state.mcast_router = value.first().copied(),
+            _ => {}
+        }
+    }
+    state
 }
 
 impl BridgeState {

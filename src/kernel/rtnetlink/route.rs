@@ -1,4 +1,4 @@
-//! Rules, routes and proxy neighbours as messages.
+//! Rules, routes and neighbours as messages.
 
 use std::net::IpAddr;
 
@@ -91,6 +91,22 @@ pub fn route(route: &object::Route, device: Option<u32>, add: bool) -> Request {
         Request::new(RTM_NEWROUTE, &message, flags)
     } else {
         Request::new(RTM_DELROUTE, &message, 0)
+    }
+}
+
+/// The message that makes or removes a permanent neighbour entry on link number `device`.
+pub fn neighbour(neighbour: &object::Neighbour, device: u32, add: bool) -> Request {
+    let mut message = NeighbourMessage::default();
+    message.header.family = address_family(Family::of(neighbour.address));
+    message.header.ifindex = device;
+    message.header.state = NeighbourState::Permanent;
+    message.attributes.push(NeighbourAttribute::Destination(neighbour.address.into()));
+    if add {
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(neighbour.mac.0.to_vec()));
+        message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::from(neighbour.protocol)));
+        Request::new(RTM_NEWNEIGH, &message, creation(true))
+    } else {
+        Request::new(RTM_DELNEIGH, &message, 0)
     }
 }
 

@@ -8,6 +8,7 @@ pub(super) const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
 pub(super) const IFLA_VLAN_ID: u16 = 1;
 pub(super) const IFLA_VLAN_PROTOCOL: u16 = 5;
 /// Of the IFLA_INFO_SLAVE_DATA of a bridge's port.
+pub(super) const IFLA_BRPORT_MULTICAST_ROUTER: u16 = 25;
 pub(super) const IFLA_BRPORT_GROUP_FWD_MASK: u16 = 31;
 /// Families in an IFLA_AF_SPEC.
 pub(super) const INET: u16 = 2;
