@@ -11,8 +11,10 @@ use crate::Test;
 use crate::harness::Skip;
 use crate::harness::guest::WEB1;
 use crate::harness::nic::{Outcome, PROGRAM};
+use crate::harness::ping::Pinging;
+use crate::harness::port::Capture;
 use crate::harness::snapshot::Snapshot;
-use crate::harness::topology::{Files, Node, OUTSIDE, OUTSIDE6, Site, Wanted};
+use crate::harness::topology::{Files, MANAGEMENT, Node, OUTSIDE, OUTSIDE6, Site, Wanted};
 
 pub const TESTS: &[Test] = &[
     ("ifupdown::the_shipped_example_stands_and_goes", the_shipped_example_stands_and_goes),
@@ -62,6 +64,19 @@ fn the_shipped_example_stands_and_goes() -> Result<()> {
     node.settled("eth1")?;
     Snapshot::of(&by_options.node.netns)?.returns_in(netns, |state| state)?;
     let guest = node.guest("tap0", WEB1)?;
+    guest.ping(OUTSIDE)?;
+    guest.ping(OUTSIDE6)?;
+    // ifupdown is not stopped by guests that run; they are there again after its ifup.
+    let down = run(node, "ifdown")?.succeeds()?;
+    ensure!(down.stderr.contains("NICs use IPv4 table 100 (tap0): they are cut off until node up"), "{down:#?}");
+    let management = Capture::on(&site.management, "lan")?;
+    for _ in 0..20 {
+        guest.send_echo(WEB1.ip.into(), MANAGEMENT.into())?;
+    }
+    Pinging::start(netns, MANAGEMENT.into())?.goes_on(1)?;
+    management.never(&WEB1.ip.to_string())?;
+    run(node, "ifup")?.succeeds()?;
+    node.settled("eth1")?;
     guest.ping(OUTSIDE)?;
     guest.ping(OUTSIDE6)?;
     node.nic("tap0", WEB1).ifdown()?.succeeds()?;

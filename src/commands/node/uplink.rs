@@ -98,7 +98,8 @@ fn known(
 ) -> Result<(Vec<(Uplink, Original)>, Original)> {
     let old = state.records.iter().map(|it| recorded(it, uplink.family)).collect::<Result<Vec<_>>>()?;
     let mut now = before(kernel, &uplink.device, uplink.family)?;
-    if let Some((_, before)) = old.iter().rev().find(|it| !it.0.down) {
+    // Also of one that is down: its NICs' own runs may have set it up in part.
+    if let Some((_, before)) = old.last() {
         let mut before = before.clone();
         // A setting of which an earlier version of this program did not know.
         now.settings.retain(|it| before.setting(it.0, it.1).is_none());
@@ -107,8 +108,8 @@ fn known(
     }
     let mut before = now;
     let others = others::of_other_devices(&uplink.device, uplink.family, settings)?;
-    if let Some((_, first)) = old.last().or(others.first()) {
-        // What is of the node was changed by another uplink, or by this one, which was down since.
+    if let Some((_, first)) = others.first() {
+        // What is of the node was changed by another uplink.
         let of_node = |it: &(Family, &str, u32)| OF_ALL.iter().any(|(key, _)| *key == it.1);
         before.settings.retain(|it| !of_node(it));
         before.settings.extend(first.settings.iter().filter(|it| of_node(it)));
