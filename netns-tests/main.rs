@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     // Ganeti's node daemon has this umask, and whoever has it must chmod what others read.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let machines = Arc::new(vm::Machines::of(tests::on_kernels(), |name| is_wanted(&arguments, name)));
-    let entered = if arguments.list { Ok(()) } else { package::start_outside().and_then(|()| netns::enter()) };
+    let entered = if arguments.list { Ok(()) } else { start_outside().and_then(|()| netns::enter()) };
     let refused: Option<Arc<str>> = entered.err().map(|error| format!("{error:#}").into());
     let here = tests::here().map(|case| {
         let refused = refused.clone();
@@ -54,6 +54,12 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     code
+}
+
+/// Starts the processes that stay outside our namespaces.
+fn start_outside() -> Result<()> {
+    package::start_outside()?;
+    vm::system::start_outside()
 }
 
 /// Will the test be run? As libtest-mimic decides it.

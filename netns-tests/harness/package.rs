@@ -41,9 +41,7 @@ impl Source {
         if suite.is_empty() {
             return Ok(Self::Own);
         }
-        let kinds = ["Identifier: Packages", "Origin: Debian", "Label: Debian"];
-        let mirrors = output(all, "apt-get", &[&["indextargets", "--format", "$(REPO_URI)"], &kinds[..]].concat())?;
-        let mirror = mirrors.lines().next().with_context(|| Skip("apt knows no mirror of Debian".to_owned()))?;
+        let mirror = mirror(all)?;
         let folder = all.join(format!("apt-{suite}"));
         for inner in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(inner))?;
@@ -64,6 +62,17 @@ impl Source {
         let words: Vec<_> = options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
         output(folder, program, &words)
     }
+}
+
+/// The mirror that this machine has its own packages of Debian from.
+///
+/// # Errors
+/// A `Skip` if there is none.
+pub fn mirror(folder: &Path) -> Result<String> {
+    let kinds = ["Identifier: Packages", "Origin: Debian", "Label: Debian"];
+    let mirrors = output(folder, "apt-get", &[&["indextargets", "--format", "$(REPO_URI)"], &kinds[..]].concat())?;
+    let mirror = mirrors.lines().next().with_context(|| Skip("apt knows no mirror of Debian".to_owned()))?;
+    Ok(mirror.to_owned())
 }
 
 /// Fetches a package of a suite (empty: of this machine's own) once; later runs take the unpacked one. Its name is `prefix`, a version and `suffix`, where the version is

@@ -51,6 +51,7 @@ mod storms;
 mod switching;
 mod switching_failure;
 mod system_calls;
+mod systemd;
 mod takeover;
 mod two_uplinks;
 mod unit;
@@ -63,6 +64,7 @@ use anyhow::Result;
 
 use super::Test;
 use crate::harness::setting::{self, Variant};
+use crate::vm;
 
 /// Tests of one theme, and where they can run.
 struct Theme {
@@ -221,7 +223,9 @@ pub fn here() -> impl Iterator<Item = Case> {
     let routed = ROUTED.iter().copied().flatten().copied().chain(crate::attack::routed());
     let restricted = RESTRICTED.iter().copied().flatten();
     let routed = routed.map(|test| Case::varied(&test, OTHER_ROUTING));
-    themes.chain(routed).chain(restricted.map(|test| Case::varied(test, Variant::RestrictSuidSgid)))
+    let systems = if vm::is_whole() { systemd::ON_DEMAND } else { &[] };
+    let systems = systems.iter().map(|test| Case::of(test, Some("QEMU and mmdebstrap")));
+    systems.chain(themes).chain(routed).chain(restricted.map(|test| Case::varied(test, Variant::RestrictSuidSgid)))
 }
 
 /// Those that a virtual machine is asked for, the ones that only run there first.

@@ -30,7 +30,7 @@ const OLD: &str = "etc/ganeti/kvm-ifup-custom";
 const OLD_SCRIPT: &str = "#!/bin/bash\nsource /usr/lib/snf-network/common.sh\n";
 
 /// Builds the package around the static program.
-fn built(folder: &Path) -> Result<PathBuf> {
+pub fn built(folder: &Path) -> Result<PathBuf> {
     static_build()?;
     pages::made::write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pages"))?;
     let package = folder.join("snf-network.deb");

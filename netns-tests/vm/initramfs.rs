@@ -20,10 +20,17 @@ const LINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// An archive in the making (format "newc").
-struct Archive<W> {
+pub struct Archive<W> {
     out: W,
     folders: BTreeSet<PathBuf>,
     entries: u32,
+}
+
+impl Archive<BufWriter<File>> {
+    /// An empty one in a new file.
+    pub fn new(to: &Path) -> Result<Self> {
+        Ok(Self { out: BufWriter::new(File::create(to)?), folders: BTreeSet::new(), entries: 0 })
+    }
 }
 
 impl<W: Write> Archive<W> {
@@ -51,7 +58,7 @@ impl<W: Write> Archive<W> {
         Ok(self.out.write_all(&[0; 4][..end - bytes.len()])?)
     }
 
-    fn folder(&mut self, path: &Path) -> Result<()> {
+    pub fn folder(&mut self, path: &Path) -> Result<()> {
         if path.parent().is_none() || self.folders.contains(path) {
             return Ok(());
         }
@@ -60,7 +67,7 @@ impl<W: Write> Archive<W> {
         self.entry(path, FOLDER, (0, 0), &[])
     }
 
-    fn file(&mut self, path: &Path, content: &[u8]) -> Result<()> {
+    pub fn file(&mut self, path: &Path, content: &[u8]) -> Result<()> {
         path.parent().map_or(Ok(()), |parent| self.folder(parent))?;
         self.entry(path, FILE, (0, 0), content)
     }
@@ -70,7 +77,7 @@ impl<W: Write> Archive<W> {
         self.entry(path, LINK, (0, 0), to.as_bytes())
     }
 
-    fn end(mut self) -> Result<()> {
+    pub fn end(mut self) -> Result<()> {
         self.entry(Path::new("TRAILER!!!"), 0, (0, 0), &[])?;
         Ok(self.out.flush()?)
     }
@@ -79,8 +86,7 @@ impl<W: Write> Archive<W> {
 /// Writes it: /init, the program where the tests look for it, the tools, all their libraries, other files and folders, what
 /// /init is to read, and the modules in a folder where their names sort as they are to be loaded.
 pub fn write(to: &Path, kernel: &Kernel, tools: &[&str], files: &[&str], content: (&str, &str)) -> Result<()> {
-    let out = BufWriter::new(File::create(to)?);
-    let mut archive = Archive { out, folders: BTreeSet::new(), entries: 0 };
+    let mut archive = Archive::new(to)?;
     for folder in ["proc", "sys", "dev", "tmp", "run", "root", env!("CARGO_TARGET_TMPDIR")] {
         archive.folder(&Path::new("/").join(folder))?;
     }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::harness::package::{self, Package};
 
 /// What depends on the release's newest kernel for machines in clouds: small, with all we need.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
+pub const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// What the tests need of it, besides what is built in. A node has them loaded by the kernel itself, as they are first used.
 const MODULES: &[&str] = &[
     // Interfaces of the tests and of Ganeti.
@@ -103,7 +103,7 @@ impl Series {
 }
 
 /// The modules and what they depend on, dependencies first.
-fn in_order(folder: &Path, wanted: &[&str]) -> Result<Vec<PathBuf>> {
+pub fn in_order(folder: &Path, wanted: &[&str]) -> Result<Vec<PathBuf>> {
     let mut files = HashMap::new();
     find(&folder.join("kernel"), &mut files)?;
     let mut ordered = Vec::new();

@@ -8,10 +8,12 @@
 //! our namespaces boots the machines when the first of these tests is due.
 
 mod boot;
+mod debian;
 mod guest;
 mod initramfs;
 mod kernel;
 mod qmp;
+pub mod system;
 mod table;
 pub mod tenancy;
 mod tenant;
@@ -42,9 +44,15 @@ pub fn other_process() -> Option<ExitCode> {
     }
     match env::args().nth(1)?.as_str() {
         BOOT => Some(boot::when_asked()),
+        system::SYSTEMS => Some(system::when_asked()),
         guest::TEST => Some(guest::test(&env::args().nth(2)?)),
         _ => None,
     }
+}
+
+/// Were all tests on all kernels and releases of Debian asked for?
+pub fn is_whole() -> bool {
+    env::var(KERNELS).is_ok_and(|it| it == "all")
 }
 
 /// A test on a kernel.
@@ -136,7 +144,7 @@ impl Verdict {
 impl Machines {
     /// Starts the process that can boot them. Call this before entering any namespace.
     pub fn of(cases: impl Iterator<Item = Case>, is_wanted: impl Fn(&str) -> bool) -> Self {
-        let whole = env::var(KERNELS).is_ok_and(|it| it == "all");
+        let whole = is_whole();
         let mut trials = Vec::new();
         let mut wanted = BTreeMap::<_, Vec<_>>::new();
         for case in cases.filter(|case| case.needs.is_none()) {
