@@ -9,7 +9,7 @@ use crate::addr::{Family, IfName};
 use crate::environment::{RawNic, Unset};
 use crate::kernel::rtnetlink::DEVCONF;
 use crate::nic::{Mode, Nic};
-use crate::object::Plan;
+use crate::object::{ChecksumGuard, Plan};
 use crate::routing_tables;
 use crate::settings::{MarkMask, Settings};
 use crate::setup::{self, Facts, Original, VlanFiltering, node_settings::OF_ALL, routed::PROXY_DELAY};
@@ -22,6 +22,7 @@ const UPLINKS: [&str; 2] = ["UPLINK", "UPLINK6"];
 const BRIDGE_MTU: &str = "BRIDGE_MTU";
 const BRIDGE_DEFAULT_PVID: &str = "BRIDGE_DEFAULT_PVID";
 const BRIDGE_UPLINKS: &str = "BRIDGE_UPLINKS";
+const CHECKSUM_GUARD: &str = "CHECKSUM_GUARD";
 const BEFORE_MAC: &str = "BEFORE_MAC";
 const BEFORE_MTU: &str = "BEFORE_MTU";
 const BEFORE_UP: &str = "BEFORE_UP";
@@ -76,6 +77,13 @@ impl Record {
             (switched.settings.routing, switched.settings.routing_mark_mask) = way(settings);
             switched
         })
+    }
+
+    /// The same with its TAP guarded.
+    pub fn guarded(&self) -> Self {
+        let mut other = self.clone();
+        other.facts.guard = Some(ChecksumGuard { act_csum: false });
+        other
     }
 
     /// The same with another mask.
@@ -136,6 +144,7 @@ impl Record {
         let vlans = facts.bridge_vlans.as_ref();
         put(BRIDGE_DEFAULT_PVID, text(vlans.map(|it| it.default_pvid.to_string())));
         put(BRIDGE_UPLINKS, text(vlans.map(|it| lacking_text(&it.lacking))));
+        put(CHECKSUM_GUARD, facts.guard.map_or("", guard_text).to_owned());
         put(BEFORE_MAC, text(facts.before.mac.map(|it| it.to_string())));
         put(BEFORE_MTU, text(facts.before.mtu.map(|it| it.to_string())));
         put(BEFORE_UP, u8::from(facts.before.up).to_string());
@@ -176,12 +185,14 @@ impl Record {
             up: get(BEFORE_UP) == Some("1"),
             settings: settings_of(get(BEFORE_SETTINGS).unwrap_or_default()),
         };
+        let guard = get(CHECKSUM_GUARD).map(|it| guard_of(it).context(CHECKSUM_GUARD)).transpose()?;
         let facts = Facts {
             index: number(IFINDEX)?.context(IFINDEX)?,
             before,
             uplinks: [names(UPLINKS[0])?, names(UPLINKS[1])?],
             bridge_mtu: number(BRIDGE_MTU)?,
             bridge_vlans,
+            guard,
         };
         let mut record = Self { raw, settings, facts, places: Vec::new() };
         record.places = match get(ADDRESSES) {
@@ -191,6 +202,19 @@ impl Record {
         };
         Ok(record)
     }
+}
+
+/// Who finishes the checksums of TCP: `act_csum` or `device`.
+fn guard_text(guard: ChecksumGuard) -> &'static str {
+    if guard.act_csum { "act_csum" } else { "device" }
+}
+
+fn guard_of(text: &str) -> Result<ChecksumGuard> {
+    let known = [true, false].map(|act_csum| ChecksumGuard { act_csum });
+    known
+        .into_iter()
+        .find(|it| guard_text(*it) == text)
+        .with_context(|| format!("{text:?}: expected act_csum or device"))
 }
 
 /// `bond0:10:20 eth1`.

@@ -159,10 +159,15 @@ impl Chain {
     /// The comment the chain carries: a digest of its hook and rules (FNV-1a, 32 bits). By it a later run sees, without
     /// reading the rules, that another version of this program or another setting made them.
     pub fn fingerprint(&self) -> Comment {
-        let mut digest = Fnv1a(0x811c_9dc5);
-        let _infallible = write!(digest, "{self}");
-        Comment::new(&format!("rules {:08x}", digest.0))
+        Comment::new(&format!("rules {:08x}", digest(self)))
     }
+}
+
+/// The digest of what something is displayed as (FNV-1a, 32 bits).
+pub fn digest(displayed: &impl fmt::Display) -> u32 {
+    let mut digest = Fnv1a(0x811c_9dc5);
+    let _infallible = write!(digest, "{displayed}");
+    digest.0
 }
 
 /// The digest of what is written into it.

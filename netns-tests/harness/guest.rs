@@ -10,7 +10,9 @@ use super::frame::{self, IPV4, IPV6, Mac};
 use super::netns::Netns;
 use super::packet::{Content, Packet, Payload};
 use super::port::{Capture, Port};
+use super::setting;
 use super::topology::TAP_MAC;
+use super::virtio::Header;
 
 /// The addresses of a guest.
 #[derive(Clone, Copy, Debug)]
@@ -95,8 +97,19 @@ impl Guest {
     /// Plugs a new card into `node`: a TAP, down, as Ganeti makes it; where /dev/net/tun is closed to us a veth pair,
     /// whose other end is the card.
     pub fn plug(node: &Netns, tap: &str, id: Identity) -> Result<Self> {
+        Self::plug_card(node, tap, id, setting::virtio_header())
+    }
+
+    /// The same with a virtio header before each frame.
+    pub fn plug_virtio(node: &Netns, tap: &str, id: Identity) -> Result<Self> {
+        Self::plug_card(node, tap, id, true)
+    }
+
+    fn plug_card(node: &Netns, tap: &str, id: Identity, virtio: bool) -> Result<Self> {
         let closed = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").is_err();
-        let (port, card) = if closed {
+        let (port, card) = if virtio {
+            (Port::virtio_tap(node, tap)?, None)
+        } else if closed {
             let card = Netns::new()?;
             card.set_sysctl("ipv6/conf/default/disable_ipv6", "1")?;
             node.ip(&format!("link add {tap} type veth peer name card netns {}", card.path()))?;
@@ -113,6 +126,11 @@ impl Guest {
     /// Sends a frame.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         self.port.send(frame)
+    }
+
+    /// Sends a frame of which some is left to the kernel.
+    pub fn send_with(&self, header: Header, frame: &[u8]) -> Result<()> {
+        self.port.send_with(header, frame)
     }
 
     /// Sends an IP packet through its gateway, whose MAC is that of the TAP.

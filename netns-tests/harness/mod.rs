@@ -22,6 +22,7 @@ pub mod seccomp;
 pub mod setting;
 pub mod snapshot;
 pub mod topology;
+pub mod virtio;
 pub mod xenstore;
 pub mod xenstored;
 

@@ -17,10 +17,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::netns::Netns;
 use super::packet::Packet;
 use super::patience;
+use super::virtio::{self, Header};
 
 /// One end of a wire.
 pub struct Port {
     file: File,
+    /// Whether each frame has a virtio header before it.
+    headed: bool,
 }
 
 impl Port {
@@ -29,6 +32,18 @@ impl Port {
     /// # Errors
     /// If it exists, or /dev/net/tun is closed to us.
     pub fn tap(netns: &Netns, name: &str) -> Result<Self> {
+        Self::open_tap(netns, name, false)
+    }
+
+    /// The same, with a virtio header before each frame, as Ganeti opens it for QEMU.
+    ///
+    /// # Errors
+    /// As `tap`.
+    pub fn virtio_tap(netns: &Netns, name: &str) -> Result<Self> {
+        Self::open_tap(netns, name, true)
+    }
+
+    fn open_tap(netns: &Netns, name: &str, headed: bool) -> Result<Self> {
         ensure!(name.len() < libc::IFNAMSIZ, "{name} is too long");
         let open = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
         let file = netns.run(open).context("/dev/net/tun")?;
@@ -37,23 +52,32 @@ impl Port {
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
             *to = from.cast_signed();
         }
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
+        let header = if headed { libc::IFF_VNET_HDR } else { 0 };
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL | header;
         request.ifr_ifru.ifru_flags = (flags & 0xffff) as libc::c_short;
         // SAFETY: the kernel reads and writes one whole ifreq, which outlives the call.
         let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
         ensure!(done == 0, "make TAP {name}: {}", io::Error::last_os_error());
-        Ok(Self { file })
+        Ok(Self { file, headed })
     }
 
     /// A packet socket on an interface. `outgoing`: also sees what this machine sends there.
     pub fn packet(netns: &Netns, interface: &str, outgoing: bool) -> Result<Self> {
-        let socket = netns.run(|| packet_socket(interface, outgoing));
-        Ok(Self { file: File::from(socket.with_context(|| format!("packet socket on {interface}"))?) })
+        let socket = netns.run(|| packet_socket(interface, outgoing, false));
+        let file = File::from(socket.with_context(|| format!("packet socket on {interface}"))?);
+        Ok(Self { file, headed: false })
+    }
+
+    /// The same, which tells of each frame what was left to whoever receives it.
+    pub fn headed_packet(netns: &Netns, interface: &str) -> Result<Self> {
+        let socket = netns.run(|| packet_socket(interface, false, true));
+        let file = File::from(socket.with_context(|| format!("packet socket on {interface}"))?);
+        Ok(Self { file, headed: true })
     }
 
     /// The same port once more: each frame comes out of only one of them.
     pub fn again(&self) -> Result<Self> {
-        Ok(Self { file: File::from(self.descriptor()?) })
+        Ok(Self { file: File::from(self.descriptor()?), headed: self.headed })
     }
 
     /// The descriptor once more, for a process that is to have it.
@@ -63,21 +87,47 @@ impl Port {
 
     /// Puts a frame on the wire.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
-        (&self.file).write_all(frame).context("send a frame")
+        self.send_with(Header::default(), frame)
+    }
+
+    /// Puts a frame on the wire, of which some is left to the kernel.
+    pub fn send_with(&self, header: Header, frame: &[u8]) -> Result<()> {
+        let written = if self.headed {
+            (&self.file).write_all(&[&header.bytes(), frame].concat())
+        } else {
+            (&self.file).write_all(frame)
+        };
+        written.context("send a frame")
     }
 
     /// Takes the frames that have come out of it by now.
     pub fn drain(&self) -> Vec<Vec<u8>> {
-        let mut buffer = vec![0; 65536];
+        self.drain_headed().into_iter().map(|it| it.1).collect()
+    }
+
+    /// The same with what was left to the receiver.
+    pub fn drain_headed(&self) -> Vec<(Header, Vec<u8>)> {
+        let mut buffer = vec![0; 70000];
         let mut frames = Vec::new();
-        while let Ok(length) = (&self.file).read(&mut buffer) {
-            frames.push(buffer[..length].to_vec());
+        while let Some((header, frame)) = self.read(&mut buffer) {
+            frames.push((header, frame.to_vec()));
         }
         frames
     }
+
+    /// The next frame, if there is one.
+    fn read<'b>(&self, buffer: &'b mut [u8]) -> Option<(Header, &'b [u8])> {
+        let length = (&self.file).read(buffer).ok()?;
+        let frame = &buffer[..length];
+        if !self.headed {
+            return Some((Header::default(), frame));
+        }
+        let (header, frame) = frame.split_first_chunk::<{ virtio::LENGTH }>()?;
+        Some((Header::of_bytes(*header), frame))
+    }
 }
 
-fn packet_socket(interface: &str, outgoing: bool) -> Result<OwnedFd> {
+fn packet_socket(interface: &str, outgoing: bool, headed: bool) -> Result<OwnedFd> {
     // Protocol 0 hears nothing until the bind, so nothing of other interfaces comes in between.
     let kind = socket2::Type::RAW.nonblocking().cloexec();
     let socket = socket2::Socket::new(socket2::Domain::PACKET, kind, None)?;
@@ -93,6 +143,9 @@ fn packet_socket(interface: &str, outgoing: bool) -> Result<OwnedFd> {
     switch_on(libc::PACKET_QDISC_BYPASS)?;
     if !outgoing {
         switch_on(libc::PACKET_IGNORE_OUTGOING)?;
+    }
+    if headed {
+        switch_on(libc::PACKET_VNET_HDR)?;
     }
     // SAFETY: all zeros is a valid sockaddr_ll.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
@@ -137,21 +190,21 @@ impl Capture {
         let log = Arc::new(Log::default());
         let shared = Arc::clone(&log);
         let thread = thread::spawn(move || {
-            let mut buffer = vec![0; 65536];
+            let mut buffer = vec![0; 70000];
             loop {
                 let frames = PollFd::new(port.file.as_fd(), PollFlags::POLLIN);
                 let mut wanted = [frames, PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
                 if poll(&mut wanted, PollTimeout::NONE).is_err() || wanted[1].any() != Some(false) {
                     return;
                 }
-                let Ok(length) = (&port.file).read(&mut buffer) else {
+                let Some((_, frame)) = port.read(&mut buffer) else {
                     // The interface is down (it may come back), or gone (then poll would return at once, always).
                     if wanted[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLERR)) {
                         thread::sleep(std::time::Duration::from_millis(5));
                     }
                     continue;
                 };
-                let Some(packet) = Packet::decode(&buffer[..length]) else { continue };
+                let Some(packet) = Packet::decode(frame) else { continue };
                 if let Some(frame) = answer(&packet) {
                     // Whoever waits for the answer notices if it does not come.
                     let _ = port.send(&frame);

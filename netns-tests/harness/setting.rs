@@ -15,6 +15,8 @@ pub enum Variant {
     Usual,
     /// A line in the settings of all nodes.
     Line(&'static str),
+    /// All guests' TAPs have a virtio header, and so are guarded.
+    VirtioHeader,
     /// A seccomp filter as systemd makes it of RestrictSUIDSGID, on all runs of the program.
     RestrictSuidSgid,
 }
@@ -25,6 +27,7 @@ impl Variant {
         match self {
             Self::Usual => None,
             Self::Line(line) => Some(line),
+            Self::VirtioHeader => Some("virtio header"),
             Self::RestrictSuidSgid => Some("RestrictSUIDSGID"),
         }
     }
@@ -46,8 +49,13 @@ pub fn under(variant: Variant, test: fn() -> Result<()>) -> Result<()> {
 pub fn line() -> String {
     match VARIANT.get() {
         Variant::Line(line) => format!("{line}\n"),
-        Variant::Usual | Variant::RestrictSuidSgid => String::new(),
+        Variant::Usual | Variant::VirtioHeader | Variant::RestrictSuidSgid => String::new(),
     }
+}
+
+/// Whether the TAPs of guests have a virtio header.
+pub fn virtio_header() -> bool {
+    VARIANT.get() == Variant::VirtioHeader
 }
 
 /// Puts a run of the program under the filter, if there is one.

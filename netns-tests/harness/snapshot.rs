@@ -28,6 +28,8 @@ const IP: [(&[&str], &[&str]); 4] = [
     (&["-6"], &["route show table all", "rule show", "neigh show proxy", "neigh show nud permanent"]),
 ];
 
+/// The device that finishes checksums, made once on a node: checksums.rs looks at it.
+pub const CHECKSUM_DEVICE: &str = "snf-checksum";
 /// Begins the line of a link.
 const LINK: &str = "ip -d link show ";
 
@@ -44,6 +46,10 @@ impl Snapshot {
         let text = netns.output(Command::new("nft").args(["-j", "list", "ruleset"]))?;
         let ruleset: Value = serde_json::from_str(&text).context("nft -j list ruleset")?;
         add(&mut lines, "nft", ruleset["nftables"].clone());
+        let qdiscs = netns.output(Command::new("tc").args(["-j", "qdisc", "show"]))?;
+        let is_ours = |it: &Value| it["kind"] == "clsact" || it["kind"] == "ingress";
+        let qdiscs: Vec<Value> = serde_json::from_str(&qdiscs).context("tc -j qdisc show")?;
+        add(&mut lines, "tc qdisc", qdiscs.into_iter().filter(is_ours).collect());
         let mut files = BTreeSet::new();
         netns.run(|| {
             for folder in ["ipv4/conf", "ipv4/neigh", "ipv6/conf", "ipv6/neigh"] {
@@ -54,6 +60,9 @@ impl Snapshot {
             }
         });
         lines.extend(files);
+        // What finishes checksums is of the node, and stays.
+        let device = (format!("\"{CHECKSUM_DEVICE}\""), format!("/{CHECKSUM_DEVICE}/"));
+        lines.retain(|line| !line.contains(&device.0) && !line.contains(&device.1));
         Ok(Self { lines })
     }
 

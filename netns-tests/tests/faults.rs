@@ -44,6 +44,15 @@ pub const TESTS: &[Test] = &[
     ("faults::gc_2_of_2", || many::gc(Part { nth: 1, of: 2, ..Part::BY_TURNS })),
 ];
 
+/// Those that also run with guarded TAPs.
+pub const OF_NICS: &[Test] = &[
+    ("faults::tap_vanishes_at_any_request", tap_vanishes_at_any_request),
+    ("faults::first_ifup_routed", first_ifup_routed),
+    ("faults::first_ifup_bridged", first_ifup_bridged),
+    ("faults::ifdown_routed", ifdown_routed),
+    ("faults::reconcile_bridged", || many::reconcile_bridged(Part::BY_TURNS)),
+];
+
 /// How a call can fail (the ERRORS of its manual page, and what a filter of seccomp or a hook of the kernel's security
 /// modules may say).
 fn errors(call: ptrace::Call) -> &'static [Errno] {

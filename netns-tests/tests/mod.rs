@@ -5,6 +5,8 @@ mod announce;
 mod bridged;
 mod bridges;
 mod callers;
+mod checksum_drift;
+mod checksums;
 mod confinement;
 mod crash;
 mod crash_of_node;
@@ -105,6 +107,8 @@ const THEMES: &[Theme] = &[
     anywhere(status::TESTS),
     anywhere(ways::TESTS),
     anywhere(drift::TESTS),
+    anywhere(checksums::TESTS),
+    anywhere(checksum_drift::TESTS),
     anywhere(gc::TESTS),
     anywhere(reconcile::TESTS),
     anywhere(plan::TESTS),
@@ -159,6 +163,20 @@ const ROUTED: &[&[Test]] = &[
 /// Those that run as under systemd too, where openat2(2) is refused: all that is about files that others may have put there.
 const RESTRICTED: &[&[Test]] = &[hostile::TESTS, reconcile::TESTS, nfdhcpd::TESTS];
 
+/// Those that run with guarded TAPs too: the life of a NIC, and every system call of it.
+const GUARDED: &[&[Test]] = &[
+    routed::TESTS,
+    bridged::TESTS,
+    spoof::TESTS,
+    takeover::TESTS,
+    lifecycle::TESTS,
+    reconcile::TESTS,
+    plan::TESTS,
+    confinement::TESTS,
+    crash::TESTS,
+    faults::OF_NICS,
+];
+
 /// For what the kernel of the machine that runs the tests may lack.
 const ONLY_IN_VIRTUAL_MACHINE: &[&[Test]] = &[
     bridges::TESTS,
@@ -178,6 +196,10 @@ const ON_EVERY_KERNEL: &[&str] = &[
     "spoof::to_the_outside",
     "attack::drops_are_counted_on_debians_kernel",
     "lifecycle::ifdown_leaves_the_state_as_it_was",
+    "checksums::what_a_checksum_would_forge_is_dropped",
+    "checksums::what_a_checksum_would_forge_of_gso_frames_is_dropped",
+    "checksums::a_guest_has_no_part_in_what_is_routed_for_it",
+    "checksums::honest_frames_pass",
     "vlan::every_notation_gives_exactly_its_vlans",
     "bridges::stand_and_go",
 ];
@@ -221,11 +243,13 @@ impl Case {
 pub fn here() -> impl Iterator<Item = Case> {
     let themes = THEMES.iter().flat_map(|theme| theme.tests.iter().map(|test| Case::of(test, theme.needs)));
     let routed = ROUTED.iter().copied().flatten().copied().chain(crate::attack::routed());
+    let guarded = GUARDED.iter().copied().flatten().map(|test| Case::varied(test, Variant::VirtioHeader));
     let restricted = RESTRICTED.iter().copied().flatten();
     let routed = routed.map(|test| Case::varied(&test, OTHER_ROUTING));
     let systems = if vm::is_whole() { systemd::ON_DEMAND } else { &[] };
     let systems = systems.iter().map(|test| Case::of(test, Some("QEMU and mmdebstrap")));
-    systems.chain(themes).chain(routed).chain(restricted.map(|test| Case::varied(test, Variant::RestrictSuidSgid)))
+    let restricted = restricted.map(|test| Case::varied(test, Variant::RestrictSuidSgid));
+    systems.chain(themes).chain(routed).chain(guarded).chain(restricted)
 }
 
 /// Those that a virtual machine is asked for, the ones that only run there first.

@@ -34,10 +34,19 @@ pub(super) fn site() -> Result<Site> {
 
 /// Compares the state after our ifup with the state after `sh` ran what `plan` printed; gives the latter.
 pub(super) fn differential(setting: &str, shape: impl Fn(Nic<'_>) -> Nic<'_>) -> Result<(Site, Guest)> {
+    differential_of(setting, |node| node.plug("tap0", WEB1), shape)
+}
+
+/// The same for the TAP tap0 that `plug` makes.
+pub(super) fn differential_of(
+    setting: &str,
+    plug: fn(&Node) -> Result<Guest>,
+    shape: impl Fn(Nic<'_>) -> Nic<'_>,
+) -> Result<(Site, Guest)> {
     let (ours, theirs) = (site()?, site()?);
     let ready = |node: &Node| -> Result<_> {
         node.files.set(setting)?;
-        let guest = node.plug("tap0", WEB1)?;
+        let guest = plug(node)?;
         // The kernel draws a TAP's MAC by lot.
         node.netns.ip("link set tap0 address 02:00:00:00:03:01")?;
         Ok(guest)

@@ -28,6 +28,8 @@ const TOOLS: &[&str] = &[
     "ip",
     "bridge",
     "nft",
+    "tc",
+    "ethtool",
     "iptables",
     "ip6tables",
     "ebtables-nft",

@@ -21,6 +21,12 @@ const MODULES: &[&str] = &[
     "bridge",
     "8021q",
     "openvswitch",
+    // What guards TAPs with a virtio header.
+    "ifb",
+    "sch_ingress",
+    "cls_u32",
+    "act_mirred",
+    "act_csum",
     // What the program's chains are made of. Which of them are modules, and not part of another, differs.
     "nf_tables",
     "nft_counter",

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Result, anyhow};
 
+use super::guard;
 use super::recorded::{RecordedNic, RecordedUplink};
 use crate::addr::{Family, IfName};
 use crate::kernel::Kernel;
@@ -113,9 +114,10 @@ impl Inspection {
     fn once(kernel: &mut Kernel, settings: &Settings, Scope { only, with_uplinks }: Scope<'_>) -> Result<Self> {
         let folder = &settings.state_dir;
         let interfaces = interfaces(settings, only)?;
+        let guarded = guard::required(kernel, settings)?;
         let nics: Vec<_> = interfaces
             .into_iter()
-            .map(|it| (RecordedNic::read(settings, &it), it))
+            .map(|it| (RecordedNic::read(settings, &it, &guarded), it))
             // An ifdown came in between.
             .filter(|(nic, _)| nic.as_ref().map_or(true, |nic| !nic.records.is_empty()))
             .collect();
@@ -269,7 +271,7 @@ pub fn plans(settings: &Settings) -> Result<(Vec<Plan>, bool)> {
         let nic = match State::peek(folder, &interface) {
             // What it names would count as nobody's.
             Err(error) if state::is_unread(&error) => return Err(error),
-            records => records.and_then(|records| RecordedNic::new(interface, &records, settings)),
+            records => records.and_then(|records| RecordedNic::new(interface, &records, settings, &HashMap::new())),
         };
         all &= nic.is_ok();
         plans.extend(nic.into_iter().flat_map(|it| it.records).map(|it| it.plan));

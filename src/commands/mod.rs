@@ -10,6 +10,7 @@ pub mod extra;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzed;
 pub mod gc;
+mod guard;
 pub mod hook;
 pub mod inspect;
 pub mod log;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use crate::addr::Family;
 use crate::announce::repeat::{self, Announcer, Owner};
 use crate::commands::replace::{Known, OneKnown, Replace};
-use crate::commands::{bridge, checks, dns_update, extra, joined};
+use crate::commands::{bridge, checks, dns_update, extra, guard, joined};
 use crate::environment::RawNic;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
@@ -35,6 +35,8 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
     let tap = checks::guests_link(&mut kernel, &nic.interface, &settings.state_dir)?;
     let old = Known::read(&state, log);
     let facts = facts(&mut kernel, &nic, settings, &tap, &old)?;
+    let guard = guard::of_nic(&mut kernel, &nic, settings, &tap, true, log)?;
+    let facts = Facts { guard, ..facts };
     let plan = setup::plan(&nic, settings, &facts)?;
     if plan == Plan::default() {
         log.line("nothing to set up: it is connected by others, and no tag asks for anything on this node");
@@ -155,8 +157,11 @@ pub fn plan(raw: &RawNic, settings: &Settings) -> Result<Plan> {
     let nic = Nic::new(raw, settings, routing_tables::resolve)?;
     let mut kernel = Kernel::open()?;
     let tap = checks::guests_link(&mut kernel, &nic.interface, &settings.state_dir)?;
-    let old = Known::of(&State::peek(&settings.state_dir, &nic.interface).unwrap_or_default(), &mut Log::default());
+    let mut log = Log::default();
+    let old = Known::of(&State::peek(&settings.state_dir, &nic.interface).unwrap_or_default(), &mut log);
     let facts = facts(&mut kernel, &nic, settings, &tap, &old)?;
+    let guard = guard::of_nic(&mut kernel, &nic, settings, &tap, false, &mut log)?;
+    let facts = Facts { guard, ..facts };
     setup::plan(&nic, settings, &facts)
 }
 
@@ -175,7 +180,7 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, o
     let known = old.records.iter().rev().find(|it| it.record.facts.index == tap.index);
     let before = known.map_or_else(|| before(tap), |it| Ok(it.record.facts.before.clone()))?;
     let uplinks = [Vec::new(), Vec::new()];
-    let mut facts = Facts { index: tap.index, before, uplinks, bridge_mtu: None, bridge_vlans: None };
+    let mut facts = Facts { index: tap.index, before, uplinks, bridge_mtu: None, bridge_vlans: None, guard: None };
     match &nic.mode {
         Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
             let (mark, hint) = (settings.mark(*table), || state::uplink_of_table(&settings.state_dir, *table));

@@ -1,6 +1,6 @@
 //! `reconcile`: puts right what status finds, for all NICs of the node at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::mem;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use super::inspect::{self, Condition, Inspection};
 use super::nic::log_plan;
 use super::recorded::{RecordedNic, RecordedUplink};
-use super::{DRIFT, SUCCESS, Selection, addresses, conclude, gc, joined, node};
+use super::{DRIFT, SUCCESS, Selection, addresses, conclude, gc, guard, joined, node};
 use crate::addr::{Family, IfName};
 use crate::announce::repeat;
 use crate::kernel::observed::Observed;
@@ -73,6 +73,7 @@ fn lines(inspection: &Inspection) -> String {
 /// Uplinks first, then NICs, then what vanished ones left. Returns what failed.
 pub(super) fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log: &mut Log) -> Result<Vec<Error>> {
     let interfaces = inspect::interfaces(settings, taps)?;
+    let guarded = guard::required(kernel, settings)?;
     let room = process::raise_open_files().saturating_sub(OTHER_FILES) / FILES_OF_STATE;
     let mut found = Found::default();
     let mut uplinks = if taps.is_empty() { Some(Round::of_uplinks(settings)?) } else { None };
@@ -84,7 +85,7 @@ pub(super) fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log
         rest = later;
         for interface in now {
             match State::try_open(&settings.state_dir, interface) {
-                Ok(Some(state)) => round.take(interface, state, settings),
+                Ok(Some(state)) => round.take(interface, state, settings, &guarded),
                 Ok(None) => busy.push(interface),
                 Err(error) => found.failures.push(error.context(interface.to_string())),
             }
@@ -95,7 +96,7 @@ pub(super) fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log
     // A run was under way for each of these.
     for interface in busy {
         let mut round = Round::default();
-        round.take(interface, State::open(&settings.state_dir, interface)?, settings);
+        round.take(interface, State::open(&settings.state_dir, interface)?, settings, &guarded);
         found.add(round.run(kernel, settings, &interfaces, log)?);
     }
     let Found { mut failures, gone, orphans, former } = found;
@@ -183,8 +184,9 @@ impl Round {
         Ok(round)
     }
 
-    fn take(&mut self, interface: &IfName, state: State, settings: &Settings) {
-        let taken = understood(&state).and_then(|()| RecordedNic::new(interface.clone(), &state.records, settings));
+    fn take(&mut self, interface: &IfName, state: State, settings: &Settings, guarded: &HashMap<IfName, u32>) {
+        let taken =
+            understood(&state).and_then(|()| RecordedNic::new(interface.clone(), &state.records, settings, guarded));
         match taken {
             // An ifdown came in between.
             Ok(nic) if nic.records.is_empty() => {}

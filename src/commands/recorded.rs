@@ -1,8 +1,10 @@
 //! What is recorded of a NIC or an uplink, and how what stands differs from it.
 //!
 //! A record holds the settings of its ifup, but which way the packets take is the node's affair: where ROUTING or
-//! ROUTING_MARK_MASK say another by now, one more record that is like the last but for this is taken as the one in force.
+//! ROUTING_MARK_MASK say another by now, and where a version that knew no guard set the NIC up, one more record that is like the last but for this is taken as the one in force.
 //! So the switch is what it is for an ifup that gives way to another: what the former record names beside the new one goes.
+
+use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 
@@ -34,24 +36,33 @@ impl RecordedNic {
     ///
     /// # Errors
     /// If it cannot be read or is not what this program writes.
-    pub fn read(settings: &Settings, interface: &IfName) -> Result<Self> {
-        Self::new(interface.clone(), &State::peek(&settings.state_dir, interface)?, settings)
+    pub fn read(settings: &Settings, interface: &IfName, guarded: &HashMap<IfName, u32>) -> Result<Self> {
+        Self::new(interface.clone(), &State::peek(&settings.state_dir, interface)?, settings, guarded)
     }
 
-    /// From the records in a state file.
+    /// From the records in a state file. `guarded` are the TAPs that need a guard, also if it is not recorded.
     ///
     /// # Errors
     /// If one is not what this program writes.
-    pub fn new(interface: IfName, records: &[Variables], settings: &Settings) -> Result<Self> {
+    pub fn new(
+        interface: IfName,
+        records: &[Variables],
+        settings: &Settings,
+        guarded: &HashMap<IfName, u32>,
+    ) -> Result<Self> {
         let known = |record: Record| Ok(OneKnown { plan: record.plan()?, record });
         let read = records.iter().map(|variables| known(Record::from_variables(variables)?));
         let mut records = read.collect::<Result<Vec<_>>>().context("its record cannot be understood")?;
         let mut unwritten = None;
-        if let Some(last) = records.last()
+        if let Some(last) = records.last() {
+            let mut record = last.record.clone();
             // Without a rule there is no table but main, and no way to choose.
-            && last.plan.objects.iter().any(|it| matches!(it, Object::Rule(_)))
-            && let Some(record) = last.record.switched(settings)
-        {
+            if last.plan.objects.iter().any(|it| matches!(it, Object::Rule(_))) {
+                record = record.switched(settings).unwrap_or(record);
+            }
+            if record.facts.guard.is_none() && guarded.get(&interface) == Some(&record.facts.index) {
+                record = record.guarded();
+            }
             let switched = known(record)?;
             if switched.plan != last.plan {
                 unwritten = Some(switched.record.variables());

@@ -10,7 +10,7 @@ use crate::addr::{Family, IfName, is_domain_name};
 use crate::environment::{RawNic, Unset};
 use crate::kernel::rtnetlink::DEVCONF;
 use crate::nic::{Endpoint, Identity, Mode, Nic};
-use crate::object::{Object, Plan, TABLE_MAIN, Verb};
+use crate::object::{ChecksumGuard, Object, Plan, TABLE_MAIN, Verb};
 use crate::printable::is_printable;
 use crate::record::Record;
 use crate::routing_tables;
@@ -156,7 +156,8 @@ pub(super) fn facts(choices: &mut Choices<'_>) -> Facts {
         default_pvid: pvid as u16,
         lacking: vec![(name("eth1"), vec![5, 6]); choices.below(2)],
     });
-    Facts { index: 7, before, uplinks, bridge_mtu, bridge_vlans }
+    let guard = [None, Some(true), Some(false)][choices.below(3)].map(|act_csum| ChecksumGuard { act_csum });
+    Facts { index: 7, before, uplinks, bridge_mtu, bridge_vlans, guard }
 }
 
 /// What must hold of a NIC, whatever it was made of, and of its Plan.

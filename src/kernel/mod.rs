@@ -7,16 +7,20 @@ pub mod confine;
 #[cfg(all(target_arch = "x86_64", any(test, target_env = "musl")))]
 pub mod copy;
 pub mod error;
+pub mod gso_check;
+pub mod guard;
 pub mod guest_port;
 pub mod namespace;
 pub mod netlink;
 pub mod nftables;
 pub mod observed;
+pub mod offload;
 pub mod packet;
 pub mod ping;
 pub mod process;
 pub mod routes;
 pub mod rtnetlink;
+pub mod tc;
 pub mod topology;
 
 use std::collections::HashMap;
@@ -32,9 +36,10 @@ use self::error::Error;
 use self::netlink::Netlink;
 use self::nftables::{Nftables, Outcome, Transaction};
 use self::rtnetlink::{By, LinkChange, LinkState, Packets};
+use self::tc::FoundQdisc;
 use crate::addr::{Family, IfName};
 use crate::model::mark::Mark;
-use crate::object::Rule;
+use crate::object::{ChecksumGuard, Rule};
 
 /// The kernel as one run sees it: its sockets, and the links it has asked for (each once).
 pub struct Kernel {
@@ -42,6 +47,10 @@ pub struct Kernel {
     pub netlink: Netlink,
     nftables: Option<Nftables>,
     destroyed: bool,
+    /// What guards, once it was seen to be complete in this run.
+    guard: Option<ChecksumGuard>,
+    /// The qdiscs in the place of clsact that were asked for, by their device's number.
+    ingress: HashMap<u32, Option<FoundQdisc>>,
     links: Vec<LinkState>,
     /// Their places, by name.
     places: HashMap<IfName, usize>,
@@ -57,6 +66,8 @@ impl Kernel {
             netlink: Netlink::open()?,
             nftables: None,
             destroyed: false,
+            guard: None,
+            ingress: HashMap::new(),
             links: Vec::new(),
             places: HashMap::new(),
         })
@@ -101,10 +112,12 @@ impl Kernel {
     pub fn forget_links(&mut self) {
         self.links.clear();
         self.places.clear();
+        self.ingress.clear();
     }
 
     /// Forgets what is known of all links but these.
     pub fn forget_links_but(&mut self, kept: impl Fn(&IfName) -> bool) {
+        self.ingress.clear();
         self.links.retain(|it| kept(&it.name));
         self.places = self.links.iter().enumerate().map(|(place, it)| (it.name.clone(), place)).collect();
     }

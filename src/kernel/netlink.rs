@@ -31,6 +31,9 @@ const SHORT_DATAGRAM: usize = 8 * 1024;
 /// size (212992 bytes), and their refusals, of a kilobyte each as it counts them, fit into such a receive buffer.
 const AT_ONCE: (usize, usize) = (128, 96 * 1024);
 
+/// The payload of an answer, or why there is none.
+pub type Answer = Result<Vec<u8>, Error>;
+
 /// An rtnetlink socket with a queue of requests.
 pub struct Netlink {
     socket: Socket,
@@ -95,6 +98,11 @@ impl Netlink {
         request.append(&mut self.out, sequence);
         self.queued.push(Queued { sequence, offset, operation });
         self.queued.len() - 1
+    }
+
+    /// The socket, for what goes by ioctl(2).
+    pub fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// Drops what is queued.
@@ -187,13 +195,13 @@ impl Netlink {
         self.exchange(&question, operation, dump, take)
     }
 
-    /// Sends questions that have one answer each in one piece; `take` gets the place and the payload of each that the kernel
-    /// answers, and nothing of those that it refuses.
+    /// Sends questions that have one answer each in one piece, ahead of what is queued. Returns the payloads of the answers, or what was
+    /// refused, in the order of the questions.
     ///
     /// # Errors
     /// If the socket itself fails.
-    pub fn ask_together(&mut self, questions: &[Request], mut take: impl FnMut(usize, &[u8])) -> Result<(), Error> {
-        let Some(operation) = questions.first().map(Request::operation) else { return Ok(()) };
+    pub fn ask_together(&mut self, questions: &[Request]) -> Result<Vec<Answer>, Error> {
+        let Some(operation) = questions.first().map(Request::operation) else { return Ok(Vec::new()) };
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::with_capacity(128);
         for question in questions {
@@ -201,20 +209,17 @@ impl Netlink {
             question.append(&mut bytes, self.sequence);
         }
         send(&self.socket, &bytes, operation)?;
-        let mut answered = 0;
-        while answered < questions.len() {
+        let mut answers: Vec<Option<Answer>> = questions.iter().map(|_| None).collect();
+        while answers.iter().any(Option::is_none) {
             self.receive(operation)?;
             for answer in messages(&self.datagram) {
                 let place = answer.sequence_number().wrapping_sub(first) as usize;
-                if place < questions.len() {
-                    answered += 1;
-                    if answer.message_type() != NLMSG_ERROR {
-                        take(place, answer.payload());
-                    }
-                }
+                let (Some(slot), Some(question)) = (answers.get_mut(place), questions.get(place)) else { continue };
+                let refused = (answer.message_type() == NLMSG_ERROR).then(|| error_of(question.operation(), &answer));
+                *slot = Some(refused.flatten().map_or_else(|| Ok(answer.payload().to_vec()), Err));
             }
         }
-        Ok(())
+        Ok(answers.into_iter().flatten().collect())
     }
 
     /// Dumps by a message that netlink-packet-route does not know, of type `kind` and with this payload.

@@ -2,7 +2,7 @@
 //! way of a NIC uses them; but the first of a routing table asks for the rules.
 
 pub(super) mod decode;
-mod dumps;
+pub(super) mod dumps;
 mod lines;
 
 use std::collections::{HashMap, HashSet};
@@ -16,9 +16,11 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 
 pub use self::lines::{lines, neighbour};
+use super::guard::GuardState;
 use super::netlink::Netlink;
 use super::nftables::{Lacking, Nftables, is_missing};
 use super::rtnetlink::{self, LinkState};
+use super::tc::{self, FoundQdisc};
 use super::{Kernel, read_sysctl};
 use crate::addr::{Family, IfName};
 use crate::object::{Hop, Neighbour, Object, Plan, PortVlan, Route, Rule, RuleSelector, SysctlGroup};
@@ -65,6 +67,10 @@ pub struct Observed {
     pub files: HashMap<PathBuf, Option<Vec<u8>>>,
     /// Ports of Open vSwitch, by its socket and their name; none where there is no such port, and why it could not be told.
     pub ovs_ports: HashMap<(PathBuf, IfName), Result<Option<PortState>, String>>,
+    /// What finishes the checksums of guarded TAPs, if a Plan names it.
+    pub guard: Option<GuardState>,
+    /// The qdiscs in the place of clsact, by their device's number, if a Plan names one.
+    pub ingress: Option<HashMap<u32, FoundQdisc>>,
     /// Tables that were looked for and lack something.
     pub lacking: Vec<(Arc<Group>, Lacking)>,
     /// Elements of our sets whose key begins with an interface, by that.
@@ -161,7 +167,14 @@ impl Observed {
                 let state = port::port_state(&it.socket, &it.name).map_err(|error| format!("{error:#}"));
                 self.ovs_ports.insert(place, state);
             }
-            Object::Sysctl(_)
+            Object::ChecksumGuard(_) if self.guard.is_none() => self.guard = Some(kernel.guard_state()?),
+            Object::Clsact(_) if self.ingress.is_none() => {
+                let found = dumps::whole(&mut kernel.netlink, tc::ingress_qdiscs)?;
+                self.ingress = Some(found.into_iter().map(|it| (it.device, it)).collect());
+            }
+            Object::ChecksumGuard(_)
+            | Object::Clsact(_)
+            | Object::Sysctl(_)
             | Object::BridgeVlans(_)
             | Object::Link(_)
             | Object::VlanDevice(_)

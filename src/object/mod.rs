@@ -5,6 +5,8 @@
 
 mod bridge;
 mod bridge_vlans;
+mod checksum_guard;
+mod clsact;
 mod file;
 mod link;
 mod neigh_proxy;
@@ -29,6 +31,8 @@ use ipnet::IpNet;
 
 pub use self::bridge::Bridge;
 pub use self::bridge_vlans::{BridgeVlans, PortVlan, Towards, vlan_list};
+pub use self::checksum_guard::{ChecksumGuard, Filter, FilterAction, Word};
+pub use self::clsact::Clsact;
 pub use self::file::File;
 pub use self::link::Link;
 pub use self::neigh_proxy::NeighProxy;
@@ -149,6 +153,8 @@ macro_rules! kinds {
 }
 
 kinds! {
+    ChecksumGuard,
+    Clsact,
     VlanDevice,
     Bridge,
     Sysctl,
@@ -168,6 +174,8 @@ kinds! {
 /// When an object is made. Filters, which are no objects here yet, come before all of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// What frames pass before all other checks.
+    Guard,
     /// Devices that others are made on.
     Devices,
     /// What is set while the link is down.
@@ -189,6 +197,10 @@ pub enum Phase {
 /// Identity of an object in the kernel or the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key<'a> {
+    /// What finishes checksums, one on a node.
+    ChecksumGuard,
+    /// The qdisc of what comes in on a device.
+    Clsact(&'a IfName),
     /// A device that is made.
     Device(&'a IfName),
     /// A file below /proc/sys/net; no interface is `all`.

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 
 use crate::addr::{Family, IfName};
 use crate::kernel::netlink::Request;
 use crate::kernel::rtnetlink::{self, ADDR_GEN_MODE, LinkChange};
-use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, write_sysctl};
+use crate::kernel::{self, Kernel, is_absent, read_sysctl, routes, tc, write_sysctl};
 use crate::object::{
-    Bridge, BridgeVlans, Hop, Object, PortFlags, Route, Sysctl, SysctlGroup, Towards, Verb, VlanDevice,
+    Bridge, BridgeVlans, Clsact, Hop, Object, PortFlags, Route, Sysctl, SysctlGroup, Towards, Verb, VlanDevice,
 };
 use crate::{binding, ovsdb};
 
@@ -95,6 +95,11 @@ impl<'k, 'p> Batch<'k, 'p> {
                     self.queue(rtnetlink::delete_link(index), object);
                 }
             }
+            Object::ChecksumGuard(_) => {
+                self.flush()?;
+                self.kernel.ensure_guard()?;
+            }
+            Object::Clsact(it) => self.clsact(it, object)?,
             Object::Sysctl(it) => return self.sysctl(it, object),
             Object::Link(it) => {
                 let Some(current) = self.kernel.link(&it.name)?.cloned() else { return absent(add) };
@@ -196,6 +201,22 @@ impl<'k, 'p> Batch<'k, 'p> {
     fn queue(&mut self, request: Request, object: &'p Object) {
         self.kernel.netlink.queue(request);
         self.queued.push((self.owner, For::Object(object)));
+    }
+
+    fn clsact(&mut self, clsact: &Clsact, object: &'p Object) -> Result<()> {
+        let add = self.verb == Verb::Add;
+        let Some(device) = self.index(&clsact.device)? else { return absent(add) };
+        let found = self.kernel.ingress_qdisc(device)?;
+        match found.as_ref().map(|it| it.ingress_block == Some(clsact.block)) {
+            None if add => self.queue(tc::add_clsact(device, clsact.block), object),
+            Some(true) if !add => self.queue(tc::delete_clsact(device), object),
+            Some(false) if add => {
+                let found = found.map(|it| it.to_string()).unwrap_or_default();
+                bail!("expected no qdisc of another program, found {found}");
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn port_vlans(&mut self, vlans: &BridgeVlans, object: &'p Object) -> Result<()> {
@@ -302,6 +323,8 @@ impl<'k, 'p> Batch<'k, 'p> {
                 // The very rule is there already (an explicit preference makes it comparable).
                 Verb::Add if exists && error.operation == "RTM_NEWRULE" => Ok(()),
                 Verb::Remove if is_absent(error.errno) => Ok(()),
+                // It was removed meanwhile.
+                Verb::Remove if error.operation == "RTM_DELQDISC" && tc::is_absent(&error) => Ok(()),
                 _ => Err(error),
             };
             if let Err(error) = done {

@@ -62,7 +62,7 @@ fn make(kernel: &mut Kernel, jobs: &[Job], failures: &mut [Vec<Error>]) {
     for in_step in STEPS {
         for (owner, job) in jobs.iter().enumerate() {
             for object in job.make.objects.iter().filter(|it| in_step(it.phase())) {
-                if matches!(object, Object::BridgeVlans(_) | Object::OvsPort(_)) {
+                if matches!(object, Object::ChecksumGuard(_) | Object::BridgeVlans(_) | Object::OvsPort(_)) {
                     // It sends what is queued first, and what is refused then is of others.
                     let refused = batch.flush_all();
                     refused.into_iter().for_each(|(owner, error)| failures[owner].push(error));

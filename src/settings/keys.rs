@@ -37,7 +37,7 @@ const fn key(name: &'static str, preset: Preset, meaning: &'static str) -> Key {
 }
 
 /// Every key, in the order in which they are described.
-pub const KEYS: [Key; 33] = [
+pub const KEYS: [Key; 34] = [
     key("STATE_DIR", Value("/var/lib/snf-network"), "where what stands of each interface is recorded"),
     key("LOGFILE", Value("/var/log/ganeti/snf-network.log"), "the log, a line per action"),
     key("IFUP_EXTRA_SCRIPT", Unset("/etc/ganeti/ifup-extra"), "your own script, exec'd as the last act of ifup"),
@@ -50,6 +50,11 @@ pub const KEYS: [Key; 33] = [
     key("ROUTING", Value("mark"), "rule or mark: how the packets of routed NICs come to their table"),
     key("ROUTING_MARK_MASK", Value("0xfff00000"), "the bits of a packet's mark that are ours"),
     key("OVSDB_SOCKET", Value("/run/openvswitch/db.sock"), "where Open vSwitch's ovsdb-server listens"),
+    key(
+        "VNET_HDR_GUARD",
+        Value("required"),
+        "required, optional or off: whether TAPs with a virtio header are guarded",
+    ),
     key("IPSPOOF", Unset("yes"), "with any value, routed NICs may send from any source address"),
     key(
         "GUEST_LINK_LOCAL",

@@ -5,6 +5,7 @@ mod keys;
 mod routing;
 mod setup;
 pub mod shell;
+mod vnet_hdr;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ pub use self::keys::{KEYS, Key, Preset, settings_file};
 pub use self::routing::{MarkMask, Routing};
 pub use self::setup::{Setup, Setups};
 use self::shell::{Assignment, Assignments};
+pub use self::vnet_hdr::VnetHdrGuard;
 use crate::addr::{Mac, MacMask};
 use crate::deadline;
 use crate::environment::variable;
@@ -95,6 +97,8 @@ pub struct Settings {
     pub routing_mark_mask: MarkMask,
     /// OVSDB_SOCKET: where Open vSwitch's ovsdb-server listens.
     pub ovsdb_socket: PathBuf,
+    /// VNET_HDR_GUARD: what is done about the virtio header of a TAP.
+    pub vnet_hdr_guard: VnetHdrGuard,
     /// IPSPOOF: no source-address check on routed NICs.
     pub ipspoof: bool,
     /// GUEST_LINK_LOCAL=eui64: guests whose sources are checked may use no link-local address but that of their MAC.
@@ -122,6 +126,7 @@ impl Default for Settings {
             routing: Routing::Mark,
             routing_mark_mask: MarkMask::DEFAULT,
             ovsdb_socket: OVSDB_SOCKET.into(),
+            vnet_hdr_guard: VnetHdrGuard::Required,
             ipspoof: false,
             eui64_only: false,
             router_link_local: Vec::new(),
@@ -269,6 +274,7 @@ impl Settings {
             "ROUTING" if given => self.routing = value.parse()?,
             "ROUTING_MARK_MASK" if given => self.routing_mark_mask = value.parse()?,
             "OVSDB_SOCKET" if given => self.ovsdb_socket = path(value)?,
+            "VNET_HDR_GUARD" if given => self.vnet_hdr_guard = value.parse()?,
             "IPSPOOF" => self.ipspoof = given,
             "GUEST_LINK_LOCAL" if given => self.eui64_only = eui64_only(value)?,
             "ROUTER_LINK_LOCAL" if given => self.router_link_local = link_local(value)?,
@@ -285,7 +291,8 @@ impl Settings {
             | "ROUTING_MARK_MASK"
             | "OVSDB_SOCKET"
             | "GUEST_LINK_LOCAL"
-            | "ROUTER_LINK_LOCAL" => {}
+            | "ROUTER_LINK_LOCAL"
+            | "VNET_HDR_GUARD" => {}
             _ => {
                 if let Some(setup) = Setup::ALL.into_iter().find(|setup| setup.key() == key) {
                     if given {

@@ -7,6 +7,7 @@ pub mod dropped;
 pub mod filtered;
 pub mod firewall;
 pub mod fwmark;
+pub mod guard;
 pub mod neighbours;
 pub mod nfdhcpd;
 pub mod node_settings;
@@ -21,7 +22,7 @@ use anyhow::{Result, bail};
 
 use crate::addr::{Family, IfName, Mac};
 use crate::nic::{MigrationPhase, Mode, Nic};
-use crate::object::{Phase, Plan};
+use crate::object::{ChecksumGuard, Phase, Plan};
 use crate::ruleset::{Comment, Element, Name, TableFamily, Value};
 use crate::settings::{Settings, Setup};
 
@@ -42,6 +43,8 @@ pub struct Facts {
     pub bridge_mtu: Option<u32>,
     /// What is known of the bridge's VLANs, where any are asked for.
     pub bridge_vlans: Option<VlanFiltering>,
+    /// What guards a TAP with a virtio header.
+    pub guard: Option<ChecksumGuard>,
 }
 
 /// A bridge that filters VLANs.
@@ -81,6 +84,9 @@ pub fn plan(nic: &Nic, settings: &Settings, facts: &Facts) -> Result<Plan> {
     let mut plan =
         Plan { objects: Vec::with_capacity(OBJECTS), elements: Vec::with_capacity(ELEMENTS), ..Plan::default() };
     firewall::filters(nic, &mut plan);
+    if matches!(nic.mode, Mode::Routed { .. } | Mode::Bridged { .. }) {
+        guard::add(nic, facts, &mut plan);
+    }
     match &nic.mode {
         Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
             routed::ip_less(nic, *table, settings, facts, &mut plan);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Drift, Thing};
 use crate::addr::{Family, IfName};
+use crate::kernel::guard::GuardState;
 use crate::kernel::observed::Observed;
 use crate::kernel::rtnetlink::LinkState;
 use crate::object::{
@@ -82,6 +83,20 @@ pub fn object(object: &Object, observed: &Observed) -> Option<Drift> {
                 if other.is_empty() { Seen::Itself } else { Seen::Other(other.join(" ")) }
             }
         },
+        Object::ChecksumGuard(_) => match observed.guard.as_ref().map(GuardState::guard) {
+            // One that asks more or less of the kernel is as good.
+            Some(Ok(_)) => Seen::Itself,
+            Some(Err(wrong)) => Seen::Other(wrong),
+            None => Seen::Nothing,
+        },
+        Object::Clsact(it) => {
+            let found = link(&it.device).and_then(|link| observed.ingress.as_ref()?.get(&link.index));
+            match found {
+                Some(found) if found.ingress_block == Some(it.block) => Seen::Itself,
+                Some(found) => Seen::Other(found.to_string()),
+                None => Seen::Nothing,
+            }
+        }
         Object::Rule(it) => {
             if observed.has_rule(it) {
                 Seen::Itself

@@ -28,6 +28,7 @@ fn link(text: &str, index: u32) -> LinkState {
         group: 0,
         kind: None,
         parent_bus: None,
+        vnet_hdr: false,
         bridge: None,
         in_openvswitch: false,
         port: PortState::default(),

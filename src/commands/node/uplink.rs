@@ -8,6 +8,7 @@ use super::remains;
 use super::values::{parsed, prefixes};
 use crate::addr::{Family, IfName};
 use crate::announce::repeat;
+use crate::commands::guard;
 use crate::deadline;
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
@@ -206,6 +207,7 @@ pub(crate) fn up(uplink: &Uplink, force: bool, settings: &Settings, log: &mut Lo
     if let Some(failure) = reconcile::remove(&mut kernel, &leftover, true).into_iter().next() {
         return Err(failure);
     }
+    guard::prepare(&mut kernel, settings, log);
     lasting.push(variables);
     state.write(lasting)?;
     state::record_table(&settings.state_dir, uplink.table, &uplink.device)?;

@@ -2,8 +2,9 @@
 
 use netlink_packet_core::{Emitable, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader};
 use nix::libc::{
-    RTM_DELLINK, RTM_DELNEIGH, RTM_DELROUTE, RTM_DELRULE, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETNEIGHTBL,
-    RTM_GETROUTE, RTM_GETRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_NEWRULE, RTM_SETLINK,
+    RTM_DELLINK, RTM_DELNEIGH, RTM_DELQDISC, RTM_DELROUTE, RTM_DELRULE, RTM_DELTFILTER, RTM_GETADDR, RTM_GETLINK,
+    RTM_GETNEIGH, RTM_GETNEIGHTBL, RTM_GETQDISC, RTM_GETROUTE, RTM_GETRULE, RTM_GETTFILTER, RTM_NEWACTION, RTM_NEWADDR,
+    RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWQDISC, RTM_NEWROUTE, RTM_NEWRULE, RTM_NEWTFILTER, RTM_SETLINK,
 };
 
 use super::HEADER;
@@ -63,13 +64,20 @@ impl Request {
             RTM_GETRULE => "RTM_GETRULE",
             RTM_GETNEIGHTBL => "RTM_GETNEIGHTBL",
             RTM_GETNEXTHOP => "RTM_GETNEXTHOP",
+            RTM_NEWQDISC => "RTM_NEWQDISC",
+            RTM_DELQDISC => "RTM_DELQDISC",
+            RTM_GETQDISC => "RTM_GETQDISC",
+            RTM_NEWTFILTER => "RTM_NEWTFILTER",
+            RTM_DELTFILTER => "RTM_DELTFILTER",
+            RTM_GETTFILTER => "RTM_GETTFILTER",
+            RTM_NEWACTION => "RTM_NEWACTION",
             RTM_GETVLAN => "RTM_GETVLAN",
             _ => "rtnetlink",
         }
     }
 
     /// Encodes it behind what `out` holds.
-    pub(super) fn append(&self, out: &mut Vec<u8>, sequence: u32) {
+    pub(in crate::kernel) fn append(&self, out: &mut Vec<u8>, sequence: u32) {
         let offset = out.len();
         let mut header = NetlinkHeader::default();
         header.length = u32::try_from(HEADER + self.payload.len()).unwrap_or(u32::MAX);

@@ -15,6 +15,11 @@ pub fn new_bridge(bridge: &Bridge) -> Request {
     made(&bridge.name, "bridge", &attribute(IFLA_BR_FORWARD_DELAY, &0_u32.to_ne_bytes()), None)
 }
 
+/// The message that makes an ifb.
+pub fn new_ifb(name: &IfName) -> Request {
+    made(name, "ifb", &[], None)
+}
+
 /// The message that makes a VLAN device on link number `lower`.
 pub fn new_vlan_device(device: &VlanDevice, lower: u32) -> Request {
     made(&device.name, "vlan", &attribute(IFLA_VLAN_ID, &device.vid.to_ne_bytes()), Some(lower))
@@ -26,7 +31,10 @@ fn made(name: &IfName, kind: &str, data: &[u8], lower: Option<u32>) -> Request {
     if let Some(lower) = lower {
         message = message.number(IFLA_LINK, lower);
     }
-    let info = [attribute(IFLA_INFO_KIND, kind.as_bytes()), attribute(IFLA_INFO_DATA, data)].concat();
+    let mut info = attribute(IFLA_INFO_KIND, kind.as_bytes());
+    if !data.is_empty() {
+        info.extend(attribute(IFLA_INFO_DATA, data));
+    }
     message.with(IFLA_LINKINFO, &info).request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
 }
 

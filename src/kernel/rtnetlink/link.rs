@@ -111,6 +111,11 @@ pub enum By<'a> {
     Index(u32),
 }
 
+/// The question for the link of this name, by itself.
+pub fn get_link(name: &IfName) -> Request {
+    LinkMessage::named(name).without_statistics().request(RTM_GETLINK, 0)
+}
+
 /// Asks for one link; none if there is no such.
 ///
 /// # Errors

@@ -9,7 +9,8 @@ use nix::libc::{
 use super::link_message::IFINFOMSG;
 use super::uapi::{
     IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_PROTOCOL, IFLA_BRPORT_GROUP_FWD_MASK,
-    IFLA_BRPORT_MULTICAST_ROUTER, IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE, IFLA_INET6_CONF, INET, INET6,
+    IFLA_BRPORT_MULTICAST_ROUTER, IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE, IFLA_INET6_CONF, IFLA_TUN_VNET_HDR, INET,
+    INET6,
 };
 use super::{ADDR_GEN_MODE, DEVCONF};
 use crate::addr::{Family, IfName, Mac};
@@ -41,6 +42,8 @@ pub struct LinkState {
     pub kind: Option<String>,
     /// IFLA_PARENT_DEV_BUS_NAME (Linux 5.14), such as `pci`.
     pub parent_bus: Option<String>,
+    /// Whether what is written to this TAP has a virtio header (IFLA_TUN_VNET_HDR), by which a guest leaves checksums to the kernel.
+    pub vnet_hdr: bool,
     /// Of a bridge.
     pub bridge: Option<BridgeState>,
     /// Whether it is a port of Open vSwitch's datapath in the kernel (IFLA_INFO_SLAVE_KIND).
@@ -67,7 +70,7 @@ impl LinkState {
     ///
     /// ```text
     /// ifinfomsg { IFLA_IFNAME IFLA_ADDRESS IFLA_MTU IFLA_MASTER IFLA_GROUP IFLA_PARENT_DEV_BUS_NAME
-    ///   IFLA_LINKINFO { IFLA_INFO_KIND, IFLA_INFO_DATA { IFLA_BR_* }, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA { IFLA_BRPORT_* } }
+    ///   IFLA_LINKINFO { IFLA_INFO_KIND, IFLA_INFO_DATA { IFLA_BR_* | IFLA_TUN_* }, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA { IFLA_BRPORT_* } }
     ///   IFLA_AF_SPEC { AF_INET { IFLA_INET_CONF }, AF_INET6 { IFLA_INET6_CONF, IFLA_INET6_ADDR_GEN_MODE } } }
     /// ```
     pub fn decode(payload: &[u8]) -> Option<Self> {
@@ -82,6 +85,7 @@ impl LinkState {
             group: 0,
             kind: None,
             parent_bus: None,
+            vnet_hdr: false,
             bridge: None,
             in_openvswitch: false,
             port: PortState::default(),
@@ -111,6 +115,10 @@ impl LinkState {
                 IFLA_INFO_KIND => self.kind = Some(text(value)),
                 IFLA_INFO_DATA if self.kind.as_deref() == Some("bridge") => {
                     self.bridge = Some(BridgeState::decode(value))
+                }
+                IFLA_INFO_DATA if self.kind.as_deref() == Some("tun") => {
+                    let header = attributes(value).find(|it| it.0 == IFLA_TUN_VNET_HDR);
+                    self.vnet_hdr = header.is_some_and(|it| it.1.first().is_some_and(|on| *on != 0));
                 }
                 IFLA_INFO_SLAVE_KIND => port = Some(text(value)),
                 IFLA_INFO_SLAVE_DATA if port.as_deref() == Some("bridge") => {

@@ -19,8 +19,8 @@ use netlink_packet_route::AddressFamily;
 
 pub use self::bridge::{BridgePort, VlanDevice, all_vlans, change_vlans, ports, vlan_devices, vlans};
 pub use self::default_route::{DefaultRoute, Packets, default_route_by_dump, default_route_of_packets};
-pub use self::device::{delete_link, new_bridge, new_vlan_device};
-pub use self::link::{ADDR_GEN_MODE, By, DEVCONF, LinkChange, link, links, set_link, set_port};
+pub use self::device::{delete_link, new_bridge, new_ifb, new_vlan_device};
+pub use self::link::{ADDR_GEN_MODE, By, DEVCONF, LinkChange, get_link, link, links, set_link, set_port};
 pub use self::link_message::LinkMessage;
 pub use self::link_state::{BridgeState, LinkState};
 pub use self::own_address::own_addresses;

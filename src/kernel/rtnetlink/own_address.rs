@@ -29,16 +29,17 @@ pub fn own_addresses(netlink: &mut Netlink, addresses: &[IpAddr]) -> Result<Vec<
     };
     let questions: Vec<_> = addresses.iter().map(question).collect();
     let mut own = Vec::new();
-    netlink.ask_together(&questions, |place, payload| {
-        let Ok(route) = RouteMessage::parse(payload) else { return };
+    for (address, answer) in addresses.iter().zip(netlink.ask_together(&questions)?) {
+        // A refusal says that it leads nowhere.
+        let Some(route) = answer.ok().and_then(|it| RouteMessage::parse(&it).ok()) else { continue };
         if !matches!(route.header.kind, RouteType::Local | RouteType::Broadcast | RouteType::Anycast) {
-            return;
+            continue;
         }
         let device = route.attributes.iter().find_map(|it| match it {
             RouteAttribute::Oif(index) => Some(*index),
             _ => None,
         });
-        own.push((addresses[place], device.unwrap_or_default()));
-    })?;
+        own.push((*address, device.unwrap_or_default()));
+    }
     Ok(own)
 }

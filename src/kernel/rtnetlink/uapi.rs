@@ -7,6 +7,8 @@ pub(super) const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
 pub(super) const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
 pub(super) const IFLA_VLAN_ID: u16 = 1;
 pub(super) const IFLA_VLAN_PROTOCOL: u16 = 5;
+/// Of the IFLA_INFO_DATA of a TAP.
+pub(super) const IFLA_TUN_VNET_HDR: u16 = 5;
 /// Of the IFLA_INFO_SLAVE_DATA of a bridge's port.
 pub(super) const IFLA_BRPORT_MULTICAST_ROUTER: u16 = 25;
 pub(super) const IFLA_BRPORT_GROUP_FWD_MASK: u16 = 31;
