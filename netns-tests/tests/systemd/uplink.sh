@@ -3,7 +3,7 @@ ip monitor route >/run/monitor &
 monitor=$!
 systemctl reload snf-network-node@eth1
 systemctl restart snf-network-node@eth1
-in_sync
+await in_sync
 # What is to be seen in its output is there when this is.
 ip route add 192.0.2.1 dev lo
 await grep -q 192.0.2.1 /run/monitor
