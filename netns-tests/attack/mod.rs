@@ -18,6 +18,7 @@ pub mod real;
 mod scenarios;
 mod steering;
 mod testbed;
+mod worlds;
 
 use std::fmt::Write as _;
 
@@ -50,7 +51,8 @@ pub const TESTS: &[Test] = &[
     ("attack::forward_alone_does_not_isolate", scenarios::forward_alone_does_not_isolate),
     ("attack::theft_of_a_forwarding_entry", scenarios::theft_of_a_forwarding_entry),
     ("attack::leftovers_of_ebtables", scenarios::leftovers_of_ebtables),
-    ("attack::br_netfilter_changes_nothing", scenarios::br_netfilter_changes_nothing),
+    ("attack::from_filtered_ports_of_a_node_in_use", worlds::bridged),
+    ("attack::from_a_routed_tap_of_a_node_in_use", worlds::routed),
     ("attack::spanning_tree", scenarios::spanning_tree),
     ("attack::link_local_gateway", scenarios::link_local_gateway),
     ("attack::link_local_addresses_of_macs_alone", scenarios::link_local_addresses_of_macs_alone),

@@ -5,11 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::TABLES;
 use super::context::{ATTACKER, FOREIGN_MAC, ROUTER, STRANGER, VICTIM};
 use super::frames::{self, from};
-use super::testbed::{Bridged, Families, Ground, br_netfilter};
-use crate::harness::Skip;
+use super::testbed::{Bridged, Families, Ground};
 use crate::harness::frame::{self, Mac};
 use crate::harness::guest::Identity;
 use crate::harness::port::Port;
@@ -125,29 +123,6 @@ pub fn leftovers_of_ebtables() -> Result<()> {
     ensure!(seen.is_empty(), "forged: seen {seen:?}");
     ground.nic("tap0", ATTACKER, Bridged::Filtered).ifdown()?.succeeds()?;
     ensure!(list()? == before, "table bridge filter changed:\n{before}\n{}", list()?);
-    Ok(())
-}
-
-/// With br_netfilter the packets of a bridge pass the inet hooks, too; our verdicts stay what they are.
-pub fn br_netfilter_changes_nothing() -> Result<()> {
-    let mut wrong = String::new();
-    for setup in [Bridged::Filtered, Bridged::StrictFiltered] {
-        let ground = Ground::bridged(setup, Families::Both)?;
-        if !br_netfilter(&ground.node.netns, true)? {
-            return Err(Skip("this kernel has no br_netfilter".to_owned()).into());
-        }
-        for row in TABLES[0].1.iter().copied().flatten() {
-            let frames = (row.frames)(&ground.context);
-            let (seen, expected) = (ground.attack(&frames)?, row.bridged.column(setup as usize).seen);
-            // It drops malformed packets itself, and reassembles fragments, which then leave as others.
-            let of_the_kernel = seen.is_empty() && (row.name.contains("header of") || row.name.contains("cut"))
-                || row.name.contains("fragment") && seen.chars().all(|letter| expected.contains(letter));
-            if seen != expected && !of_the_kernel {
-                wrong += &format!("\n  {setup:?}: {}: seen {seen:?}, expected {expected:?}", row.name);
-            }
-        }
-    }
-    ensure!(wrong.is_empty(), "with br_netfilter:{wrong}");
     Ok(())
 }
 
