@@ -1,6 +1,10 @@
 //! What ifup refuses before it touches anything, because the node itself or another guest would suffer.
 
+use std::fs;
+use std::process::Command;
+
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::Test;
 use crate::harness::guest::{Guest, WEB1};
@@ -12,6 +16,8 @@ pub const TESTS: &[Test] = &[
     ("guards::only_guests_interfaces_are_set_up", only_guests_interfaces_are_set_up),
     ("guards::ifdown_leaves_a_device_of_the_node_up", ifdown_leaves_a_device_of_the_node_up),
     ("guards::the_nodes_own_addresses_are_refused", the_nodes_own_addresses_are_refused),
+    ("guards::misspelt_tags_are_refused_or_named", misspelt_tags_are_refused_or_named),
+    ("guards::a_record_with_a_misspelt_tag_is_kept_in_force", a_record_with_a_misspelt_tag_is_kept_in_force),
 ];
 
 /// A site with a guest's TAP.
@@ -61,7 +67,7 @@ fn only_guests_interfaces_are_set_up() -> Result<()> {
     refused(&site, "eth1", &nic("eth1"), &uplink)?;
     refused(&site, "eth1", &nic("eth1").set("NETWORK_TAGS", ""), &uplink)?;
     // The default route of the table says so where nothing is recorded of the uplink.
-    std::fs::remove_dir_all(site.node.files.state().join("uplinks-by-device"))?;
+    fs::remove_dir_all(site.node.files.state().join("uplinks-by-device"))?;
     refused(&site, "eth1", &nic("eth1"), &uplink)?;
     nic("tap0").ifup()?.succeeds()?;
     netns.ip("link add link eth0 name macvtap7 type macvtap")?;
@@ -136,4 +142,61 @@ fn the_nodes_own_addresses_are_refused() -> Result<()> {
     site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
     site.node.nic("tap0", WEB1).ifup()?.succeeds()?;
     Ok(())
+}
+
+fn misspelt_tags_are_refused_or_named() -> Result<()> {
+    let (site, _guest) = site()?;
+    let node = &site.node;
+    let nic = |network: &str, instance: &str| node.nic("tap0", WEB1).set("NETWORK_TAGS", network).set("TAGS", instance);
+    for (network, instance, parts) in [
+        ("ip-less-routd", "", ["NETWORK_TAGS: tag \"ip-less-routd\"", "expected \"ip-less-routed\""]),
+        ("ip-less-routed strict-filterd", "", ["tag \"strict-filterd\"", "expected \"strict-filtered\""]),
+        ("ip-less-routed", "synnefo:network:0:protectd", ["TAGS: tag \"synnefo:network:0:protectd\"", "protected"]),
+        ("ip-less-routed", "web protectedd", ["TAGS: tag \"protectedd\"", "expected \"protected\""]),
+    ] {
+        refused(&site, "tap0", &nic(network, instance), &parts)?;
+    }
+    for (network, instance, warning) in [
+        ("ip-less-routed nfdhcp masq", "", "NETWORK_TAGS: tag \"nfdhcp\" does nothing: expected \"nfdhcpd\""),
+        ("ip-less-routed masq", "", "NETWORK_TAGS: tag \"masq\" does nothing yet"),
+        ("ip-less-routed", "disable_ipv5", "TAGS: tag \"disable_ipv5\" does nothing"),
+    ] {
+        let outcome = nic(network, instance).ifup()?.succeeds()?;
+        ensure!(outcome.stderr.contains(&format!("ifup tap0: warning: {warning}")), "{outcome:?}");
+        let log = fs::read_to_string(node.files.log())?;
+        ensure!(log.contains(&format!("warning: {warning}")), "{log}");
+        let shown = node.files.run(&node.netns, &["status"], "")?.succeeds()?.stdout;
+        ensure!(shown.lines().any(|it| it.trim().starts_with(&format!("warning: {warning}"))), "{shown}");
+        let shown: Value = serde_json::from_str(&node.files.run(&node.netns, &["status"], "--json")?.stdout)?;
+        let warnings = shown["nics"][0]["warnings"].as_array().context("warnings")?;
+        ensure!(warnings.iter().any(|it| it.as_str().is_some_and(|it| it.starts_with(warning))), "{shown}");
+    }
+    // Tags of others are nobody's mistake.
+    let outcome = nic("ip-less-routed dmz", "web production synnefo:network:1:protectd").ifup()?.succeeds()?;
+    ensure!(outcome.stderr.is_empty(), "{outcome:?}");
+    Ok(())
+}
+
+/// As 1.0.0 could have written it.
+fn a_record_with_a_misspelt_tag_is_kept_in_force() -> Result<()> {
+    let (site, _guest) = site()?;
+    let node = &site.node;
+    let nic = node.nic("tap0", WEB1);
+    let before = Snapshot::of(&node.netns)?;
+    nic.ifup()?.succeeds()?;
+    node.netns.settle()?;
+    let record = node.files.state().join("tap0");
+    let text = fs::read_to_string(&record)?;
+    let old = text.replace("TAGS=''", "TAGS='synnefo:network:0:protectd'");
+    ensure!(old != text, "{text}");
+    fs::write(&record, old)?;
+    node.netns.output(Command::new("nft").args(["flush", "ruleset"]))?;
+    node.files.run(&node.netns, &["reconcile"], "")?.succeeds()?;
+    let shown = node.files.run(&node.netns, &["status"], "")?.succeeds()?.stdout;
+    ensure!(shown.contains("warning: TAGS: tag \"synnefo:network:0:protectd\""), "{shown}");
+    let up = Snapshot::of(&node.netns)?;
+    nic.set("TAGS", "synnefo:network:0:protectd").ifup()?.fails(&["synnefo:network:0:protectd"])?;
+    up.equals(&Snapshot::of(&node.netns)?)?;
+    node.nic("tap0", WEB1).ifdown()?.succeeds()?;
+    before.returns_in(&node.netns, Snapshot::without_base_tables)
 }

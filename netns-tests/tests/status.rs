@@ -107,6 +107,7 @@ fn its_json() -> Result<()> {
         "addresses": ["10.0.0.2", WEB1.ip6.to_string()],
         "dropped": 0,
         "cut_off": [],
+        "warnings": [],
         "state": "in sync",
         "drift": [],
         "error": null,

@@ -1,16 +1,32 @@
-//! What ifup and plan ask the kernel of a NIC before anything is touched: is INTERFACE a guest's, and are its addresses
-//! free on this node?
+//! What ifup and plan check of a NIC before anything is touched: are its tags spelt right, is INTERFACE a guest's, and are
+//! its addresses free on this node?
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::addr::{Family, IfName};
+use crate::environment::RawNic;
 use crate::kernel::Kernel;
 use crate::kernel::rtnetlink::{self, LinkState};
-use crate::nic::{Mode, Nic};
+use crate::log::Log;
+use crate::nic::{Mode, Nic, tag_faults};
+use crate::settings::Settings;
 use crate::setup::Facts;
 use crate::state;
+
+/// Warns of tags that do nothing and were probably meant to.
+///
+/// # Errors
+/// If the guest could do more than was meant without one of them.
+pub fn tags(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<()> {
+    let faults = tag_faults(raw, settings);
+    if let Some(fault) = faults.iter().find(|it| it.refused) {
+        bail!("{}", fault.text);
+    }
+    faults.iter().for_each(|fault| log.say(format!("warning: {}", fault.text)));
+    Ok(())
+}
 
 /// The link of this name, if a guest can be behind it.
 ///

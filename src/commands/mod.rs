@@ -256,8 +256,8 @@ fn demo(call: &Call) -> Result<()> {
 
 fn plan(call: &Call) -> Result<()> {
     let mut text = String::new();
-    for_nic(call, |raw, settings, _| {
-        let plan = nic::plan(raw, settings)?;
+    for_nic(call, |raw, settings, log| {
+        let plan = nic::plan(raw, settings, log)?;
         text = plan.to_string();
         text.extend(filtered::per_tap(&plan.elements).into_iter().map(|line| format!("# {line}\n")));
         Ok(())

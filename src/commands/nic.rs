@@ -27,6 +27,7 @@ use crate::state::{self, State};
 /// What failed, on which object; then nothing of this run is left.
 pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<extra::Variables>> {
     let nic = Nic::new(raw, settings, routing_tables::resolve)?;
+    checks::tags(raw, settings, log)?;
     let mut state = State::open(&settings.state_dir, &nic.interface)?;
     if let Some(complaint) = &state.complaint {
         log.line(format_args!("warning: {complaint}: ignored"));
@@ -153,8 +154,9 @@ pub(super) fn remove_records(
 ///
 /// # Errors
 /// As ifup, before it touches anything.
-pub fn plan(raw: &RawNic, settings: &Settings) -> Result<Plan> {
+pub fn plan(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Plan> {
     let nic = Nic::new(raw, settings, routing_tables::resolve)?;
+    checks::tags(raw, settings, log)?;
     let mut kernel = Kernel::open()?;
     let tap = checks::guests_link(&mut kernel, &nic.interface, &settings.state_dir)?;
     let mut log = Log::default();

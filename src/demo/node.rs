@@ -138,7 +138,7 @@ impl Node {
     /// Those of the command.
     pub fn ifup(&self, raw: &RawNic, tap: &IfName) -> Result<Plan> {
         self.command(|| {
-            let plan = nic::plan(raw, &self.settings)?;
+            let plan = nic::plan(raw, &self.settings, &mut Log::default())?;
             nic::ifup(raw, &self.settings, &mut Log::default())?;
             // This is the guest's router, to which a veth pair comes a moment later than a TAP.
             await_link_local(tap)?;

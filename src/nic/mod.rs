@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod mode;
+mod tag_check;
 mod tags;
 
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use anyhow::{Context, Error, Result, bail, ensure};
 
 pub use self::endpoint::Endpoint;
 pub use self::mode::{Mode, Vlan};
+pub use self::tag_check::{TagFault, tag_faults};
 use self::tags::InstanceTags;
 pub use self::tags::Profile;
 use crate::addr::{Family, IfName, Mac, MacMask, is_domain_name};

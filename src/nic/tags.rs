@@ -7,7 +7,7 @@ use crate::environment::RawNic;
 use crate::settings::{Settings, Setup, Setups};
 
 /// What begins an instance's tag that is about one NIC: `synnefo:network:<index|name|uuid>:<profile>`.
-const ABOUT_NIC: &str = "synnefo:network:";
+pub(super) const ABOUT_NIC: &str = "synnefo:network:";
 
 /// How far a guest is protected from the outside, the strictest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ impl fmt::Display for Profile {
 }
 
 impl Profile {
-    fn of(name: &str) -> Option<Self> {
+    pub(super) fn of(name: &str) -> Option<Self> {
         match name {
             "protected" => Some(Self::Protected),
             "limited" => Some(Self::Limited),

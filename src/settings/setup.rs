@@ -48,6 +48,14 @@ impl Setup {
         }
     }
 
+    /// Whether its tag restricts what the guest sends or hears: without it, a guest could do more than was meant.
+    pub fn restricts(self) -> bool {
+        match self {
+            Self::IpLessRouted | Self::PrivateFiltered | Self::StrictFiltered => true,
+            Self::Nfdhcpd | Self::Masq | Self::Dns | Self::Bridged | Self::Public => false,
+        }
+    }
+
     /// The tag, unless the settings name another.
     pub fn default_tag(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use crate::addr::{Family, IfName};
 use crate::commands::inspect::{Condition, Inspection, NicRow, UplinkRow};
 use crate::commands::recorded::{RecordedNic, RecordedUplink};
 use crate::json::Json;
-use crate::nic::{Mode, Nic};
+use crate::nic::{Mode, Nic, tag_faults};
 use crate::object::TABLE_MAIN;
 use crate::record::Record;
 use crate::routing_tables;
@@ -83,6 +83,13 @@ impl Facts {
     }
 }
 
+/// What is wrong with the NIC's tags: those that the next ifup warns of or refuses.
+fn warnings(recorded: &RecordedNic) -> Vec<String> {
+    let record = recorded.records.last().map(|it| &it.record);
+    let faults = record.map(|it| tag_faults(&it.raw, &it.settings)).unwrap_or_default();
+    faults.into_iter().map(|it| it.text).collect()
+}
+
 fn time(since: Option<SystemTime>) -> Option<String> {
     since.map(|it| humantime::format_rfc3339_seconds(it).to_string())
 }
@@ -154,6 +161,7 @@ fn nic_line(row: &NicRow) -> (Vec<String>, Vec<String>) {
         format!("cut off: table {} has no {family} default route", table_name(*table))
     };
     below.extend(row.cut_off.iter().map(no_default));
+    below.extend(warnings(recorded).into_iter().map(|it| format!("warning: {it}")));
     let cells = [row.interface.to_string(), facts.instance.clone(), number, mode.to_owned(), joined(&facts.setups())];
     let more = [joined(&facts.addresses()), on, since, dropped, state.to_owned()];
     (cells.into_iter().chain(more).collect(), below)
@@ -242,6 +250,7 @@ fn nic_json(row: &NicRow) -> Json {
                 ("addresses", Json::texts(facts.addresses())),
                 ("dropped", Json::number(row.dropped())),
                 ("cut_off", Json::texts(row.cut_off.iter().map(|it| it.0.sysctl()))),
+                ("warnings", Json::texts(warnings(recorded))),
             ]);
             match condition {
                 Condition::There(drift) if drift.is_empty() => state_json("in sync", Vec::new(), None),
