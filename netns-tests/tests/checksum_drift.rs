@@ -130,10 +130,14 @@ fn where_it_cannot_be_made_filtered_nics_are_refused() -> Result<()> {
     let parts = ["INTERFACE: \"tap0\"", "expected a device of kind ifb, found bridge", "vnet_hdr"];
     world.nic().ifup()?.fails(&parts)?;
     ensure!(!node.files.state().join("tap0").exists(), "a record is left");
+    let parts = ["node guard: TAPs with a virtio header cannot be guarded", "vnet_hdr"];
+    node.files.run(&node.netns, &["node", "guard"], "")?.fails(&parts)?;
     sh(node, "ip link add eth1 type veth peer name eth2")?;
     let up = node.files.run(&node.netns, &["node", "up"], Node::UPLINK)?.succeeds()?;
     ensure!(up.stderr.contains("cannot be guarded") && up.stderr.contains("ifup will refuse"), "{up:?}");
     sh(node, &format!("ip link del {CHECKSUM_DEVICE}"))?;
+    node.files.run(&node.netns, &["node", "guard"], "")?.succeeds()?;
+    ensure!(sh(node, "tc filter show block 218")?.contains("cookie"), "no filters after node guard");
     world.nic().ifup()?.succeeds()?;
     world.is_guarded()
 }

@@ -58,14 +58,26 @@ fn of_tap(kernel: &mut Kernel, tap: &LinkState, make: bool) -> Result<ChecksumGu
     }
 }
 
-/// Makes what guards ahead of the first NIC that needs it, or warns that it cannot be had.
+/// Makes what guards ahead of the first NIC that needs it.
+///
+/// # Errors
+/// If it cannot be had, and what the administrator can do.
+pub fn make(kernel: &mut Kernel, settings: &Settings) -> Result<()> {
+    if settings.vnet_hdr_guard == VnetHdrGuard::Off {
+        return Ok(());
+    }
+    match kernel.ensure_guard() {
+        Ok(_) => Ok(()),
+        Err(why) => bail!(
+            "TAPs with a virtio header cannot be guarded: {why:#}: ifup will refuse filtered NICs that have one: {ADVICE}"
+        ),
+    }
+}
+
+/// The same, where it is only a warning.
 pub fn prepare(kernel: &mut Kernel, settings: &Settings, log: &mut Log) {
-    if settings.vnet_hdr_guard != VnetHdrGuard::Off
-        && let Err(error) = kernel.ensure_guard()
-    {
-        log.say(format!(
-            "warning: TAPs with a virtio header cannot be guarded: {error:#}: ifup will refuse them: {ADVICE}"
-        ));
+    if let Err(error) = make(kernel, settings) {
+        log.say(format!("warning: {error}"));
     }
 }
 

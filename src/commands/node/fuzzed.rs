@@ -15,7 +15,7 @@ pub(in crate::commands) fn words(arguments: &[OsString]) -> Result<()> {
     match read(arguments)? {
         Wanted::Bridges(Some((_, asked))) => check(&asked.plan()),
         Wanted::Uplink(verb, Some(asked)) => planned(verb, &asked)?,
-        Wanted::Help | Wanted::Bridges(None) | Wanted::Uplink(_, None) => {}
+        Wanted::Help | Wanted::Guard | Wanted::Bridges(None) | Wanted::Uplink(_, None) => {}
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub(super) use self::uplink::{clear_unused, recorded, variables};
 pub(crate) use self::uplink::{down, plan, up};
 use self::uplink_args::UplinkArgs;
 use crate::announce::repeat;
-use crate::commands::{not_so, reconcile};
+use crate::commands::{guard, not_so, reconcile};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
 use crate::object::{Plan, TABLE_MAIN, Verb};
@@ -34,6 +34,7 @@ use crate::state::{self, State};
 pub(super) const HELP: &str = "\
 Usage: snf-network node up|down [OPTIONS]
        snf-network node bridges up|down OPTIONS   (node bridges --help)
+       snf-network node guard
 
 Sets up the uplink of routed guests, or undoes it. Without --dev the variables of ifupdown tell what to do (IFACE, ADDRFAM,
 IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ONLINK, IF_IP_ROUTES, IF_IP_FORWARDING, IF_IP_PROXY_ARP, IF_IP_PROXY_NDP, IF_ARP_IP).
@@ -49,11 +50,14 @@ IF_IP_ROUTING_TABLE, IF_IP_GATEWAY, IF_IP_ONLINK, IF_IP_ROUTES, IF_IP_FORWARDING
   --onlink             the gateway is on the link of DEV though none of --routes has it
   --force              change or remove what running guests use
   --dry-run            up only: print the commands that would do the same
+
+node guard makes what guards TAPs with a virtio header, as node up and the first ifup do, or says why it cannot be had.
 ";
 
 /// What the words behind `node` ask for.
 enum Wanted {
     Help,
+    Guard,
     /// None is its help.
     Bridges(Option<(Verb, bridges::BridgesArgs)>),
     /// None is whatever ifupdown's variables say.
@@ -67,6 +71,7 @@ enum Wanted {
 pub fn run(arguments: &[OsString]) -> Result<()> {
     let (verb, asked) = match read(arguments)? {
         Wanted::Help => return print(HELP),
+        Wanted::Guard => return make_guard(),
         Wanted::Bridges(asked) => return bridges::run(asked),
         Wanted::Uplink(verb, Some(asked)) => (verb, Some(asked)),
         Wanted::Uplink(verb, None) => (verb, ifupdown::asked()?),
@@ -88,6 +93,7 @@ fn read(arguments: &[OsString]) -> Result<Wanted> {
         match word.as_str() {
             "--help" | "-h" => return Ok(Wanted::Help),
             "up" | "down" if verb.is_none() => verb = Some(if word == "up" { Verb::Add } else { Verb::Remove }),
+            "guard" if verb.is_none() && !by_options => return Ok(Wanted::Guard),
             "bridges" if verb.is_none() && !by_options => {
                 return bridges::BridgesArgs::by_options(&mut words).map(Wanted::Bridges);
             }
@@ -97,8 +103,18 @@ fn read(arguments: &[OsString]) -> Result<Wanted> {
             }
         }
     }
-    let verb = verb.context("node: expected up, down or bridges, see snf-network node --help")?;
+    let verb = verb.context("node: expected up, down, bridges or guard, see snf-network node --help")?;
     Ok(Wanted::Uplink(verb, by_options.then_some(asked)))
+}
+
+/// Runs `node guard`.
+fn make_guard() -> Result<()> {
+    let name = "node guard";
+    let (settings, warnings) = Settings::load().context(name)?;
+    let mut log = Log::new(["", name, "", "-"]);
+    warnings.into_iter().for_each(|warning| log.line(format_args!("warning: {warning}")));
+    let made = Kernel::open().map_err(Into::into).and_then(|mut kernel| guard::make(&mut kernel, &settings));
+    super::conclude(made, &mut log, &settings, name)
 }
 
 /// Runs `node up` or `node down` for ifupdown, which calls us for every interface there is.
