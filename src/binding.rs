@@ -13,7 +13,25 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use crate::object::File;
-use crate::sys::files::Dir;
+use crate::sys::files::{self, Dir};
+
+/// Longest file that is compared with a binding: far more than one has.
+const LONGEST: u64 = 64 * 1024;
+
+/// What a binding's file holds, none if there is no such file. Of what is no file of a binding's size it is nothing, which no
+/// binding is.
+///
+/// # Errors
+/// What says nothing of the file, such as EIO.
+pub fn read(binding: &File) -> Result<Option<Vec<u8>>> {
+    let (path, name) = place(binding)?;
+    match Dir::open(path).and_then(|folder| folder.read(name, LONGEST)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if files::is_unread(&error) => Err(error).with_context(|| binding.path.display().to_string()),
+        Err(_) => Ok(Some(Vec::new())),
+        Ok(text) => Ok(text),
+    }
+}
 
 /// Removes a binding, if it is there.
 ///

@@ -1,18 +1,19 @@
 //! Where frames go in and out: a TAP's file descriptor, or a packet socket on an interface; and the log of what came.
 #![expect(unsafe_code, reason = "TUNSETIFF and sockaddr_ll have no safe interface")]
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use std::{io, mem};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
 
 use super::netns::Netns;
 use super::packet::Packet;
@@ -45,8 +46,8 @@ impl Port {
 
     fn open_tap(netns: &Netns, name: &str, headed: bool) -> Result<Self> {
         ensure!(name.len() < libc::IFNAMSIZ, "{name} is too long");
-        let open = || OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
-        let file = netns.run(open).context("/dev/net/tun")?;
+        let open = || open("/dev/net/tun", OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty());
+        let file: File = netns.run(open).context("/dev/net/tun")?.into();
         // SAFETY: all zeros is a valid ifreq.
         let mut request: libc::ifreq = unsafe { mem::zeroed() };
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {

@@ -12,8 +12,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno::{
-    self, EACCES, EAGAIN, EBUSY, ECONNREFUSED, EINTR, EIO, EMFILE, ENOBUFS, ENODEV, ENOLCK, ENOMEM, ENOSPC, EPERM,
-    EROFS,
+    self, EACCES, EAGAIN, EBUSY, ECONNREFUSED, EINTR, EIO, EMFILE, ENOBUFS, ENODEV, ENOLCK, ENOMEM, ENOSPC, ENOSYS,
+    EPERM, EROFS,
 };
 use nix::libc;
 
@@ -65,7 +65,8 @@ fn errors(call: ptrace::Call) -> &'static [Errno] {
         libc::SYS_sendto | libc::SYS_sendmsg => &[ENOBUFS, EPERM, EINTR],
         libc::SYS_recvfrom | libc::SYS_recvmsg => &[ENOBUFS, ENOMEM, EINTR],
         libc::SYS_open | libc::SYS_openat => &[EMFILE, EACCES, ENOSPC, EINTR],
-        libc::SYS_openat2 => &[EMFILE, EACCES, ENOSPC, EINTR, EAGAIN],
+        // It is tried without openat2(2) then.
+        libc::SYS_openat2 => &[EMFILE, EACCES, ENOSPC, EINTR, EAGAIN, ENOSYS],
         libc::SYS_read | libc::SYS_pread64 => &[EIO, EINTR],
         libc::SYS_write => &[ENOSPC, EIO, EPERM, EINTR],
         libc::SYS_fstat | libc::SYS_newfstatat | libc::SYS_statx => &[ENOMEM, EACCES],

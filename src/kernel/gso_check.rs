@@ -5,9 +5,12 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::stat::Mode;
+
+use crate::sys::files;
 
 /// The kernel puts a number in place of `%d`.
 const NAME: &[u8] = b"snf-probe%d";
@@ -34,7 +37,7 @@ pub fn checks_gso() -> io::Result<bool> {
 
 /// Gone when it is closed.
 fn tap() -> io::Result<File> {
-    let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    let file = files::open("/dev/net/tun".as_ref(), OFlag::O_RDWR, Mode::empty())?;
     // SAFETY: all zeros is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // Shorter than IFNAMSIZ, so the last byte stays 0.

@@ -4,17 +4,19 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::stat::Mode;
 
 use super::address::find;
 use super::namespace::{Netns, set_sysctl};
 use super::packet::{Direction, MAX_FRAME, PacketSocket};
 use super::{readable, topology};
 use crate::addr::{IfName, Mac};
+use crate::sys::files;
 
 /// Name of the guest's end of a veth pair, in a namespace that holds nothing else.
 const FAR_END: &str = "guest";
@@ -82,12 +84,7 @@ impl Tap {
     /// If /dev/net/tun cannot be opened, or the name is taken (EBUSY).
     pub fn open(name: &IfName) -> Result<Self> {
         const PATH: &str = "/dev/net/tun";
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(PATH)
-            .with_context(|| format!("open {PATH}"))?;
+        let file = files::open(PATH.as_ref(), OFlag::O_RDWR, Mode::empty()).with_context(|| format!("open {PATH}"))?;
         // SAFETY: all zeros is a valid ifreq.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         // The name is at most IFNAMSIZ - 1 bytes by its type, so the last byte stays 0.

@@ -6,10 +6,8 @@ pub(super) mod dumps;
 mod lines;
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -23,6 +21,7 @@ use super::rtnetlink::{self, LinkState};
 use super::tc::{self, FoundQdisc};
 use super::{Kernel, read_sysctl};
 use crate::addr::{Family, IfName};
+use crate::binding;
 use crate::object::{Hop, Neighbour, Object, Plan, PortVlan, Route, Rule, RuleSelector, SysctlGroup};
 use crate::ovsdb::port::{self, PortState};
 use crate::ruleset::{Element, Group, Name, TableFamily, Value};
@@ -160,7 +159,7 @@ impl Observed {
                 self.vlans = dumps::whole(&mut kernel.netlink, rtnetlink::all_vlans)?;
             }
             Object::File(it) => {
-                self.files.insert(it.path.clone(), read_file(&it.path)?);
+                self.files.insert(it.path.clone(), binding::read(it)?);
             }
             Object::OvsPort(it) => {
                 let place = (it.socket.clone(), it.name.clone());
@@ -259,11 +258,4 @@ pub(super) fn mark_rules(netlink: &mut Netlink) -> Result<Vec<Rule>> {
         all.extend(rules.filter(|it| matches!(it.selector, RuleSelector::Mark(_))));
     }
     Ok(all)
-}
-
-fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        text => Ok(Some(text.with_context(|| path.display().to_string())?)),
-    }
 }

@@ -2,15 +2,16 @@
 //! kernel can restrict: 0 where there is none (before 5.13, or switched off).
 #![expect(unsafe_code, reason = "Landlock's system calls have no wrappers")]
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::stat::Mode;
 
 use super::check;
+use crate::sys::files::open;
 
 /// The numbers are the same on every architecture.
 const CREATE_RULESET: libc::c_long = 444;
@@ -82,7 +83,7 @@ pub(super) fn restrict(reach: &Reach<'_>) -> io::Result<()> {
     let writes = reach.writes.iter().map(|folder| (folder, WRITE_FILE | MAKE_REG));
     for (folder, allowed) in reads.chain(writes) {
         // What is not there needs no exception.
-        let Ok(folder) = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(folder) else { continue };
+        let Ok(folder) = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()) else { continue };
         let rule = PathBeneath { allowed, parent: folder.as_raw_fd() };
         // SAFETY: the rule is of the type that the number says, and outlives the call.
         check(unsafe { libc::syscall(ADD_RULE, ruleset.as_raw_fd(), PATH_BENEATH, &raw const rule, 0_u32) })?;

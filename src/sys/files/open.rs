@@ -1,4 +1,7 @@
-//! Opens files in folders that others may write to.
+//! How files are opened: the one place for it. No open waits, whatever has the name.
+//!
+//! The flags go to the kernel as they are. `std::fs::OpenOptions` clears those that musl counts to O_ACCMODE, which makes a
+//! blocking O_RDONLY of O_PATH; clippy.toml forbids it.
 
 use std::fs::File;
 use std::io;
@@ -6,19 +9,30 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 
 /// How often an open is tried: a signal interrupts it, or somebody moves folders about (EAGAIN, with RESOLVE_BENEATH).
 const TRIES: usize = 64;
+
+/// What every open has: a FIFO or a terminal holds nobody up, and no terminal becomes the process' own.
+const ALWAYS: OFlag = OFlag::O_CLOEXEC.union(OFlag::O_NOCTTY).union(OFlag::O_NONBLOCK);
+
+/// Opens a path of the administrator's, through links on the way; the last one too, unless the flags forbid it.
+///
+/// # Errors
+/// Those of openat(2).
+pub fn open(path: &Path, flags: OFlag, mode: Mode) -> io::Result<File> {
+    Ok(again(|| openat(AT_FDCWD, path, flags | ALWAYS, mode))?.into())
+}
 
 /// Opens `path` beneath `folder`. It follows no link, leaves the folder neither by `..` nor by an absolute path, and never
 /// waits.
 ///
 /// # Errors
 /// Those of openat2(2); ELOOP or ENOTDIR for a link, EXDEV for a path that leaves the folder.
-pub fn beneath(folder: &impl AsFd, path: &Path, flags: OFlag, mode: Mode) -> io::Result<File> {
-    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+pub(super) fn beneath(folder: &impl AsFd, path: &Path, flags: OFlag, mode: Mode) -> io::Result<File> {
+    let flags = flags | ALWAYS;
     let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
     let how = OpenHow::new().flags(flags).mode(mode).resolve(resolve);
     let opened = match again(|| openat2(folder, path, how)) {
@@ -108,8 +122,7 @@ mod tests {
         ] {
             let mode = if flags.contains(OFlag::O_CREAT) { Mode::S_IRUSR } else { Mode::empty() };
             let one = beneath(&opened, name.as_ref(), flags, mode);
-            let all = OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
-            let other = by_components(&opened, name.as_ref(), flags | all, mode);
+            let other = by_components(&opened, name.as_ref(), flags | ALWAYS, mode);
             assert_eq!((one.is_ok(), other.is_ok()), (opens, opens), "{name}: {one:?}, {other:?}");
         }
         assert!(!root.join("none").exists(), "a link was followed");
