@@ -19,7 +19,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use harness::{Skip, netns, package};
+use harness::{Skip, build, netns, package};
 
 /// A test: its name and what it does.
 type Test = (&'static str, fn() -> Result<()>);
@@ -34,8 +34,17 @@ fn main() -> ExitCode {
     // Ganeti's node daemon has this umask, and whoever has it must chmod what others read.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let machines = Arc::new(vm::Machines::of(tests::on_kernels(), |name| is_wanted(&arguments, name)));
-    let entered = if arguments.list { Ok(()) } else { start_outside().and_then(|()| netns::enter()) };
-    let refused: Option<Arc<str>> = entered.err().map(|error| format!("{error:#}").into());
+    let prepared = if arguments.list { Ok(()) } else { prepare() };
+    let refused: Option<Arc<str>> = match prepared {
+        Ok(()) => None,
+        Err(error) => match error.downcast::<Skip>() {
+            Ok(Skip(reason)) => Some(reason.into()),
+            Err(error) => {
+                eprintln!("{error:#}");
+                return ExitCode::FAILURE;
+            }
+        },
+    };
     let here = tests::here().map(|case| {
         let refused = refused.clone();
         let name = case.name.clone();
@@ -60,6 +69,14 @@ fn main() -> ExitCode {
 fn start_outside() -> Result<()> {
     package::start_outside()?;
     vm::system::start_outside()
+}
+
+/// What all tests stand on: the program, a process that stays outside, and namespaces.
+fn prepare() -> Result<()> {
+    if !build::all_on_glibc() {
+        build::build_static()?;
+    }
+    start_outside().and_then(|()| netns::enter()).map_err(|error| Skip(format!("{error:#}")).into())
 }
 
 /// Will the test be run? As libtest-mimic decides it.

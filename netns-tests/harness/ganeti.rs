@@ -15,7 +15,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::Skip;
-use super::nic::{Nic, Outcome, PROGRAM};
+use super::build::executable;
+use super::nic::{Nic, Outcome};
 use super::package;
 use super::topology::Node;
 
@@ -55,7 +56,7 @@ impl<'a> Ganeti<'a> {
         let stop = own("etc/ganeti/hooks/instance-stop-post.d")?.join("snf-network-hook");
         let names = ["kvm-vif-bridge", "kvm-ifup-custom", "kvm-ifdown-custom"];
         for link in names.iter().map(|name| etc.join(name)).chain([stop, xen.join("vif-custom")]) {
-            symlink(PROGRAM, &link).with_context(|| link.display().to_string())?;
+            symlink(executable(), &link).with_context(|| link.display().to_string())?;
         }
         symlink(Path::new(SCRIPTS).join("vif-ganeti"), xen.join("vif-ganeti"))?;
         let mounts = thread::spawn(move || mounts(&folder, &scripts)).join();

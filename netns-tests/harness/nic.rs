@@ -8,13 +8,11 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::build::executable;
 use super::guest::{Identity, WEB1};
 use super::netns::Netns;
 use super::setting;
 use super::topology::{Files, GATEWAY, GATEWAY6, Node};
-
-/// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_snf-network");
 
 /// A NIC as Ganeti's variables have it.
 pub struct Nic<'a> {
@@ -111,7 +109,7 @@ impl<'a> Nic<'a> {
 
     /// `ifdown TAP` with more arguments.
     pub fn down_with(&self, arguments: &[&str]) -> Result<Outcome> {
-        self.finish(Command::new(PROGRAM).args(["ifdown", &self.tap]).args(arguments))
+        self.finish(Command::new(executable()).args(["ifdown", &self.tap]).args(arguments))
     }
 
     /// Another verb, or another name of the program.
@@ -122,10 +120,10 @@ impl<'a> Nic<'a> {
     /// A verb, run by another command such as strace.
     pub fn run_under(&self, wrapper: &[&str], verb: &str) -> Result<Outcome> {
         let mut command = match wrapper {
-            [] => Command::new(PROGRAM),
+            [] => Command::new(executable()),
             [first, rest @ ..] => {
                 let mut command = Command::new(first);
-                command.args(rest).arg(PROGRAM);
+                command.args(rest).arg(executable());
                 command
             }
         };
@@ -134,7 +132,7 @@ impl<'a> Nic<'a> {
 
     /// A verb, to be run.
     pub fn command(&self, verb: &str) -> Command {
-        self.command_of(PROGRAM, verb)
+        self.command_of(executable(), verb)
     }
 
     /// A verb of another build of the program, to be run.
@@ -172,21 +170,21 @@ impl Files {
 
     /// Runs the program with words and with options separated by spaces, and no NIC.
     pub fn run(&self, netns: &Netns, words: &[&str], options: &str) -> Result<Outcome> {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(executable());
         self.environment(command.args(words).args(options.split_whitespace()));
         Outcome::of(netns, &mut command)
     }
 
     /// The same, without waiting for its end.
     pub fn start(&self, netns: &Netns, words: &[&str], options: &str) -> Result<Running> {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(executable());
         self.environment(command.args(words).args(options.split_whitespace()));
         Running::start(netns, &mut command)
     }
 
     /// Runs the program with words, and with variables in its environment.
     pub fn run_with(&self, netns: &Netns, words: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {
-        self.run_command(netns, Command::new(PROGRAM).args(words), variables)
+        self.run_command(netns, Command::new(executable()).args(words), variables)
     }
 
     /// Runs another command, such as a link to the program, with variables in its environment.

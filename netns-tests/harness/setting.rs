@@ -17,6 +17,8 @@ pub enum Variant {
     Line(&'static str),
     /// All guests' TAPs have a virtio header, and so are guarded.
     VirtioHeader,
+    /// The program that is built for this machine's C library in place of the static one.
+    Glibc,
     /// A seccomp filter as systemd makes it of RestrictSUIDSGID, on all runs of the program.
     RestrictSuidSgid,
 }
@@ -28,6 +30,7 @@ impl Variant {
             Self::Usual => None,
             Self::Line(line) => Some(line),
             Self::VirtioHeader => Some("virtio header"),
+            Self::Glibc => Some("glibc"),
             Self::RestrictSuidSgid => Some("RestrictSUIDSGID"),
         }
     }
@@ -49,13 +52,18 @@ pub fn under(variant: Variant, test: fn() -> Result<()>) -> Result<()> {
 pub fn line() -> String {
     match VARIANT.get() {
         Variant::Line(line) => format!("{line}\n"),
-        Variant::Usual | Variant::VirtioHeader | Variant::RestrictSuidSgid => String::new(),
+        Variant::Usual | Variant::Glibc | Variant::VirtioHeader | Variant::RestrictSuidSgid => String::new(),
     }
 }
 
 /// Whether the TAPs of guests have a virtio header.
 pub fn virtio_header() -> bool {
     VARIANT.get() == Variant::VirtioHeader
+}
+
+/// Whether this test runs on the program for this machine's C library.
+pub fn is_glibc() -> bool {
+    VARIANT.get() == Variant::Glibc
 }
 
 /// Puts a run of the program under the filter, if there is one.

@@ -10,8 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 use nix::libc;
 
 use crate::Test;
+use crate::harness::build::executable;
 use crate::harness::guest::{Guest, WEB1, WEB2};
-use crate::harness::nic::{Nic, Outcome, PROGRAM};
+use crate::harness::nic::{Nic, Outcome};
 use crate::harness::ptrace::{self, Act};
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{Node, Site};
@@ -268,7 +269,7 @@ fn ifdown_bridged() -> Result<()> {
 }
 
 pub fn program(node: &Node, words: &[&str], options: &str) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(executable());
     node.files.environment(command.args(words).args(options.split_whitespace()));
     command
 }

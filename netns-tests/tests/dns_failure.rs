@@ -10,10 +10,10 @@ use nix::sys::signal::Signal;
 
 use super::interrupted::by_signals;
 use crate::Test;
+use crate::harness::build::executable;
 use crate::harness::nameserver::{
     Answer, CLASSLESS, FORWARD, Lab, REVERSE, REVERSE6, answer_with, clock_shift, framed, own_resolver,
 };
-use crate::harness::nic::PROGRAM;
 
 pub const TESTS: &[Test] = &[
     ("dns_failure::a_server_that_is_down", a_server_that_is_down),
@@ -86,7 +86,7 @@ fn signals_in_every_exchange() -> Result<()> {
     lab.files.set("SERVER=ns")?;
     let program = || {
         lab.run(&["dns", "remove"], VM)?.succeeds()?;
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(executable());
         lab.files.environment(command.args(["dns", "sync"]).args(VM.split_whitespace()));
         Ok(command)
     };

@@ -4,22 +4,29 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{self, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::Test;
+use crate::harness::build::executable;
 use crate::harness::guest::{Guest, WEB1};
 use crate::harness::nic::{Nic, Outcome};
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{Node, OUTSIDE, Site};
+use crate::harness::{Skip, rounds};
 
 pub const TESTS: &[Test] = &[
     ("hostile::state_folder", state_folder),
     ("hostile::lock_file", lock_file),
     ("hostile::record", record),
     ("hostile::log", log),
+    ("hostile::a_log_that_is_exchanged_all_the_time", a_log_that_is_exchanged_all_the_time),
+    ("hostile::a_fifo_in_place_of_a_folder_or_a_binding", a_fifo_in_place_of_a_folder_or_a_binding),
     ("hostile::bindings", bindings),
     ("hostile::settings", settings),
     ("hostile::a_lock_that_is_held", a_lock_that_is_held),
@@ -185,6 +192,71 @@ fn log() -> Result<()> {
     symlink(&elsewhere, &log)?;
     run(&nic, "ifup")?.succeeds()?;
     ensure!(fs::read_to_string(&elsewhere)?.contains("ifup tap0"), "nothing is logged through a link of root's");
+    run(&nic, "ifdown")?.succeeds().map(drop)
+}
+
+/// Who may write into the log's folder puts a link and a FIFO under its name in turn: a run that looked at the one must not wait
+/// for the other.
+fn a_log_that_is_exchanged_all_the_time() -> Result<()> {
+    let (site, _guest) = plugged()?;
+    let node = &site.node;
+    let nic = node.nic("tap0", WEB1);
+    let (log, trap) = (node.files.log(), node.files.folder.join("trap"));
+    clear(&log)?;
+    symlink(node.files.folder.join("elsewhere"), &log)?;
+    fifo(&trap)?;
+    let exchange = || renameat2(AT_FDCWD, &log, AT_FDCWD, &trap, RenameFlags::RENAME_EXCHANGE);
+    exchange().map_err(|errno| Skip(format!("RENAME_EXCHANGE: {errno}")))?;
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                let _never_fails = exchange();
+            }
+        });
+        let run = || -> Result<()> {
+            for _ in 0..rounds(10) {
+                run(&nic, "ifup")?.succeeds()?;
+                run(&nic, "ifdown")?.succeeds()?;
+            }
+            Ok(())
+        };
+        let done = run();
+        ended.store(true, Ordering::Relaxed);
+        done
+    })
+}
+
+fn a_fifo_in_place_of_a_folder_or_a_binding() -> Result<()> {
+    let (site, guest) = plugged()?;
+    let node = &site.node;
+    let nic = node.nic("tap0", WEB1).set("NETWORK_TAGS", "ip-less-routed nfdhcpd");
+    let (folder, moved) = (node.files.bindings(), node.files.folder.join("moved"));
+    // What all NICs share stays.
+    run(&nic, "ifup")?.succeeds()?;
+    run(&nic, "ifdown")?.succeeds()?;
+    fs::rename(&folder, &moved)?;
+    fifo(&folder)?;
+    refused(node, &nic, &["ifup tap0", "nfdhcpd", "Not a directory"])?;
+    // A link of root's leads to it.
+    clear(&folder)?;
+    symlink(&moved, &folder)?;
+    run(&nic, "ifup")?.succeeds()?;
+    guest.ping(OUTSIDE)?;
+    let binding = moved.join("tap0");
+    ensure!(fs::symlink_metadata(&binding)?.is_file(), "no {binding:?}");
+    // Who only looks does not wait for a writer either.
+    clear(&binding)?;
+    fifo(&binding)?;
+    let program = |words: &[&str]| {
+        let mut command = Command::new("timeout");
+        command.args(["60", executable()]).args(words);
+        node.files.run_command(&node.netns, &mut command, &[])
+    };
+    let status = program(&["status"])?;
+    ensure!(status.code == Some(3) && status.stdout.contains("binding"), "{status:?}");
+    program(&["reconcile"])?.succeeds()?;
+    ensure!(fs::symlink_metadata(&binding)?.is_file(), "{binding:?} is still a trap");
     run(&nic, "ifdown")?.succeeds().map(drop)
 }
 

@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::Test;
 use crate::harness::Skip;
+use crate::harness::build::executable;
 use crate::harness::guest::WEB1;
-use crate::harness::nic::{Outcome, PROGRAM};
+use crate::harness::nic::Outcome;
 use crate::harness::ping::Pinging;
 use crate::harness::port::Capture;
 use crate::harness::snapshot::Snapshot;
@@ -32,7 +33,7 @@ fn links(files: &Files) -> Result<()> {
         fs::create_dir_all(files.folder.join("network").join(folder))?;
     }
     for folder in ["if-up.d", "if-down.d"] {
-        symlink(PROGRAM, files.folder.join("network").join(folder).join("snf-network"))?;
+        symlink(executable(), files.folder.join("network").join(folder).join("snf-network"))?;
     }
     Ok(())
 }
@@ -163,7 +164,7 @@ fn the_shipped_units_are_clean() -> Result<()> {
     let text = fs::read_to_string(shipped.join(unit))?;
     ensure!(text.contains("/usr/sbin/snf-network node up"), "{text}");
     let copy = files.folder.join(unit.replace('@', "@eth1"));
-    fs::write(&copy, text.replace("/usr/sbin/snf-network", PROGRAM))?;
+    fs::write(&copy, text.replace("/usr/sbin/snf-network", executable()))?;
     let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy).output();
     let output = output.map_err(|error| Skip(format!("systemd-analyze (Debian's package systemd): {error}")))?;
     let said = String::from_utf8_lossy(&output.stderr);

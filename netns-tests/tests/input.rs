@@ -7,8 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::Test;
+use crate::harness::build::executable;
 use crate::harness::guest::WEB1;
-use crate::harness::nic::PROGRAM;
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::Site;
 
@@ -97,12 +97,12 @@ fn bytes_that_are_no_text() -> Result<()> {
     let _guest = site.node.plug("tap0", WEB1)?;
     let before = Snapshot::of(netns)?;
     let mut command = Command::new("/usr/bin/env");
-    command.arg(std::ffi::OsStr::from_bytes(b"INTERFACE=tap\xff0")).args([PROGRAM, "ifup"]);
+    command.arg(std::ffi::OsStr::from_bytes(b"INTERFACE=tap\xff0")).args([executable(), "ifup"]);
     site.node.nic("tap0", WEB1).finish(&mut command)?.fails(&["INTERFACE", "UTF-8"])?;
     before.equals(&Snapshot::of(netns)?)?;
     // A tag is a user's business: nobody's network fails for it.
     let mut command = Command::new("/usr/bin/env");
-    command.arg(std::ffi::OsStr::from_bytes(b"INTERFACE_NAME=\x1b[2J")).args([PROGRAM, "ifup"]);
+    command.arg(std::ffi::OsStr::from_bytes(b"INTERFACE_NAME=\x1b[2J")).args([executable(), "ifup"]);
     let outcome = site.node.nic("tap0", WEB1).finish(&mut command)?;
     ensure!(!outcome.stderr.contains('\u{1b}'), "an escape sequence reaches the terminal: {outcome:?}");
     Ok(())

@@ -9,11 +9,11 @@ use std::thread;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::Test;
+use crate::harness::build::executable;
 use crate::harness::frame::Mac;
 use crate::harness::guest::{Identity, WEB1, WEB2};
 use crate::harness::monitor::Monitor;
 use crate::harness::netns::Netns;
-use crate::harness::nic::PROGRAM;
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{Node, OUTSIDE, OUTSIDE6, Site};
 use crate::harness::until;
@@ -305,7 +305,7 @@ fn the_names_ganeti_calls() -> Result<()> {
         for (name, words) in [(up, up_words), (down, down_words)] {
             let link = site.node.files.folder.join(name);
             if !link.exists() {
-                symlink(PROGRAM, &link)?;
+                symlink(executable(), &link)?;
             }
             nic.finish(Command::new(&link).args(*words))?.succeeds()?;
             let state = Snapshot::of(netns)?;

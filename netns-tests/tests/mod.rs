@@ -160,6 +160,9 @@ const ROUTED: &[&[Test]] = &[
     plan::TESTS,
 ];
 
+/// Those that run on the program for this machine's C library too; all others run on the static one, which is what users install.
+const ON_GLIBC: &[&[Test]] = &[routed::TESTS, lifecycle::TESTS, hostile::TESTS, process::TESTS];
+
 /// Those that run as under systemd too, where openat2(2) is refused: all that is about files that others may have put there.
 const RESTRICTED: &[&[Test]] = &[hostile::TESTS, reconcile::TESTS, nfdhcpd::TESTS];
 
@@ -223,7 +226,8 @@ impl Case {
     }
 
     fn varied(test: &Test, variant: Variant) -> Self {
-        let usual = Self::of(test, None);
+        // A virtual machine has the static program only.
+        let usual = Self::of(test, (variant == Variant::Glibc).then_some("the other program"));
         let name = variant.name().map_or_else(|| usual.name.clone(), |it| format!("{}[{it}]", usual.name));
         Self { name, variant, ..usual }
     }
@@ -246,10 +250,11 @@ pub fn here() -> impl Iterator<Item = Case> {
     let guarded = GUARDED.iter().copied().flatten().map(|test| Case::varied(test, Variant::VirtioHeader));
     let restricted = RESTRICTED.iter().copied().flatten();
     let routed = routed.map(|test| Case::varied(&test, OTHER_ROUTING));
+    let glibc = ON_GLIBC.iter().copied().flatten().map(|test| Case::varied(test, Variant::Glibc));
     let systems = if vm::is_whole() { systemd::ON_DEMAND } else { &[] };
     let systems = systems.iter().map(|test| Case::of(test, Some("QEMU and mmdebstrap")));
     let restricted = restricted.map(|test| Case::varied(test, Variant::RestrictSuidSgid));
-    systems.chain(themes).chain(routed).chain(guarded).chain(restricted)
+    systems.chain(themes).chain(routed).chain(glibc).chain(guarded).chain(restricted)
 }
 
 /// Those that a virtual machine is asked for, the ones that only run there first.

@@ -7,8 +7,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::Test;
+use crate::harness::build::executable;
 use crate::harness::guest::{Identity, WEB1, WEB2};
-use crate::harness::nic::{Nic, Outcome, PROGRAM};
+use crate::harness::nic::{Nic, Outcome};
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{Node, OUTSIDE, OUTSIDE6, Site};
 
@@ -26,7 +27,7 @@ fn call(node: &Node, nic: &Nic, name: &str) -> Result<Outcome> {
     fs::create_dir_all(&folder)?;
     let link = folder.join(name);
     if !link.exists() {
-        symlink(PROGRAM, &link)?;
+        symlink(executable(), &link)?;
     }
     nic.finish(Command::new(&link).arg("tap0"))
 }

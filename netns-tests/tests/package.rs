@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::pages;
 use crate::Test;
 use crate::harness::Skip;
-use crate::harness::build::{self, PROFILE, TRIPLE, cargo, static_build};
+use crate::harness::build::{self, PROFILE, TRIPLE, cargo};
 use crate::harness::guest::WEB1;
 use crate::harness::netns::Netns;
 use crate::harness::nic::{Nic, Outcome};
@@ -31,7 +31,6 @@ const OLD_SCRIPT: &str = "#!/bin/bash\nsource /usr/lib/snf-network/common.sh\n";
 
 /// Builds the package around the static program.
 pub fn built(folder: &Path) -> Result<PathBuf> {
-    static_build()?;
     pages::made::write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pages"))?;
     let package = folder.join("snf-network.deb");
     let mut cargo = cargo();

@@ -1,6 +1,5 @@
 //! What the program is as a process: alone, and gone before its caller waits.
 
-use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -9,6 +8,7 @@ use anyhow::{Result, ensure};
 
 use crate::Test;
 use crate::harness::Skip;
+use crate::harness::build::executable;
 use crate::harness::guest::WEB1;
 use crate::harness::topology::Site;
 
@@ -45,7 +45,7 @@ fn runs_no_other_program() -> Result<()> {
 
 /// The demo makes its own namespaces, inside ours.
 fn the_demo_succeeds() -> Result<()> {
-    let output = Command::new(env!("CARGO_BIN_EXE_snf-network")).arg("demo").output()?;
+    let output = Command::new(executable()).arg("demo").output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     ensure!(text.contains("steps are ok") && !text.contains("FAILED"), "{text}");

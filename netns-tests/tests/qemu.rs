@@ -11,10 +11,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::Test;
+use crate::harness::build::executable;
 use crate::harness::card::Card;
 use crate::harness::frame::{self, IPV4, Mac};
 use crate::harness::guest::WEB1;
-use crate::harness::nic::{Nic, PROGRAM};
+use crate::harness::nic::Nic;
 use crate::harness::packet::{Content, Packet, Payload};
 use crate::harness::port::{Capture, Port};
 use crate::harness::snapshot::Snapshot;
@@ -41,7 +42,7 @@ fn qemu(node: &Node, mac: Mac) -> Result<Command> {
     }
     let script = |name: &str| -> Result<String> {
         let link = node.files.folder.join(name);
-        symlink(PROGRAM, &link).with_context(|| link.display().to_string())?;
+        symlink(executable(), &link).with_context(|| link.display().to_string())?;
         Ok(link.display().to_string())
     };
     let (up, down) = (script("kvm-ifup-custom")?, script("kvm-ifdown-custom")?);

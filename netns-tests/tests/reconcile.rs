@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::drift::{reaches_the_outside, reconcile, routed};
 use super::status::{finds, in_sync};
 use crate::Test;
+use crate::harness::build::executable;
 use crate::harness::frame::Mac;
 use crate::harness::guest::{Identity, WEB1, WEB2};
 use crate::harness::monitor::Monitor;
@@ -114,7 +115,7 @@ pub fn traced(node: &Node) -> Result<String> {
     let wrapper = ["strace", "-qq", "-s", "4096", "-o", &name, "-e", "trace=sendto"];
     let nic = node.nic("tap0", WEB1);
     let mut command = Command::new(wrapper[0]);
-    command.args(&wrapper[1..]).args([crate::harness::nic::PROGRAM, "reconcile"]);
+    command.args(&wrapper[1..]).args([executable(), "reconcile"]);
     nic.finish(&mut command).map_err(|error| crate::harness::Skip(format!("strace: {error:#}")))?.succeeds()?;
     Ok(fs::read_to_string(trace)?)
 }
@@ -262,7 +263,7 @@ fn many_nics_at_once() -> Result<()> {
     }
     let mut command = Command::new("prlimit");
     // More files than it has records to lock, but not two for each.
-    command.args(["--nofile=80:200", crate::harness::nic::PROGRAM, "reconcile"]);
+    command.args(["--nofile=80:200", executable(), "reconcile"]);
     node.nic("tap0", WEB1).finish(&mut command)?.succeeds()?;
     in_sync(node)?;
     node.settled("eth1")?;

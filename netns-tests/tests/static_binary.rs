@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::Test;
-use crate::harness::build::static_build;
+use crate::harness::build::STATIC;
 use crate::harness::guest::WEB1;
 use crate::harness::nameserver::{FORWARD, Kind, Lab};
 use crate::harness::netns::Netns;
@@ -71,13 +71,12 @@ struct Alone {
 
 impl Alone {
     fn new() -> Result<Self> {
-        let program = static_build()?;
         // What sets up the uplink has to be the program in the root.
         let site = Site::with(Wanted { nodes: 1, uplink: false, tentative: false })?;
         let store = Xenstore::new(Manners::Good, &[("/local/domain/7/name", WEB1.name)])?;
         let root = Root::new(site.node.files.folder.join("root"), Path::new(&store.rundir()))?;
         let names = Lab::with(Kind::Bind, site.node.netns.again()?, Files::new()?)?;
-        fs::copy(&program, root.0.join(NAME))?;
+        fs::copy(STATIC, root.0.join(NAME))?;
         fs::copy(&names.key, root.0.join("key"))?;
         fs::write(
             root.0.join("settings"),
@@ -360,7 +359,7 @@ fn every_command_in_an_empty_root() -> Result<()> {
 /// The allocator's memory is zeros, which the kernel provides (.bss): a byte of it that is not makes all of it a part of the file, from
 /// where each run would read it.
 fn memory_is_not_in_the_file() -> Result<()> {
-    let file = fs::read(static_build()?)?;
+    let file = fs::read(STATIC)?;
     let number = |at: usize, length: usize| -> Result<usize> {
         let bytes = file.get(at..at + length).context("an ELF file cut short")?;
         Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))

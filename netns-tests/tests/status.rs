@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::Test;
+use crate::harness::build::executable;
 use crate::harness::guest::{WEB1, WEB2};
 use crate::harness::monitor::Monitor;
-use crate::harness::nic::{Outcome, PROGRAM};
+use crate::harness::nic::Outcome;
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{Node, OUTSIDE, Site, TAP_MAC};
 use crate::harness::{frame, until};
@@ -171,7 +172,7 @@ fn an_ordinary_user_is_told_so() -> Result<()> {
     let node = &site.node;
     let _guest = node.guest("tap0", WEB1)?;
     let mut command = Command::new("setpriv");
-    command.args(["--bounding-set", "-all", "--inh-caps", "-all", PROGRAM, "status"]);
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all", executable(), "status"]);
     node.nic("tap0", WEB1).finish(&mut command)?.fails(&["status: ", "CAP_NET_ADMIN"])?;
     Ok(())
 }
@@ -296,7 +297,7 @@ fn watches() -> Result<()> {
     let node = &site.node;
     let _guest = node.guest("tap0", WEB1)?;
     node.netns.settle()?;
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(executable());
     command.args(["status", "--watch", "--json"]).env_clear().env("SNF_NETWORK_DEFAULTS", node.files.settings());
     let mut child = node.netns.run(|| command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn())?;
     let mut lines = BufReader::new(child.stdout.take().context("its output")?).lines();

@@ -11,7 +11,7 @@ use nix::libc;
 
 use self::With::{Bridge, OnlyV4, Protected, RoutingRule};
 use crate::Test;
-use crate::harness::build::static_build;
+use crate::harness::build::STATIC;
 use crate::harness::guest::WEB1;
 use crate::harness::nic::Nic;
 use crate::harness::ptrace::{self, Act};
@@ -95,7 +95,7 @@ fn count(node: &Node, nic: &Nic<'_>, verb: &str) -> Result<Count> {
     // One that a former run left behind may still have the TAP's lock.
     node.netns.settle()?;
     let (mut calls, mut round_trips, mut sent) = (0, 0, false);
-    let outcome = ptrace::run(&node.netns, &mut nic.command_of(static_build()?, verb), |call| {
+    let outcome = ptrace::run(&node.netns, &mut nic.command_of(STATIC, verb), |call| {
         calls += usize::from(!NOT_COUNTED.contains(&call.number));
         if call.family == Some(libc::AF_NETLINK.unsigned_abs().into()) {
             match call.number {

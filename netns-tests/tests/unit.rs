@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::libc::{self, c_ulong, sock_filter, sock_fprog};
 
 use crate::Test;
-use crate::harness::nic::PROGRAM;
+use crate::harness::build::executable;
 use crate::harness::topology::Node;
 use crate::tests::crash::{damage, old_routed, routed, settled, uplink};
 use crate::tests::status::in_sync;
@@ -121,7 +121,7 @@ impl Sandbox {
     /// Runs a command of a shell in it.
     fn run(&self, node: &Node, command: &str) -> Result<String> {
         let files = &node.files.folder;
-        let program = Path::new(PROGRAM).parent().context("its folder")?;
+        let program = Path::new(executable()).parent().context("its folder")?;
         // Flags that are locked have to be named again. Where the program and its files are by now, they stay: on a node they are
         // elsewhere.
         let script = format!(
@@ -230,7 +230,7 @@ fn reconcile_works_within_its_confinement() -> Result<()> {
     fs::remove_file(&binding)?;
     let sandbox = Sandbox::of_unit()?;
     let trace = node.files.folder.join("trace");
-    sandbox.run(node, &format!("strace -f -qq -o {} {PROGRAM} reconcile", trace.display()))?;
+    sandbox.run(node, &format!("strace -f -qq -o {} {} reconcile", trace.display(), executable()))?;
     right.returns_in(&node.netns, |state| state)?;
     ensure!(fs::read_to_string(&binding)? == text, "the binding is another");
     in_sync(node)?;

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::kernel::{self, Kernel};
 use crate::harness::Skip;
-use crate::harness::nic::PROGRAM;
+use crate::harness::build::STATIC;
 
 /// Type bits of a mode (stat(2)).
 const FOLDER: u32 = 0o040_755;
@@ -97,7 +97,7 @@ pub fn write(to: &Path, kernel: &Kernel, tools: &[&str], files: &[&str], content
     archive.entry(Path::new("/dev/console"), CHARACTER_DEVICE, (5, 1), &[])?;
     let (init, moment) = (env::current_exe()?, super::boot::with_suffix(to, ".stripped"));
     archive.file(Path::new("/init"), &stripped(&init, &moment)?)?;
-    let program = PathBuf::from(PROGRAM);
+    let program = PathBuf::from(STATIC);
     archive.file(&program, &stripped(&program, &moment)?)?;
     let mut others: BTreeSet<PathBuf> = [libraries(&init)?, libraries(&program)?].into_iter().flatten().collect();
     for tool in tools {
