@@ -1,5 +1,8 @@
 //! Surroundings that mean ill: files that are traps, and locks that nobody lets go of.
 
+mod bindings;
+mod files;
+
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -13,7 +16,6 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::Test;
-use crate::harness::build::executable;
 use crate::harness::guest::{Guest, WEB1};
 use crate::harness::nic::{Nic, Outcome};
 use crate::harness::snapshot::Snapshot;
@@ -26,8 +28,14 @@ pub const TESTS: &[Test] = &[
     ("hostile::record", record),
     ("hostile::log", log),
     ("hostile::a_log_that_is_exchanged_all_the_time", a_log_that_is_exchanged_all_the_time),
-    ("hostile::a_fifo_in_place_of_a_folder_or_a_binding", a_fifo_in_place_of_a_folder_or_a_binding),
-    ("hostile::bindings", bindings),
+    ("hostile::a_fifo_in_place_of_a_folder_or_a_binding", bindings::a_fifo_in_place_of_a_folder_or_a_binding),
+    ("hostile::bindings", bindings::traps),
+    ("hostile::a_folder_in_place_of_a_binding", bindings::a_folder_in_place_of_a_binding),
+    ("hostile::a_binding_that_stays_refuses_no_other_nic", bindings::a_binding_that_stays_refuses_no_other_nic),
+    ("hostile::bindings_on_a_file_system_of_their_own", bindings::on_a_file_system_of_their_own),
+    ("hostile::a_log_in_a_folder_of_others", files::a_log_in_a_folder_of_others),
+    ("hostile::a_log_of_the_greatest_size", files::a_log_of_the_greatest_size),
+    ("hostile::settings_and_a_script_of_others", files::settings_and_a_script_of_others),
     ("hostile::settings", settings),
     ("hostile::a_lock_that_is_held", a_lock_that_is_held),
     ("hostile::how_long_a_run_may_take", how_long_a_run_may_take),
@@ -225,78 +233,6 @@ fn a_log_that_is_exchanged_all_the_time() -> Result<()> {
         ended.store(true, Ordering::Relaxed);
         done
     })
-}
-
-fn a_fifo_in_place_of_a_folder_or_a_binding() -> Result<()> {
-    let (site, guest) = plugged()?;
-    let node = &site.node;
-    let nic = node.nic("tap0", WEB1).set("NETWORK_TAGS", "ip-less-routed nfdhcpd");
-    let (folder, moved) = (node.files.bindings(), node.files.folder.join("moved"));
-    // What all NICs share stays.
-    run(&nic, "ifup")?.succeeds()?;
-    run(&nic, "ifdown")?.succeeds()?;
-    fs::rename(&folder, &moved)?;
-    fifo(&folder)?;
-    refused(node, &nic, &["ifup tap0", "nfdhcpd", "Not a directory"])?;
-    // A link of root's leads to it.
-    clear(&folder)?;
-    symlink(&moved, &folder)?;
-    run(&nic, "ifup")?.succeeds()?;
-    guest.ping(OUTSIDE)?;
-    let binding = moved.join("tap0");
-    ensure!(fs::symlink_metadata(&binding)?.is_file(), "no {binding:?}");
-    // Who only looks does not wait for a writer either.
-    clear(&binding)?;
-    fifo(&binding)?;
-    let program = |words: &[&str]| {
-        let mut command = Command::new("timeout");
-        command.args(["60", executable()]).args(words);
-        node.files.run_command(&node.netns, &mut command, &[])
-    };
-    let status = program(&["status"])?;
-    ensure!(status.code == Some(3) && status.stdout.contains("binding"), "{status:?}");
-    program(&["reconcile"])?.succeeds()?;
-    ensure!(fs::symlink_metadata(&binding)?.is_file(), "{binding:?} is still a trap");
-    run(&nic, "ifdown")?.succeeds().map(drop)
-}
-
-fn bindings() -> Result<()> {
-    let (site, guest) = plugged()?;
-    let node = &site.node;
-    let nic = node.nic("tap0", WEB1).set("NETWORK_TAGS", "ip-less-routed nfdhcpd");
-    let (folder, victim) = (node.files.bindings(), node.files.folder.join("victim"));
-    let (binding, beside) = (folder.join("tap0"), node.files.folder.join("nfdhcpd.snf-network"));
-    fs::write(&victim, "mine")?;
-    for trap in [&|| Ok(symlink(&victim, &binding)?) as Result<()>, &|| fifo(&binding)] as [&dyn Fn() -> Result<()>; 2]
-    {
-        trap()?;
-        run(&nic, "ifup")?.succeeds()?;
-        guest.ping(OUTSIDE)?;
-        ensure!(fs::symlink_metadata(&binding)?.is_file(), "{binding:?} is still a trap");
-        run(&nic, "ifdown")?.succeeds()?;
-        trap()?;
-        // Nothing is recorded, so nothing is touched.
-        run(&nic, "ifdown")?.succeeds()?;
-        clear(&binding)?;
-    }
-    // The folder beside is ours alone.
-    clear(&beside)?;
-    fs::create_dir(node.files.folder.join("elsewhere"))?;
-    fs::create_dir(&beside)?;
-    chmod(&beside, 0o777)?;
-    refused(node, &nic, &["ifup tap0", "nfdhcpd.snf-network", "everybody can write it"])?;
-    clear(&beside)?;
-    fifo(&beside)?;
-    refused(node, &nic, &["ifup tap0", "nfdhcpd.snf-network", "Not a directory"])?;
-    clear(&beside)?;
-    // nfdhcpd's folder may be anybody's.
-    chmod(&folder, 0o777)?;
-    fs::create_dir(&binding)?;
-    refused(node, &nic, &["ifup tap0", "nfdhcpd/tap0", "Is a directory"])?;
-    clear(&binding)?;
-    run(&nic, "ifup")?.succeeds()?;
-    ensure!(fs::read_to_string(&victim)? == "mine", "a link was followed");
-    run(&nic, "ifdown")?.succeeds().map(drop)
 }
 
 fn settings() -> Result<()> {

@@ -59,6 +59,7 @@ const DRIFT: u8 = 3;
 /// Runs the command that argv[0], the first word or ACTION names, or what ifupdown wants. Returns the exit status; what was left to
 /// processes of their own has not begun yet.
 pub fn run(arguments: Vec<OsString>) -> u8 {
+    process::ignore_file_size_signal();
     let mut words = arguments.into_iter().peekable();
     let program = words.next().unwrap_or_default();
     if let (Some(verb), None) = (node::ifupdown::verb_of(&program), words.peek()) {
@@ -192,6 +193,7 @@ fn ifup(call: &Call) -> Result<()> {
     let Some(script) = settings.ifup_extra_script else { return Ok(()) };
     // The last act: the administrator's own script takes our place, no child of ours is left to wait for.
     process::begin();
+    process::heed_file_size_signal();
     let mut command = std::process::Command::new(&script);
     let error = command.args(&call.arguments).envs(told.into_iter().flatten()).exec();
     Err(error).with_context(|| format!("{}: IFUP_EXTRA_SCRIPT: {}", call.name, script.display()))

@@ -20,6 +20,7 @@ use crate::routing_tables;
 use crate::settings::{Settings, Setup};
 use crate::setup::{self, Facts, Original, routed};
 use crate::state::{self, State};
+use crate::sys::files;
 
 /// Sets a NIC up. Returns what IFUP_EXTRA_SCRIPT shall be told, if there is one.
 ///
@@ -29,6 +30,9 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
     let nic = Nic::new(raw, settings, routing_tables::resolve)?;
     checks::tags(raw, settings, log)?;
     let mut state = State::open(&settings.state_dir, &nic.interface)?;
+    if let Some(script) = &settings.ifup_extra_script {
+        files::check_trusted(script).with_context(|| format!("IFUP_EXTRA_SCRIPT: {}", script.display()))?;
+    }
     if let Some(complaint) = &state.complaint {
         log.line(format_args!("warning: {complaint}: ignored"));
     }

@@ -107,7 +107,7 @@ impl Replace<'_> {
         }
         let made = match current {
             Some(current) => self.change(kernel, current),
-            None => self.take_over(kernel).map(|()| Vec::new()),
+            None => self.take_over(kernel, log).map(|()| Vec::new()),
         };
         let error = match made {
             Ok(failures) => {
@@ -142,18 +142,21 @@ impl Replace<'_> {
             kernel.detach_port(self.tap.index)?;
         }
         // What Open vSwitch has, no other bridge can have.
-        let (held, leftovers) = openvswitch_first(leftovers);
+        let (held, leftovers) = apart(leftovers, |it| matches!(it, Object::OvsPort(_)));
         remove_first(kernel, &held)?;
         reconcile::apply(kernel, self.plan, &elements)?;
         Ok(remove_all(kernel, &leftovers))
     }
 
     /// A TAP that another NIC had, or that is new: nobody reaches anybody until it is this one's alone.
-    fn take_over(&self, kernel: &mut Kernel) -> Result<()> {
+    fn take_over(&self, kernel: &mut Kernel, log: &mut Log) -> Result<()> {
         if self.tap.up || self.tap.controller != 0 {
             kernel.detach_port(self.tap.index)?;
         }
         let (mut elements, leftovers) = self.leftovers();
+        // nfdhcpd's user, who can be in the way of its files, must keep nobody from a TAP.
+        let (bindings, leftovers) = apart(leftovers, |it| matches!(it, Object::File(_)));
+        report("warning: left over", &remove_all(kernel, &bindings), log);
         remove_first(kernel, &leftovers)?;
         let openvswitch = self.plan.objects.iter().any(|it| matches!(it, Object::OvsPort(_)));
         if !openvswitch && kernel.link_by_index(self.tap.index)?.is_some_and(|it| it.in_openvswitch) {
@@ -163,7 +166,7 @@ impl Replace<'_> {
             kernel.forget_links();
         }
         if self.old.records.is_empty() || !self.old.understood {
-            elements.extend(self.unrecorded(kernel)?);
+            elements.extend(self.unrecorded(kernel, log)?);
             if elements.is_empty() {
                 return reconcile::apply_fresh(kernel, self.plan);
             }
@@ -202,11 +205,13 @@ impl Replace<'_> {
 
     /// What stands under the TAP's name without a record of it, because its file was lost: binding and rules go at once,
     /// elements are returned.
-    fn unrecorded(&self, kernel: &mut Kernel) -> Result<Vec<Element>> {
+    fn unrecorded(&self, kernel: &mut Kernel, log: &mut Log) -> Result<Vec<Element>> {
         let name = &self.tap.name;
         if !self.plan.objects.iter().any(|it| matches!(it, Object::File(_))) {
             let path = self.record.settings.nfdhcpd_state_dir.join(name.as_str());
-            crate::binding::remove(&File { path, text: String::new() })?;
+            let binding = File { path, text: String::new() };
+            let failure = crate::binding::remove(&binding).with_context(|| binding.path.display().to_string()).err();
+            report("warning: left over", failure.as_slice(), log);
         }
         let elements = self.unrecorded_elements(kernel)?;
         // The kernel compares all rules with what shall go. Where a mark decides, or a bridge, a rule without elements decides
@@ -270,12 +275,12 @@ fn moves(old: &Plan, new: &Plan, unfiltered: bool) -> bool {
     lacks(old, new) || lacks(new, old)
 }
 
-/// What is left over, the ports of Open vSwitch apart.
-fn openvswitch_first(leftovers: Leftovers) -> (Leftovers, Leftovers) {
+/// What is left over: these objects, and the rest.
+fn apart(leftovers: Leftovers, is_of_these: fn(&Object) -> bool) -> (Leftovers, Leftovers) {
     let part = |(mut plan, live): (Plan, bool)| {
-        let (held, objects) = plan.objects.into_iter().partition(|it| matches!(it, Object::OvsPort(_)));
+        let (these, objects) = plan.objects.into_iter().partition(is_of_these);
         plan.objects = objects;
-        ((Plan { objects: held, ..Plan::default() }, live), (plan, live))
+        ((Plan { objects: these, ..Plan::default() }, live), (plan, live))
     };
     leftovers.into_iter().map(part).unzip()
 }

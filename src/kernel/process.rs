@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::libc::{self, c_int, c_void};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, fork, setsid};
 
 use crate::deadline;
@@ -118,6 +119,18 @@ fn close_standard() {
     (0..3).for_each(|standard| unsafe {
         libc::close(standard);
     });
+}
+
+/// Has a write beyond RLIMIT_FSIZE fail (EFBIG), as one to a full disk does: its signal would end a run in the middle.
+pub fn ignore_file_size_signal() {
+    // SAFETY: to ignore a signal runs no code of ours.
+    let _never_fails = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+}
+
+/// Undoes [`ignore_file_size_signal`], for another program that takes our place: it would inherit that.
+pub fn heed_file_size_signal() {
+    // SAFETY: the default runs no code of ours.
+    let _never_fails = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigDfl) };
 }
 
 /// Raises the limit of open files to what is allowed; returns what it is then.

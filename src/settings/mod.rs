@@ -157,7 +157,7 @@ impl Settings {
     fn load_from(other: Option<&Path>, files: &[&str], dns_file: &str) -> Result<(Self, Vec<String>)> {
         if let Some(file) = other {
             let name = file.to_string_lossy();
-            let text = files::read(file, MAX_FILE)
+            let text = files::read_trusted(file, MAX_FILE)
                 .map_err(Into::into)
                 .and_then(|text| text.context("no such file, expected a settings file"));
             let text = text.with_context(|| format!("{OTHER_FILE} {}", quoted(&name)))?;
@@ -165,12 +165,12 @@ impl Settings {
         }
         let mut main = (Vec::new(), "");
         for file in files {
-            if let Some(text) = files::read(Path::new(file), MAX_FILE).context((*file).to_owned())? {
+            if let Some(text) = files::read_trusted(Path::new(file), MAX_FILE).context((*file).to_owned())? {
                 main = (text, *file);
                 break;
             }
         }
-        let dns = files::read(Path::new(dns_file), MAX_FILE).context(dns_file.to_owned())?;
+        let dns = files::read_trusted(Path::new(dns_file), MAX_FILE).context(dns_file.to_owned())?;
         Self::merge(main, dns.as_deref().map(|text| (text, dns_file)))
     }
 

@@ -17,7 +17,7 @@ use nix::sys::stat::Mode;
 
 pub use self::folder::Dir;
 pub use self::open::open;
-use self::trust::is_trusted;
+use self::trust::{is_trusted, trusted};
 
 /// The device number of /dev/null, by which an administrator masks a settings file (Documentation/admin-guide/devices.txt).
 const NULL: u64 = libc::makedev(1, 3);
@@ -28,6 +28,18 @@ const NULL: u64 = libc::makedev(1, 3);
 /// # Errors
 /// Those of open(2) and read(2); what is no regular file, or longer than `longest` bytes.
 pub fn read(path: &Path, longest: u64) -> io::Result<Option<Vec<u8>>> {
+    read_if(path, longest, |_| Ok(()))
+}
+
+/// The same of a file that nobody but root and us can write to.
+///
+/// # Errors
+/// As [`read`], and who else can write it.
+pub fn read_trusted(path: &Path, longest: u64) -> io::Result<Option<Vec<u8>>> {
+    read_if(path, longest, trusted)
+}
+
+fn read_if(path: &Path, longest: u64, check: impl FnOnce(&File) -> io::Result<()>) -> io::Result<Option<Vec<u8>>> {
     let file = match open(path, OFlag::O_RDONLY, Mode::empty()) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
@@ -35,6 +47,9 @@ pub fn read(path: &Path, longest: u64) -> io::Result<Option<Vec<u8>>> {
     let metadata = file.metadata()?;
     if metadata.rdev() == NULL && metadata.mode() & libc::S_IFMT == libc::S_IFCHR {
         return Ok(Some(Vec::new()));
+    }
+    if metadata.is_file() {
+        check(&file)?;
     }
     read_open(&file, &metadata, longest).map(Some)
 }
@@ -45,6 +60,27 @@ pub fn read(path: &Path, longest: u64) -> io::Result<Option<Vec<u8>>> {
 /// As [`read`], and ENOENT.
 pub fn read_needed(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     read(path, longest)?.ok_or_else(|| Errno::ENOENT.into())
+}
+
+/// That nobody but root and us can write to a file. One that is not there is nobody's.
+///
+/// # Errors
+/// Those of open(2), and who can.
+pub fn check_trusted(path: &Path) -> io::Result<()> {
+    match open(path, OFlag::O_RDONLY, Mode::empty()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        file => trusted(&file?),
+    }
+}
+
+/// Who but root and us can read or write a file with a secret; none if nobody can, or it cannot be opened.
+pub fn exposed(path: &Path) -> Option<String> {
+    let file = open(path, OFlag::O_RDONLY, Mode::empty()).ok()?;
+    let mode = file.metadata().ok()?.mode();
+    if mode & 0o004 != 0 {
+        return Some(format!("everybody can read it (mode {:04o}), expected only root to", mode & 0o7777));
+    }
+    trusted(&file).err().map(|why| why.to_string())
 }
 
 fn read_open(file: &File, metadata: &Metadata, longest: u64) -> io::Result<Vec<u8>> {
@@ -59,23 +95,39 @@ fn read_open(file: &File, metadata: &Metadata, longest: u64) -> io::Result<Vec<u
     Ok(bytes)
 }
 
-/// Opens a file to append to it, creating it if need be. A link in its place is followed if it is root's or our own.
+/// Opens a file to append to it, creating it if need be. A link in its place is followed if it is root's or our own, and
+/// nobody else could have moved it there.
 ///
 /// # Errors
-/// Those of open(2); ELOOP for another's link; ENXIO for a FIFO that nobody reads.
+/// Those of open(2); a link that is not followed; a file that has another name too; ENXIO for a FIFO that nobody reads.
 pub fn append(path: &Path, mode: u32) -> io::Result<File> {
-    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
-    open_by_own_link(path, flags, Mode::from_bits_truncate(mode))
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
+    let mode = Mode::from_bits_truncate(mode);
+    let file = match open(path, flags, mode) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            let folder = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?.metadata()?;
+            // Not even root's group: an ACL, which hides behind its rights, cannot be read here.
+            if !is_trusted(folder.uid()) || folder.mode() & 0o022 != 0 {
+                return Err(io::Error::other("a symbolic link in a folder of others, expected a file"));
+            }
+            open(&target(path)?, flags, mode)?
+        }
+        file => file?,
+    };
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.nlink() > 1 {
+        return Err(io::Error::other(format!("a file with {} names, expected one", metadata.nlink())));
+    }
+    Ok(file)
 }
 
-/// Opens a file or a folder. A link in its place is followed if it is root's or our own.
-fn open_by_own_link(path: &Path, flags: OFlag, mode: Mode) -> io::Result<File> {
-    let flags = flags | OFlag::O_NOFOLLOW;
+/// Opens a folder. A link in its place is followed if it is root's or our own.
+fn open_folder(path: &Path) -> io::Result<File> {
+    let (flags, mode) = (OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty());
     match open(path, flags, mode) {
-        // The latter with O_DIRECTORY.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => {
-            open(&target(path)?, flags, mode)
-        }
+        // With O_DIRECTORY a link is ENOTDIR.
+        Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => open(&target(path)?, flags, mode),
         file => file,
     }
 }

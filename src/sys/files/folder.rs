@@ -1,7 +1,7 @@
 //! Folders that are held open while work is done in them.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::open::beneath;
 use super::trust::trusted;
-use super::{open_by_own_link, read_open};
+use super::{open_folder, read_open};
 use crate::sys::dir_names;
 
 /// A folder, held open: what is named in it stays in it, also if somebody moves it or puts a link into its place.
@@ -26,7 +26,7 @@ impl Dir {
     /// # Errors
     /// Those of open(2); ENOTDIR for what is no folder.
     pub fn open(path: &Path) -> io::Result<Self> {
-        open_by_own_link(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).map(Self)
+        open_folder(path).map(Self)
     }
 
     /// Opens a folder that nobody but root and us can write to, and makes it first if there is none.
@@ -54,7 +54,7 @@ impl Dir {
     /// # Errors
     /// Who can.
     pub fn check(&self) -> io::Result<()> {
-        trusted(&self.0.metadata()?)
+        trusted(&self.0)
     }
 
     /// Opens `name` in here; no link is followed on the way, and nothing waits.
@@ -85,15 +85,14 @@ impl Dir {
         &self,
         name: &Path,
         longest: u64,
-        check: impl FnOnce(&Metadata) -> io::Result<()>,
+        check: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<Option<Vec<u8>>> {
         let file = match self.file(name, OFlag::O_RDONLY, Mode::empty()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        let metadata = file.metadata()?;
-        check(&metadata)?;
-        read_open(&file, &metadata, longest).map(Some)
+        check(&file)?;
+        read_open(&file, &file.metadata()?, longest).map(Some)
     }
 
     /// Opens a file to be locked, which is made if need be, and stays: to remove it would let two runs hold two locks of one
@@ -111,9 +110,8 @@ impl Dir {
             }
             file => file?,
         };
-        let metadata = file.metadata()?;
-        trusted(&metadata)?;
-        if metadata.is_file() { Ok(file) } else { Err(io::Error::other("expected a regular file")) }
+        trusted(&file)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("expected a regular file")) }
     }
 
     /// Makes a folder in here, unless it is there.
@@ -189,12 +187,24 @@ impl Dir {
         }
     }
 
-    /// Removes a file, if it is there.
+    /// Removes an empty folder, if it is there.
     ///
     /// # Errors
     /// Those of unlinkat(2).
+    pub fn remove_folder(&self, name: &Path) -> io::Result<()> {
+        self.unlink(name, UnlinkatFlags::RemoveDir)
+    }
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// Those of unlinkat(2); EISDIR for a folder.
     pub fn remove(&self, name: &Path) -> io::Result<()> {
-        match unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir) {
+        self.unlink(name, UnlinkatFlags::NoRemoveDir)
+    }
+
+    fn unlink(&self, name: &Path, what: UnlinkatFlags) -> io::Result<()> {
+        match unlinkat(&self.0, name, what) {
             Err(error) if error != Errno::ENOENT => Err(error.into()),
             _ => Ok(()),
         }

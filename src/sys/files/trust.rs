@@ -1,10 +1,12 @@
 //! Whom files are believed of.
 
-use std::fs::Metadata;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::geteuid;
+
+use crate::kernel::acl;
 
 pub(super) fn is_trusted(user: u32) -> bool {
     user == 0 || user == geteuid().as_raw()
@@ -22,8 +24,16 @@ fn distrusted(user: u32, group: u32, mode: u32) -> Option<String> {
         .then(|| format!("group {group} can write it (mode {:04o}), expected only root to", mode & 0o7777))
 }
 
-pub(super) fn trusted(metadata: &Metadata) -> io::Result<()> {
-    let why = distrusted(metadata.uid(), metadata.gid(), metadata.mode());
+/// That nobody but root and us can write to an open file or folder, be it by an ACL.
+///
+/// # Errors
+/// Who can.
+pub(super) fn trusted(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let mut why = distrusted(metadata.uid(), metadata.gid(), metadata.mode());
+    if why.is_none() && metadata.mode() & 0o020 != 0 {
+        why = acl::writer(file)?.map(|who| format!("{who} can write it by its ACL, expected only root to"));
+    }
     why.map_or(Ok(()), |why| Err(io::Error::other(why)))
 }
 
