@@ -38,7 +38,7 @@ impl Assignments {
     /// # Errors
     /// Whatever is no assignment, with its line: what was read until then is kept.
     pub fn read(&mut self, text: &[u8], file: &str) -> Result<()> {
-        Parser { text, position: 0, line: 1, file, depth: 0, variables: self }.run()
+        Parser { text, position: 0, line: 1, file, depth: 0, unused: 0, variables: self }.run()
     }
 
     fn get(&self, key: &str) -> Option<&str> {
@@ -74,6 +74,8 @@ struct Parser<'a> {
     file: &'a str,
     /// How many `${` are open.
     depth: u8,
+    /// How many of those have a value already: a shell does not expand what is in them.
+    unused: u8,
     variables: &'a mut Assignments,
 }
 
@@ -134,21 +136,21 @@ impl<'a> Parser<'a> {
             if matches!(self.peek(), None | Some(b'\n')) {
                 break;
             }
-            let word = self.position;
-            let name = self.name();
+            let (word, word_line) = (self.position, self.line);
+            let name = self.joined_name();
             let next = self.peek();
-            let ends = matches!(next, None | Some(b' ' | b'\t' | b'\n' | b'\\'));
+            let ends = self.word_ends();
             if arguments_of_colon {
-                self.position = word;
+                (self.position, self.line) = (word, word_line);
                 self.until(Until::Blank)?;
             } else if !name.is_empty() && next == Some(b'=') {
                 let line = self.line;
                 self.position += 1;
                 let value = self.until(Until::Blank)?;
-                self.set(name, value, line);
+                self.set(&name, value, line);
             } else if first && name == "export" && ends {
                 export = true;
-            } else if first && self.text[word..].starts_with(b":") && self.colon_ends() {
+            } else if first && name.is_empty() && next == Some(b':') && self.colon_ends() {
                 arguments_of_colon = true;
             } else if !(export && !name.is_empty() && ends) {
                 return Err(self.fault(start, line, &format!("commands are never run, {STATEMENT}")));
@@ -157,26 +159,56 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Steps over the `:` here if a blank or the end of the line follows it.
+    /// Steps over the `:` here; says whether the word ends behind it.
     fn colon_ends(&mut self) -> bool {
-        let ends = matches!(self.text.get(self.position + 1), None | Some(b' ' | b'\t' | b'\n' | b'\\'));
-        self.position += usize::from(ends);
-        ends
+        self.position += 1;
+        self.join();
+        self.word_ends()
+    }
+
+    fn word_ends(&self) -> bool {
+        matches!(self.peek(), None | Some(b' ' | b'\t' | b'\n'))
+    }
+
+    /// Steps over continued line ends: what follows goes on with what came before.
+    fn join(&mut self) {
+        while self.text[self.position..].starts_with(b"\\\n") {
+            self.position += 2;
+            self.line += 1;
+        }
+    }
+
+    /// A variable's name here, over continued lines; empty if there is none.
+    fn joined_name(&mut self) -> String {
+        let mut name = String::new();
+        loop {
+            self.join();
+            let part = if name.is_empty() { self.name() } else { self.name_characters() };
+            if part.is_empty() {
+                return name;
+            }
+            name.push_str(part);
+        }
     }
 
     /// A variable's name here; empty if there is none.
     fn name(&mut self) -> &'a str {
+        if self.peek().is_none_or(|b| b.is_ascii_digit()) { "" } else { self.name_characters() }
+    }
+
+    /// What may stand in a name here; empty if there is nothing of it.
+    fn name_characters(&mut self) -> &'a str {
         let rest = &self.text[self.position..];
         let is_name = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
         let length = rest.iter().position(|b| !is_name(b)).unwrap_or(rest.len());
-        if rest.first().is_none_or(u8::is_ascii_digit) {
-            return "";
-        }
         self.position += length;
         str::from_utf8(&rest[..length]).unwrap_or_default()
     }
 
     fn set(&mut self, key: &str, value: String, line: usize) {
+        if self.unused > 0 {
+            return;
+        }
         self.variables.set(Assignment { key: key.to_owned(), value, file: self.file.to_owned(), line });
     }
 
@@ -198,6 +230,8 @@ impl<'a> Parser<'a> {
     fn expand(&mut self, end: Until, out: &mut Vec<u8>) -> Result<()> {
         let (start, line) = (self.position, self.line);
         let in_quotes = matches!(end, Until::Quote | Until::QuotedBrace);
+        // Where a shell takes ~ for somebody's home: at the start, and behind a colon.
+        let mut home = !in_quotes;
         loop {
             if out.len() > MAX_VALUE {
                 return Err(self.fault(start, line, &format!("expected a value of at most {MAX_VALUE} bytes")));
@@ -211,8 +245,17 @@ impl<'a> Parser<'a> {
                     }
                 }
             };
+            let may_be_home = std::mem::replace(&mut home, !in_quotes && byte == b':');
             match (byte, end) {
                 (b' ' | b'\t' | b'\n', Until::Blank) => return Ok(()),
+                (b'~', _) if may_be_home => {
+                    let message = "expected no ~, which stands for a home, or quotes around it";
+                    return Err(self.fault(self.position, self.line, message));
+                }
+                (b'\\', _) if self.text[self.position..].starts_with(b"\\\n") => {
+                    self.join();
+                    home = may_be_home;
+                }
                 (b'"', Until::Quote) | (b'}', Until::Brace | Until::QuotedBrace) => {
                     self.position += 1;
                     return Ok(());
@@ -291,7 +334,7 @@ impl<'a> Parser<'a> {
         }
         let known = self.variables.get(name);
         if !braced || self.peek() == Some(b'}') {
-            let Some(value) = known else {
+            let Some(value) = known.or((self.unused > 0).then_some("")) else {
                 return Err(self.fault(start, line, &format!("{name} is not set, expected a key set above")));
             };
             out.extend_from_slice(value.as_bytes());
@@ -308,9 +351,12 @@ impl<'a> Parser<'a> {
         if self.depth == MAX_DEPTH {
             return Err(self.fault(start, line, &format!("expected at most {MAX_DEPTH} braces in one another")));
         }
+        let unused = u8::from(known.is_some());
         self.depth += 1;
+        self.unused += unused;
         let other = self.until(if in_quotes { Until::QuotedBrace } else { Until::Brace })?;
         self.depth -= 1;
+        self.unused -= unused;
         let value = known.unwrap_or_else(|| {
             if operator == b'=' {
                 self.set(name, other.clone(), line);

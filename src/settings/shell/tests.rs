@@ -35,6 +35,18 @@ fn assignments_have_the_values_that_sh_gives_them() {
         ("export A=b C='d'\nexport A\nexport", vec![("A", "b"), ("C", "d")]),
         ("A='#1' # 2", vec![("A", "#1")]),
         ("A=*", vec![("A", "*")]),
+        // A word that is not needed is not expanded, nor are keys set in it.
+        ("A=x\n: ${A:=${D=z}}${A:-$NONE}", vec![("A", "x")]),
+        ("A=\nB=${A:-${D=z}}${A-${E=z}}", vec![("A", ""), ("D", "z"), ("B", "z")]),
+        // A continued line goes on with the word before it.
+        ("export A\\\nB=c", vec![("AB", "c")]),
+        ("A\\\nB=c", vec![("AB", "c")]),
+        ("export A\\\n B=c", vec![("B", "c")]),
+        ("exp\\\nort A=b\n:\\\n ${B:=c}", vec![("A", "b"), ("B", "c")]),
+        (
+            "A=b~ B=\\~ C='~' D=\"~ x:~\" E=b\\:~",
+            vec![("A", "b~"), ("B", "~"), ("C", "~"), ("D", "~ x:~"), ("E", "b:~")],
+        ),
     ] {
         let found = read(text).unwrap_or_else(|e| panic!("{text:?}: {e:#}"));
         let expected: Vec<_> = expected.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
@@ -46,6 +58,7 @@ fn assignments_have_the_values_that_sh_gives_them() {
 fn anything_else_is_an_error_with_its_place() {
     const COMMAND: &str =
         "commands are never run, expected KEY=value, export KEY=value, : ${KEY:=value} or a # comment";
+    const HOME: &str = "expected no ~, which stands for a home, or quotes around it";
     let quotes = format!("{COMMAND}, or quotes around the value");
     for (text, expected) in [
         ("A=b\nA=$(id)", "FILE:2: \"$(id)\": commands are never run, expected $KEY or ${KEY}".to_owned()),
@@ -70,6 +83,14 @@ fn anything_else_is_an_error_with_its_place() {
         ("A=${B:-c", "FILE:1: \"c\": expected a closing brace".to_owned()),
         ("A=b\\", "FILE:1: \"\\\\\": expected a character after the backslash".to_owned()),
         ("A=b\nA=$A\\\nc", "FILE:2: \"$A\\\\\": the name goes on in the next line, expected ${KEY}".to_owned()),
+        ("A=~/b", format!("FILE:1: \"~/b\": {HOME}")),
+        ("A=\\\n~", format!("FILE:2: \"~\": {HOME}")),
+        ("A=b:~", format!("FILE:1: \"~\": {HOME}")),
+        ("export A=~", format!("FILE:1: \"~\": {HOME}")),
+        (": ${A:=~}", format!("FILE:1: \"~}}\": {HOME}")),
+        ("export\\\nA=b c", format!("FILE:1: \"export\\\\\": {COMMAND}")),
+        (":\\\nA=b", format!("FILE:1: \":\\\\\": {COMMAND}")),
+        ("export A\\b", format!("FILE:1: \"export A\\\\b\": {COMMAND}")),
         ("A=$B", "FILE:1: \"$B\": B is not set, expected a key set above".to_owned()),
         ("A=${B}", "FILE:1: \"${B}\": B is not set, expected a key set above".to_owned()),
         ("A=${B%x}", "FILE:1: \"${B%x}\": expected ${KEY}, ${KEY:-default} or ${KEY:=value}".to_owned()),
