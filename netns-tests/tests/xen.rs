@@ -1,14 +1,14 @@
 //! vif-custom, as Xen's hotplug runs it: the NIC of Ganeti's file, and what Xen is told in xenstore.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::hostile::held;
 use crate::Test;
-use crate::harness::guest::WEB1;
+use crate::harness::guest::{WEB1, WEB2};
 use crate::harness::nic::{Nic, Outcome};
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::{OUTSIDE, OUTSIDE6, Site};
@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("xen::routed", routed),
     ("xen::bridged", bridged),
     ("xen::the_name_of_a_migrating_domain", the_name_of_a_migrating_domain),
+    ("xen::an_instance_called_like_a_migrating_one", an_instance_called_like_a_migrating_one),
     ("xen::an_emulated_card", an_emulated_card),
     ("xen::both_cards_of_a_guest", both_cards_of_a_guest),
     ("xen::what_is_not_ours", what_is_not_ours),
@@ -162,6 +163,22 @@ fn the_name_of_a_migrating_domain() -> Result<()> {
         let state = fs::read_to_string(xen.site.node.files.state().join("vif7.0"))?;
         ensure!(state.contains(&format!("INSTANCE='{}'\n", WEB1.name)), "{state}");
     }
+    Ok(())
+}
+
+/// It has NICs of its own, and must not get those of the instance whose name it begins with.
+fn an_instance_called_like_a_migrating_one() -> Result<()> {
+    let name = format!("{}--incoming", WEB1.name);
+    let xen = Xen::new(Manners::Good, &[(NAME, &name)])?;
+    let _guest = xen.site.node.plug("vif7.0", WEB2)?;
+    xen.describe(&xen.nic())?;
+    let own = xen.file().parent().and_then(Path::parent).context("Ganeti's folder")?.join(&name);
+    fs::create_dir(&own)?;
+    fs::write(own.join("0"), xen.site.node.nic("vif7.0", WEB2).xen_file())?;
+    xen.hotplug("online")?.succeeds()?;
+    let state = fs::read_to_string(xen.site.node.files.state().join("vif7.0"))?;
+    ensure!(state.contains(&format!("INSTANCE='{name}'\n")), "{state}");
+    ensure!(state.contains(&format!("MAC='{}'", WEB2.mac)) && !state.contains(&WEB1.mac.to_string()), "{state}");
     Ok(())
 }
 

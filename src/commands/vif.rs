@@ -114,7 +114,8 @@ fn described(hotplug: &XenHotplug, interface: &str, settings: &Settings) -> Resu
     let key = format!("/local/domain/{domain}/name");
     let name =
         xenstore.read(&key)?.with_context(|| format!("xenstore: {key} is missing, expected the domain's name"))?;
-    let instance = instance(&name).with_context(|| format!("xenstore: {key}"))?;
+    let is_known = |instance: &str| settings.ganeti_nic_dir.join(instance).is_dir();
+    let instance = instance(&name, is_known).with_context(|| format!("xenstore: {key}"))?;
     let mut raw = RawNic::from_xen_file(&settings.ganeti_nic_dir.join(instance).join(device.to_string()))?;
     if raw.mode.as_deref() == Some("bridged") {
         let bridge = xenstore.read(&format!("{path}/bridge"))?.filter(|bridge| !bridge.is_empty());
@@ -125,15 +126,18 @@ fn described(hotplug: &XenHotplug, interface: &str, settings: &Settings) -> Resu
     Ok(raw)
 }
 
-/// The instance's name in a domain's, which has a suffix during a migration.
-fn instance(domain: &str) -> Result<&str> {
+/// The instance of a domain. During a migration the domain's name has a suffix; but an instance may be called so, and then Ganeti
+/// has NICs of it.
+fn instance(domain: &str, is_known: impl Fn(&str) -> bool) -> Result<&str> {
     let cut = ["--incoming", "--migratedaway"].iter().find_map(|suffix| domain.strip_suffix(suffix));
-    let name = cut.unwrap_or(domain);
     // It becomes a part of a file's name.
-    if !is_domain_name(name) {
-        bail!("{}: expected a host name", quoted(domain));
+    if is_domain_name(domain) && (cut.is_none() || is_known(domain)) {
+        return Ok(domain);
     }
-    Ok(name)
+    match cut {
+        Some(name) if is_domain_name(name) => Ok(name),
+        _ => bail!("{}: expected a host name", quoted(domain)),
+    }
 }
 
 /// Tells Xen of a failure. Where that fails too, the error says so.
@@ -197,7 +201,12 @@ mod tests {
             ("web1\n", None),
             ("", None),
         ] {
-            assert_eq!(instance(domain).ok(), expected, "{domain}");
+            assert_eq!(instance(domain, |_| false).ok(), expected, "{domain}");
         }
+        // An instance that is called so.
+        for domain in ["web1--incoming", "web1--migratedaway"] {
+            assert_eq!(instance(domain, |it| it == domain).ok(), Some(domain));
+        }
+        assert!(instance("../web1--incoming\n", |_| true).is_err());
     }
 }
