@@ -249,6 +249,8 @@ fn what_was_changed_by_hand_is_put_right() -> Result<()> {
         "set Port tap0 trunks=20",
         "clear Port tap0 vlan_mode tag",
         "set Port tap0 vlan_mode=dot1q-tunnel",
+        "remove Port tap0 other_config stp-enable",
+        "set Port tap0 other_config:rstp-enable=true",
         "remove Interface tap0 external_ids owner",
         "del-port tap0",
     ] {

@@ -1,5 +1,6 @@
 //! What goes wrong with Open vSwitch: one clear line, and nothing left.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -19,6 +20,10 @@ pub const TESTS: &[Test] = &[
     ("ovs_failure::what_the_switch_cannot_do", what_the_switch_cannot_do),
     ("ovs_failure::servers_that_are_none", servers_that_are_none),
     ("ovs_failure::what_cannot_be_filtered_is_refused", what_cannot_be_filtered_is_refused),
+    (
+        "ovs_failure::a_native_vlan_that_is_an_access_vlan_is_warned_of",
+        a_native_vlan_that_is_an_access_vlan_is_warned_of,
+    ),
 ];
 
 /// That nothing of the NIC is left.
@@ -146,5 +151,24 @@ fn what_cannot_be_filtered_is_refused() -> Result<()> {
     ensure!(site.switch.changes()? == before.1);
     clean(&site, &before.0)?;
     site.nic(WEB1).set("TAGS", "unprotected").ifup()?.succeeds()?;
+    Ok(())
+}
+
+/// A frame with two tags passes from an access port into another VLAN of a port that has its VLAN as the native one.
+fn a_native_vlan_that_is_an_access_vlan_is_warned_of() -> Result<()> {
+    let site = Site::new(Datapath::Userspace)?;
+    let _guest = Card::plug(&site.node.netns, "tap0")?;
+    let warned = |vlan: &str| -> Result<bool> {
+        fs::write(site.node.files.log(), "")?;
+        site.nic(WEB1).set("VLAN", vlan).ifup()?.succeeds()?;
+        Ok(fs::read_to_string(site.node.files.log())?
+            .contains("warning: VLAN 10 is the native one of some ports of br0"))
+    };
+    site.switch.vsctl("set Port out vlan_mode=native-untagged tag=10 trunks=20")?;
+    ensure!(warned(".10")?, "an access port beside a native VLAN");
+    ensure!(!warned(".20")? && !warned(".10:30")? && !warned("")?, "others");
+    site.switch.vsctl("clear Port out vlan_mode trunks")?;
+    ensure!(warned(".10:20")?, "a native VLAN beside an access port");
+    ensure!(!warned(".10")? && !warned(".20:10")?, "others");
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
 use crate::nic::{Identity, MigrationPhase, Mode, Nic};
-use crate::object::{Plan, Verb};
+use crate::object::{Object, Plan, Verb};
 use crate::ovsdb;
 use crate::printable::quoted;
 use crate::reconcile;
@@ -58,6 +58,7 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
         repeat::leave(kernel.into_lingering(), None);
         return Err(error);
     }
+    warn_of_native_vlans(&plan, log);
     let owner = Owner {
         folder: settings.state_dir.clone(),
         interface: nic.interface.clone(),
@@ -72,6 +73,25 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
         dns_update::leave(dns_update::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
     }
     Ok(told)
+}
+
+/// Open vSwitch strips the native VLAN's tag of a frame that has another one behind it, and the guest's own becomes the frame's.
+fn warn_of_native_vlans(plan: &Plan, log: &mut Log) {
+    for object in &plan.objects {
+        let Object::OvsPort(port) = object else { continue };
+        match ovsdb::port::native_and_access(port) {
+            Ok(others) if others.is_empty() => {}
+            Ok(others) => log.line(format_args!(
+                "warning: VLAN {} is the native one of some ports of {} and the access VLAN of others ({} and {}): frames with two tags \
+                 pass from these into other VLANs of the former",
+                port.vlans.tag.unwrap_or_default(),
+                port.bridge,
+                port.name,
+                others.join(", ")
+            )),
+            Err(error) => log.line(format_args!("warning: native VLANs: {error:#}")),
+        }
+    }
 }
 
 /// Takes a NIC down: what its record says, and nothing if the TAP has another owner by now. Its records at the name server

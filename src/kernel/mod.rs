@@ -1,6 +1,5 @@
 //! The only folder that knows sockets and bytes.
 
-pub mod acl;
 pub mod address;
 pub mod allocator;
 mod attributes;

@@ -16,6 +16,13 @@ pub struct OvsVlans {
     pub trunks: Vec<u16>,
 }
 
+impl OvsVlans {
+    /// Whether untagged frames share the port with tagged ones.
+    pub fn is_native(&self) -> bool {
+        self.mode.as_deref().is_some_and(|mode| mode.starts_with("native-"))
+    }
+}
+
 /// A port in Open vSwitch's database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OvsPort {
@@ -36,6 +43,8 @@ impl OvsPort {
     pub const OWNER: &str = "owner";
     /// And that of the number of the link it was made for.
     pub const IFINDEX: &str = "tap-ifindex";
+    /// What keeps a guest out of the bridge's spanning tree (Port.other_config): its BPDUs could make it the root.
+    pub const NO_SPANNING_TREE: [(&str, &str); 2] = [("rstp-enable", "false"), ("stp-enable", "false")];
 
     /// Where ovsdb-server listens in Debian's packages.
     pub const SOCKET: &str = "/run/openvswitch/db.sock";
@@ -67,6 +76,9 @@ impl Kind for OvsPort {
         if !self.vlans.trunks.is_empty() {
             let trunks: Vec<_> = self.vlans.trunks.iter().map(ToString::to_string).collect();
             command += &format!(" trunks={}", trunks.join(","));
+        }
+        for (key, value) in Self::NO_SPANNING_TREE {
+            command += &format!(" other_config:{key}={value}");
         }
         command += &format!(" -- set Interface {}", self.name);
         for (key, value) in &self.external_ids {

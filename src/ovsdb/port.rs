@@ -19,6 +19,8 @@ pub struct PortState {
     pub bridge: String,
     /// Its VLANs.
     pub vlans: OvsVlans,
+    /// Whether it takes no part in a spanning tree.
+    pub out_of_spanning_tree: bool,
     /// What the interface of the same name says of itself to others.
     pub external_ids: Vec<(String, String)>,
     /// Whether it is the port of the interface of the same name, a device of the system, and of no other.
@@ -35,6 +37,7 @@ impl PortState {
         self.plain
             && self.bridge == want.bridge.as_str()
             && self.vlans == want.vlans
+            && self.out_of_spanning_tree
             && self.is_of(want)
             && self.error.is_none()
             && self.taken()
@@ -76,6 +79,35 @@ pub fn bridge_exists(socket: &Path, bridge: &IfName) -> Result<bool> {
 /// What is wrong with ovsdb-server.
 pub fn port_state(socket: &Path, name: &IfName) -> Result<Option<PortState>> {
     Ovsdb::connect(socket)?.standing(name)
+}
+
+/// The ports of its bridge that have a VLAN of the port in the other way: as their native one beside others, where it is the port's
+/// only one, or the reverse. A frame with two tags passes from such an access port into another VLAN of the native one.
+///
+/// # Errors
+/// What is wrong with ovsdb-server.
+pub fn native_and_access(want: &OvsPort) -> Result<Vec<String>> {
+    let Some(tag) = want.vlans.tag else { return Ok(Vec::new()) };
+    let sharing = json!({
+        "op": "select", "table": "Port", "where": [["tag", "==", tag]],
+        "columns": ["_uuid", "name", "vlan_mode", "trunks"],
+    });
+    let results =
+        Ovsdb::connect(&want.socket)?.transact(&[named("Bridge", &want.bridge, &["ports"]), sharing], PATIENCE)?;
+    let [bridges, ports] = results.as_slice() else { bail!("OVSDB: two results were expected") };
+    let Some(bridge) = rows(bridges)?.first() else { return Ok(Vec::new()) };
+    let members = set(&bridge["ports"])?.into_iter().map(uuid).collect::<Result<Vec<_>>>()?;
+    let is_native = want.vlans.is_native();
+    let mut names = Vec::new();
+    for port in rows(ports)? {
+        let mode = optional(&port["vlan_mode"])?.map(text).transpose()?;
+        let native = OvsVlans { mode, ..OvsVlans::default() }.is_native();
+        let name = text(&port["name"])?;
+        if native != is_native && name != want.name.as_str() && members.contains(&uuid(&port["_uuid"])?) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Makes the port stand as wanted, and waits until ovs-vswitchd has taken it: a guest may come up
@@ -176,7 +208,7 @@ impl Ovsdb {
     fn standing(&mut self, name: &IfName) -> Result<Option<PortState>> {
         let results = self.transact(
             &[
-                named("Port", name, &["_uuid", "interfaces", "vlan_mode", "tag", "trunks"]),
+                named("Port", name, &["_uuid", "interfaces", "vlan_mode", "tag", "trunks", "other_config"]),
                 named("Interface", name, &["_uuid", "type", "external_ids", "ofport", "error"]),
             ],
             PATIENCE,
@@ -224,6 +256,7 @@ impl Ovsdb {
                     "vlan_mode": optional(want.vlans.mode.as_deref().map(Value::from)),
                     "tag": optional(want.vlans.tag.map(Value::from)),
                     "trunks": ["set", want.vlans.trunks],
+                    "other_config": ["map", OvsPort::NO_SPANNING_TREE],
                 },
             }),
             json!({
@@ -273,10 +306,13 @@ pub(super) fn port_of(port: &Value, interface: Option<&Value>) -> Result<PortSta
         trunks: set(&port["trunks"])?.into_iter().map(|it| Ok(u16::try_from(integer(it)?)?)).collect::<Result<_>>()?,
     };
     vlans.trunks.sort_unstable();
+    let settings = map(&port["other_config"])?;
+    let is_set = |(key, value): (&str, &str)| settings.iter().any(|it| it.0 == key && it.1 == value);
     let mut state = PortState {
         uuid: uuid(&port["_uuid"])?,
         bridge: String::new(),
         vlans,
+        out_of_spanning_tree: OvsPort::NO_SPANNING_TREE.into_iter().all(is_set),
         external_ids: Vec::new(),
         plain: false,
         ofport: None,

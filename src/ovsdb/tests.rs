@@ -51,7 +51,7 @@ const ANSWER: &str =
 /// A port and its interface, as ovsdb-server 3.1 tells them.
 const PORT: &str = r#"{"id":1,"result":[{"rows":[{"_uuid":["uuid","c8e698f1-c8d0-40b1-a416-fb723fd45b57"],
     "interfaces":["uuid","0ad29ea5-2c9d-450b-8582-e8f780a519a5"],"tag":10,"trunks":["set",[30,20]],
-    "vlan_mode":"native-untagged"}]},{"rows":[{"_uuid":["uuid","0ad29ea5-2c9d-450b-8582-e8f780a519a5"],"ofport":2,
+    "vlan_mode":"native-untagged","other_config":["map",[]]}]},{"rows":[{"_uuid":["uuid","0ad29ea5-2c9d-450b-8582-e8f780a519a5"],"ofport":2,
     "external_ids":["map",[["owner","snf-network"]]],"type":"","error":["set",[]]}]}],"error":null}"#;
 
 #[test]
@@ -62,6 +62,7 @@ fn a_port_is_read() {
     assert_eq!((state.vlans.mode.as_deref(), state.vlans.tag), (Some("native-untagged"), Some(10)));
     assert_eq!((state.vlans.trunks.as_slice(), state.plain), (&[20, 30][..], true));
     assert_eq!((state.ofport, state.error), (Some(2), None));
+    assert!(!state.out_of_spanning_tree);
     assert_eq!(state.external_ids, [("owner".to_owned(), "snf-network".to_owned())]);
     // The interface of this name is another port's.
     let mut bond = row(0).clone();
@@ -253,7 +254,8 @@ fn what_the_switch_says_of_a_port_is_the_error() {
     let standing = |ofport: Value, error: Value, tag: u16| {
         json!([
             { "rows": [{ "_uuid": ["uuid", "p"], "interfaces": ["uuid", "i"], "vlan_mode": "access", "tag": tag,
-                "trunks": ["set", []] }] },
+                "trunks": ["set", []],
+                "other_config": ["map", [["stp-enable", "false"], ["rstp-enable", "false"]]] }] },
             { "rows": [{ "_uuid": ["uuid", "i"], "type": "", "ofport": ofport, "error": error,
                 "external_ids": ["map", [["owner", "snf-network"], ["tap-ifindex", "7"]]] }] },
         ])

@@ -212,7 +212,8 @@ fn a_port_of_open_vswitch_has_its_vlans_before_it_is_up() {
     };
     let port = |vlans: &str| {
         format!(
-            "ovs-vsctl --if-exists del-port tap5 -- add-port prv0 tap5{vlans} -- set Interface tap5 \
+            "ovs-vsctl --if-exists del-port tap5 -- add-port prv0 tap5{vlans} other_config:rstp-enable=false \
+             other_config:stp-enable=false -- set Interface tap5 \
              'external_ids:owner=\"snf-network\"' 'external_ids:tap-ifindex=\"5\"' \
              'external_ids:attached-mac=\"aa:55:66:1a:ae:82\"' 'external_ids:vm-id=\"vm1.example.org\"' \
              'external_ids:iface-id=\"0c2a-1\"'"

@@ -1,7 +1,7 @@
 //! Files where others may have laid their hands on them: whatever stands under a name, opening it never waits, reading it
 //! has an end, and no link leads elsewhere.
 
-mod folder;
+mod dir;
 mod open;
 mod trust;
 
@@ -15,7 +15,7 @@ use nix::fcntl::{OFlag, readlinkat};
 use nix::libc;
 use nix::sys::stat::Mode;
 
-pub use self::folder::Dir;
+pub use self::dir::Dir;
 pub use self::open::open;
 use self::trust::{is_trusted, trusted};
 

@@ -306,6 +306,7 @@ pub(super) const OVSDB: &[&str] = &[
     "\"vlan_mode\":\"native-untagged\"",
     "\"vlan_mode\":\"trunk\"",
     "\"vlan_mode\":",
+    "\"other_config\":[\"map\",[[\"stp-enable\",\"false\"]]]",
     "\"ofport\":",
     "\"external_ids\":",
     "\"type\":\"\"",

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::geteuid;
 
-use crate::kernel::acl;
+use crate::sys::acl;
 
 pub(super) fn is_trusted(user: u32) -> bool {
     user == 0 || user == geteuid().as_raw()
