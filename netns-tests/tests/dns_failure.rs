@@ -114,8 +114,9 @@ fn a_server_with_another_time() -> Result<()> {
 
 fn answers_that_are_none() -> Result<()> {
     let lab = Lab::new()?;
-    let servers: [(Answer, &str); 6] = [
+    let servers: [(Answer, &str); 7] = [
         (|_| Some(framed(b"")), "malformed answer"),
+        (|it| Some(framed(&[&unsigned(it)[..], b"more"].concat())), "bytes follow the last record of the answer"),
         (|_| Some(framed(b"garbage, and more of it than a header has")), "belongs to another question"),
         // The header of an answer, and records that are not there.
         (
@@ -193,6 +194,14 @@ fn answers_that_are_false() -> Result<()> {
     // Without a key, the one that says it is truncated.
     lab.files.set("AUTHENTICATION_METHOD=plain")?;
     lab.run(&["dns", "sync"], VM)?.fails(&["truncated"])?;
+    // One that is the root's: an SOA record of `.` in the authority section.
+    answer_with(&lab.netns, "127.0.3.1:5300", |it| {
+        let mut answer = unsigned(it);
+        answer[9] = 1;
+        Some(framed(&[&answer[..], &[0, 0, 6, 0, 1, 0, 0, 0, 0, 0, 22], &[0; 22]].concat()))
+    })?;
+    lab.files.set("SERVER=127.0.3.1:5300")?;
+    lab.run(&["dns", "sync"], VM)?.fails(&["the server has it in the root zone"])?;
     Ok(())
 }
 

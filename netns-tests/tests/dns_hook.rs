@@ -1,6 +1,7 @@
 //! Who calls: Ganeti's hooks, and ifup and ifdown with the process that they leave behind.
 
 use std::fs;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::Test;
 use crate::harness::guest::WEB1;
 use crate::harness::nameserver::{CLASSLESS, FORWARD, Kind, Lab, REVERSE, REVERSE6};
-use crate::harness::nic::Outcome;
+use crate::harness::nic::{Nic, Outcome};
 use crate::harness::topology::{Files, Node, Site};
 use crate::harness::until;
 
@@ -22,6 +23,9 @@ pub const TESTS: &[Test] = &[
     ("dns_hook::many_hooks_of_one_instance_at_once", many_hooks_of_one_instance_at_once),
     ("dns_hook::ifup_adds_and_ifdown_removes", ifup_adds_and_ifdown_removes),
     ("dns_hook::nobody_waits_for_a_name_server", nobody_waits_for_a_name_server),
+    ("dns_hook::two_processes_are_left_at_most", two_processes_are_left_at_most),
+    ("dns_hook::a_hook_replaces_what_waits", a_hook_replaces_what_waits),
+    ("dns_hook::a_removal_spares_the_instance_on_another_tap", a_removal_spares_the_instance_on_another_tap),
     ("dns_hook::a_name_server_that_is_down_is_no_failure", a_name_server_that_is_down_is_no_failure),
 ];
 
@@ -200,6 +204,25 @@ impl Tagged {
         &self.site.node
     }
 
+    /// The instance's NIC on a TAP.
+    fn nic(&self, tap: &str) -> Nic<'_> {
+        self.node().nic(tap, WEB1).set("INSTANCE", "web1").set("NETWORK_TAGS", "ip-less-routed dns")
+    }
+
+    /// How many processes of the program there are; the name server is in this namespace too.
+    fn left(&self) -> Result<usize> {
+        let name = |process: &PathBuf| fs::read_to_string(process.join("comm")).unwrap_or_default();
+        Ok(self.node().netns.processes()?.iter().filter(|it| name(it) == "snf-network\n").count())
+    }
+
+    /// Waits for all that was left to be done; then the name server has these addresses for the guest.
+    fn ends_with(&self, expected: &str) -> Result<()> {
+        until("all that was left to be done", || Ok(self.left()? == 0))?;
+        let found = self.lab.dig("web1.example.org A")?;
+        ensure!(found == expected, "{found:?}, expected {expected:?}: {}", self.log()?);
+        Ok(())
+    }
+
     /// The addresses that the name server has for the guest, when it has come to that.
     fn comes_to(&self, expected: &str) -> Result<()> {
         until("the name server's records", || Ok(self.lab.dig("web1.example.org A")? == expected))
@@ -272,17 +295,75 @@ fn nobody_waits_for_a_name_server() -> Result<()> {
     let taken = start.elapsed();
     tagged.lab.signal(Signal::SIGCONT)?;
     ensure!(taken < Duration::from_secs(4), "{taken:?} for seven runs, so one waited");
-    // In their order: the last one added.
-    until("all changes", || Ok(tagged.log()?.matches("dns: zone example.org: ").count() == 7))?;
-    ensure!(tagged.lab.dig("web1.example.org A")? == WEB1.ip.to_string(), "{}", tagged.log()?);
-    let log = tagged.log()?;
-    let verbs: Vec<_> = log
-        .lines()
-        .filter(|line| line.contains("dns: zone example.org"))
-        .map(|line| line.contains(": added"))
-        .collect();
-    ensure!(verbs == [true, false, true, false, true, false, true], "{log}");
+    // One talked to the server, one waited; the newest change replaced all others.
+    tagged.ends_with(&WEB1.ip.to_string())?;
+    ensure!(tagged.log()?.matches("dns: zone example.org: ").count() <= 2, "{}", tagged.log()?);
     Ok(())
+}
+
+/// However many changes there are of an instance, two processes are left: one that talks to the server, and one that waits.
+fn two_processes_are_left_at_most() -> Result<()> {
+    let tagged = Tagged::new()?;
+    let node = tagged.node();
+    let _guest = node.plug("tap0", WEB1)?;
+    let nic = || tagged.nic("tap0").set("NETWORK_SUBNET6", "2001:db8:1::/64");
+    tagged.lab.signal(Signal::SIGSTOP)?;
+    for _ in 0..8 {
+        nic().ifup()?.succeeds()?;
+    }
+    // Announcers end by themselves.
+    let left = until("no more than two processes", || Ok(tagged.left()? <= 2));
+    let processes = tagged.left()?;
+    tagged.lab.signal(Signal::SIGCONT)?;
+    left?;
+    ensure!(processes == 2, "{processes} processes are left");
+    tagged.ends_with(&WEB1.ip.to_string())
+}
+
+/// An instance that is removed while an ifup of it waits: its name must not come back.
+fn a_hook_replaces_what_waits() -> Result<()> {
+    let tagged = Tagged::new()?;
+    let node = tagged.node();
+    let _guest = node.plug("tap0", WEB1)?;
+    tagged.lab.signal(Signal::SIGSTOP)?;
+    // The first one talks to the server, the second one waits.
+    tagged.nic("tap0").ifup()?.succeeds()?;
+    let queue = node.files.state().join("locks-of-interfaces/web1.example.org.dns");
+    until("the first change to be sent", || Ok(fs::read_to_string(&queue)?.is_empty()))?;
+    tagged.nic("tap0").ifup()?.succeeds()?;
+    ensure!(fs::read_to_string(&queue)?.starts_with("add web1.example.org "), "nothing waits");
+    let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+    let variables = [
+        ("GANETI_HOOKS_PHASE", "post"),
+        ("GANETI_OP_CODE", "OP_INSTANCE_REMOVE"),
+        ("GANETI_INSTANCE_NAME", "web1"),
+        ("GANETI_INSTANCE_PRIMARY", host.as_str()),
+    ];
+    let outcome = thread::scope(|scope| {
+        let hook = scope.spawn(|| node.files.run_with(&node.netns, &["snf-network-dnshook"], &variables));
+        let replaced = until("the hook to replace it", || Ok(fs::read_to_string(&queue)?.is_empty()));
+        tagged.lab.signal(Signal::SIGCONT)?;
+        replaced?;
+        hook.join().map_err(|_| anyhow::anyhow!("the hook's thread"))?
+    });
+    outcome?.succeeds()?;
+    tagged.ends_with("")
+}
+
+/// An instance that went to another TAP: what its old TAP's ifdown left to be removed is its address.
+fn a_removal_spares_the_instance_on_another_tap() -> Result<()> {
+    let tagged = Tagged::new()?;
+    let node = tagged.node();
+    let _guests = [node.plug("tap0", WEB1)?, node.plug("tap1", WEB1)?];
+    let ip = WEB1.ip.to_string();
+    tagged.nic("tap0").ifup()?.succeeds()?;
+    tagged.ends_with(&ip)?;
+    tagged.lab.signal(Signal::SIGSTOP)?;
+    tagged.nic("tap0").ifup()?.succeeds()?;
+    tagged.nic("tap0").down_with(&["false"])?.succeeds()?;
+    tagged.nic("tap1").ifup()?.succeeds()?;
+    tagged.lab.signal(Signal::SIGCONT)?;
+    tagged.ends_with(&ip)
 }
 
 fn a_name_server_that_is_down_is_no_failure() -> Result<()> {

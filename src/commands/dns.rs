@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lexopt::prelude::*;
 
 use super::{Call, dns_update, hook, not_so};
-use crate::dns::{Dns, Name, ZoneSummary, host_name, records};
+use crate::dns::{Change, Dns, Name, Queue, ZoneSummary, host_name, records};
 use crate::environment::{RawInstance, RawNic, nics_from_process};
 use crate::log::Log;
 use crate::nic::dns_addresses;
@@ -73,30 +73,62 @@ pub fn hook(call: &Call) -> Result<()> {
 }
 
 fn run_hook(operation: Operation, raw: &RawInstance, settings: &Settings, log: &mut Log) -> Result<()> {
-    if let Err(error) = dns_update::confined(settings) {
-        log.line(format_args!("warning: dns: not confined: {error}"));
-    }
-    let Some(mut dns) = Dns::new(&settings.dns)? else { return Ok(()) };
+    // Made here only to know whether there is anything to do: its time begins with it.
+    let Some(dns) = Dns::new(&settings.dns)? else { return Ok(()) };
+    dns.warnings().iter().for_each(|warning| log.line(format_args!("warning: dns: {warning}")));
     let fzone = settings.dns.fzone.as_deref();
     let named = |variable: &str, value: &Option<String>| {
         let value = value.as_deref().with_context(|| format!("{variable} is not set, expected an instance's name"))?;
         host_name(value, fzone).with_context(|| variable.to_owned())
     };
     let name = named("GANETI_INSTANCE_NAME", &raw.name)?;
-    let addresses = || addresses(&nics_from_process()?, settings);
+    let new_name = match operation {
+        Operation::Rename => named("GANETI_INSTANCE_NEW_NAME", &raw.new_name)?,
+        _ => name.clone(),
+    };
+    let addresses = match operation {
+        Operation::Remove => Vec::new(),
+        _ => addresses(&nics_from_process()?, settings)?,
+    };
+    let mut names = vec![&name, &new_name];
+    names.sort();
+    names.dedup();
+    let queues = names.into_iter().map(|name| Queue::open(&settings.state_dir, name)).collect::<Result<Vec<_>>>();
+    if let Err(error) = dns_update::confined(settings) {
+        log.line(format_args!("warning: dns: not confined: {error}"));
+    }
+    let replaced = |change: &Change| match operation {
+        Operation::Ensure => addresses.contains(&change.address),
+        Operation::Remove | Operation::Rename | Operation::Sync => true,
+    };
+    let turn = queues.and_then(|queues| {
+        queues.iter().try_for_each(|queue| queue.replace(replaced))?;
+        Ok(queues)
+    });
+    let _turn = warned(turn, log);
+    let Some(mut dns) = Dns::new(&settings.dns)? else { return Ok(()) };
     let summaries = match operation {
-        Operation::Ensure => dns.add(&records(&name, &addresses()?))?,
-        Operation::Sync => dns.sync(&name, &addresses()?)?,
+        Operation::Ensure => dns.add(&records(&name, &addresses))?,
+        Operation::Sync => dns.sync(&name, &addresses)?,
         Operation::Remove => dns.remove_instance(&name)?,
         Operation::Rename => {
-            let new = named("GANETI_INSTANCE_NEW_NAME", &raw.new_name)?;
-            let added = records(&new, &addresses()?);
-            let mut summaries = if new == name { Vec::new() } else { dns.remove_instance(&name)? };
-            summaries.extend(dns.add(&added)?);
+            let mut summaries = if new_name == name { Vec::new() } else { dns.remove_instance(&name)? };
+            summaries.extend(dns.add(&records(&new_name, &addresses))?);
             summaries
         }
     };
     report(&summaries, log)
+}
+
+/// Without its turn a change is made all the same: what ifup and ifdown left to be done may come in between.
+fn warned<T>(turn: Result<T>, log: &mut Log) -> Option<T> {
+    match turn {
+        Ok(turn) => Some(turn),
+        Err(error) => {
+            log.line(format_args!("warning: dns: {error:#}: other changes may come in between"));
+            None
+        }
+    }
 }
 
 /// A line of the log for each zone.
@@ -189,21 +221,22 @@ pub(super) fn read(arguments: &[OsString]) -> Result<Option<(String, Asked)>> {
 }
 
 fn by_hand(verb: &str, asked: &Asked) -> Result<()> {
-    let (settings, warnings) = Settings::load()?;
-    // Where the kernel or a container forbids it, the answer is worth more.
-    let _best_effort = dns_update::confined(&settings);
-    let dns = Dns::new(&settings.dns)?;
+    let (settings, mut warnings) = Settings::load()?;
     let off = "dynamic DNS is off, expected the settings SERVER, and AUTHENTICATION_METHOD or KEYFILE";
-    let mut dns = dns.context(off)?;
-    if asked.dry_run {
-        dns = dns.dry_run();
-    }
+    // Its time begins with it, so another one is made when it is due.
+    warnings.extend(Dns::new(&settings.dns)?.context(off)?.warnings().iter().map(|it| format!("dns: {it}")));
     let instance = match &asked.instance {
         Some(instance) => instance.clone(),
         None => RawInstance::from_process()?.name.context("--instance is missing, expected the instance's name")?,
     };
     let name = host_name(&instance, settings.dns.fzone.as_deref())?;
+    let changes = verb != "show" && !asked.dry_run;
+    let queue = if changes { Some(Queue::open(&settings.state_dir, &name)) } else { None };
+    // Where the kernel or a container forbids it, the answer is worth more.
+    let _best_effort = dns_update::confined(&settings);
+    let dns = || -> Result<Dns> { Dns::new(&settings.dns)?.context(off) };
     if verb == "show" {
+        let mut dns = dns()?;
         let found = dns.show(&name)?;
         return print(&found.iter().map(|record| format!("{record}\n")).collect::<String>());
     }
@@ -216,6 +249,13 @@ fn by_hand(verb: &str, asked: &Asked) -> Result<()> {
     let mut log = Log::new(["", &format!("dns {verb}"), "", &instance]);
     for warning in warnings {
         log.line(format_args!("warning: {warning}"));
+    }
+    let replaced = |change: &Change| verb == "sync" || addresses.is_empty() || addresses.contains(&change.address);
+    let turn = queue.map(|queue| queue.and_then(|queue| queue.replace(replaced).map(|()| queue)));
+    let _turn = turn.and_then(|turn| warned(turn, &mut log));
+    let mut dns = dns()?;
+    if asked.dry_run {
+        dns = dns.dry_run();
     }
     let done = change(&mut dns, verb, &name, &addresses).and_then(|summaries| {
         if asked.dry_run {

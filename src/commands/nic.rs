@@ -6,6 +6,7 @@ use crate::addr::Family;
 use crate::announce::repeat::{self, Announcer, Owner};
 use crate::commands::replace::{Known, OneKnown, Replace};
 use crate::commands::{bridge, checks, dns_update, extra, guard, joined};
+use crate::dns;
 use crate::environment::RawNic;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
@@ -70,7 +71,7 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
     repeat::leave(kernel.into_lingering(), Some(announcer));
     // Before a migration the name server knows the guest as where it still is.
     if nic.migration_phase != Some(MigrationPhase::Pre) {
-        dns_update::leave(dns_update::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
+        dns_update::leave(dns::Verb::Add, &nic.interface, &[(raw, settings)], settings, log);
     }
     Ok(told)
 }
@@ -126,7 +127,7 @@ pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -
     repeat::leave(kernel.into_lingering(), None);
     if !only_here && raw.migration_phase.is_none() {
         let nics: Vec<_> = old.records.iter().map(|it| (&it.record.raw, &it.record.settings)).collect();
-        dns_update::leave(dns_update::Verb::Remove, &interface, &nics, settings, log);
+        dns_update::leave(dns::Verb::Remove, &interface, &nics, settings, log);
     }
     removed
 }

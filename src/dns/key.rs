@@ -42,6 +42,16 @@ impl Key {
         Self::parse_pair(&part(&record)?, &part(&private)?).with_context(|| shown(file))
     }
 
+    /// Who but root and us can read the secret, or replace it; none if nobody can.
+    pub(super) fn exposed(file: &Path) -> Option<String> {
+        let files = [file.to_owned(), sibling(file, b".key"), sibling(file, b".private")];
+        let mut found = files.iter().filter_map(|file| {
+            let why = files::exposed(file)?;
+            Some(format!("key file {:?}: {why}", file.to_string_lossy()))
+        });
+        found.next()
+    }
+
     /// One clause `key NAME { algorithm A; secret S; };` with named.conf's comments.
     pub(super) fn parse_clause(text: &str) -> Result<Self> {
         let tokens = tokens(text).context(FORMS)?;

@@ -31,7 +31,7 @@ pub(super) fn random_id() -> u16 {
     RandomState::new().build_hasher().finish() as u16
 }
 
-/// That `answer` answers `request`: the number, the kind, and the question. An UPDATE's answer may leave the zone out
+/// That `answer` answers `request`, and nothing else: the number, the kind, and the question. An UPDATE's answer may leave the zone out
 /// (RFC 2136, 3.8), and so may one to a message that was not understood.
 pub(super) fn check_answers(answer: &Answer, request: &Request) -> Result<()> {
     const EXPECTED: &str = "the answer belongs to another question";
@@ -41,6 +41,10 @@ pub(super) fn check_answers(answer: &Answer, request: &Request) -> Result<()> {
     let theirs = questions(answer.for_slice_ref()).context("malformed answer")?;
     let may_lack = header.opcode() == Opcode::UPDATE || header.rcode() == Rcode::FORMERR;
     ensure!((theirs.is_empty() && may_lack) || theirs == questions(request.as_message())?, EXPECTED);
+    let mut records = answer.additional().context("malformed answer")?;
+    records.by_ref().try_for_each(|record| record.map(drop)).context("malformed answer")?;
+    // No signature covers it.
+    ensure!(records.pos() == answer.as_slice().len(), "bytes follow the last record of the answer");
     Ok(())
 }
 

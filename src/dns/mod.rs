@@ -10,11 +10,11 @@ pub(crate) mod fuzzed;
 mod key;
 mod message;
 mod plan;
+mod queue;
 mod records;
 mod resolve;
 mod server;
 mod summary;
-mod ticket_lock;
 mod update;
 mod zone;
 
@@ -25,10 +25,10 @@ use domain::base::Rtype;
 
 use self::exchange::{Client, Deadline};
 use self::key::Key;
+pub use self::queue::{Change, Queue, Verb};
 pub use self::records::{Data, Name, Record, host_name, records};
 pub use self::server::Server;
 pub use self::summary::ZoneSummary;
-pub use self::ticket_lock::Ticket;
 use self::zone::Place;
 use crate::deadline;
 use crate::settings::{Authentication, DnsSettings};
@@ -40,6 +40,8 @@ pub struct Dns {
     ttl: u32,
     /// Where names belong; asked once in a run.
     places: HashMap<Name, Place>,
+    /// What is wrong with KEYFILE, and does not keep it from being used.
+    warnings: Vec<String>,
     /// What would have been sent, as nsupdate reads it: then nothing is.
     script: Option<String>,
 }
@@ -53,19 +55,27 @@ impl Dns {
     pub fn new(settings: &DnsSettings) -> Result<Option<Self>> {
         let method = settings.authentication.or(settings.keyfile.as_ref().map(|_| Authentication::Bind9));
         let Some(method) = method.filter(|_| !settings.servers.is_empty()) else { return Ok(None) };
+        let mut warnings = Vec::new();
         let key = match method {
             Authentication::Plain => None,
             Authentication::Bind9 => {
                 let file = settings.keyfile.as_deref();
                 let file = file.context("KEYFILE is not set, expected a TSIG key with AUTHENTICATION_METHOD bind9")?;
-                Some(Key::read(file).context("KEYFILE")?)
+                let key = Key::read(file).context("KEYFILE")?;
+                warnings.extend(Key::exposed(file).map(|why| format!("KEYFILE: {why}")));
+                Some(key)
             }
             Authentication::Kerberos => {
                 bail!("AUTHENTICATION_METHOD \"kerberos\": not built in, expected plain or bind9")
             }
         };
         let client = Client::new(settings.servers.clone(), key, Deadline::after(deadline::at_most(settings.timeout)));
-        Ok(Some(Self { client, ttl: settings.ttl, places: HashMap::new(), script: None }))
+        Ok(Some(Self { client, ttl: settings.ttl, places: HashMap::new(), warnings, script: None }))
+    }
+
+    /// What is to be warned of, a line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Sends questions only from now on; [`Dns::script`] has the updates.

@@ -51,6 +51,14 @@ impl Dns {
         self.carry_out(|_, _| Ok(Wanted { absent: records.to_vec(), ..Wanted::default() }))
     }
 
+    /// Sees to it that these records are there, and exactly those are not.
+    ///
+    /// # Errors
+    /// As [`Dns::add`].
+    pub fn change(&mut self, present: &[Record], absent: &[Record]) -> Result<Vec<ZoneSummary>> {
+        self.carry_out(|_, _| Ok(Wanted { present: present.to_vec(), absent: absent.to_vec(), ..Wanted::default() }))
+    }
+
     /// Removes all addresses that the server has for `name`, and the PTR records from them to it.
     ///
     /// # Errors

@@ -86,6 +86,9 @@ impl Dns {
             }
             let mut tops = answers.iter().chain(&authority).filter(|found| found.content == Content::Soa);
             if let Some(top) = tops.find(|found| owner.ends_with(&found.owner)) {
+                if top.owner.is_root() {
+                    return Ok(Step::Unknown(format!("{owner}: the server has it in the root zone, expected another")));
+                }
                 return Ok(Step::Zone(top.owner.clone()));
             }
         }

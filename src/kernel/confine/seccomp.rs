@@ -46,8 +46,9 @@ const PROGRAMS: [c_long; 20] = [
     libc::SYS_open_by_handle_at,
 ];
 
-/// What it takes to read files, to talk over sockets, to append to a log, and to end; with what a C library needs for that.
-const TALK: [c_long; 57] = [
+/// What it takes to read files and folders, to talk over sockets, to write a log and a queue, and to end; with what a C library needs
+/// for that.
+const TALK: [c_long; 60] = [
     libc::SYS_sendto,
     libc::SYS_recvfrom,
     libc::SYS_sendmsg,
@@ -68,6 +69,9 @@ const TALK: [c_long; 57] = [
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_close,
+    libc::SYS_ftruncate,
+    libc::SYS_getdents64,
+    libc::SYS_fgetxattr,
     libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,
