@@ -27,7 +27,7 @@ type Count = (usize, usize);
 const COUNTS: &[(&str, &[With], [Count; 3])] = &[
     ("ip-less-routed", &[], [(172, 12), (158, 11), (113, 8)]),
     ("ip-less-routed", &[OnlyV4], [(144, 11), (121, 8), (103, 6)]),
-    ("ip-less-routed", &[RoutingRule], [(187, 14), (167, 11), (111, 8)]),
+    ("ip-less-routed", &[RoutingRule], [(193, 14), (173, 11), (111, 8)]),
     ("ip-less-routed", &[Protected], [(176, 12), (164, 11), (115, 8)]),
     ("ip-less-routed nfdhcpd", &[], [(187, 12), (168, 11), (118, 8)]),
     ("", &[], [(114, 9), (80, 6), (91, 6)]),
