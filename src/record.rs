@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crate::addr::{Family, IfName};
 use crate::environment::{RawNic, Unset};
 use crate::kernel::rtnetlink::DEVCONF;
+use crate::model::link_id::{LinkId, Namespace};
 use crate::nic::{Mode, Nic};
 use crate::object::{ChecksumGuard, Plan};
 use crate::routing_tables;
@@ -18,11 +19,15 @@ use crate::state::{ADDRESSES, Variables, one_line};
 /// Variables of the facts; all others are Ganeti's or of the settings. The administrator's own scripts know UPLINK and
 /// UPLINK6 by these names.
 const IFINDEX: &str = "IFINDEX";
+const BOOT_ID: &str = "BOOT_ID";
+const NETNS: &str = "NETNS";
 const UPLINKS: [&str; 2] = ["UPLINK", "UPLINK6"];
 const BRIDGE_MTU: &str = "BRIDGE_MTU";
 const BRIDGE_DEFAULT_PVID: &str = "BRIDGE_DEFAULT_PVID";
 const BRIDGE_UPLINKS: &str = "BRIDGE_UPLINKS";
 const CHECKSUM_GUARD: &str = "CHECKSUM_GUARD";
+/// The program that wrote the record, for administrators.
+const PROGRAM_VERSION: &str = "PROGRAM_VERSION";
 const BEFORE_MAC: &str = "BEFORE_MAC";
 const BEFORE_MTU: &str = "BEFORE_MTU";
 const BEFORE_UP: &str = "BEFORE_UP";
@@ -94,8 +99,8 @@ impl Record {
     }
 
     /// Whether it is of this very NIC on this very TAP.
-    pub fn is_of(&self, nic: &Nic, index: u32) -> bool {
-        self.facts.index == index
+    pub fn is_of(&self, nic: &Nic, link: LinkId) -> bool {
+        self.facts.link.is(Some(link))
             && self.raw.interface_uuid == nic.uuid
             && self.raw.instance.as_ref() == Some(&nic.instance)
     }
@@ -134,12 +139,14 @@ impl Record {
         for (key, value) in self.settings.for_record() {
             put(key, value);
         }
-        let facts = &self.facts;
-        put(IFINDEX, facts.index.to_string());
+        let (facts, text) = (&self.facts, |value: Option<String>| value.unwrap_or_default());
+        put(PROGRAM_VERSION, env!("CARGO_PKG_VERSION").to_owned());
+        put(IFINDEX, facts.link.index.to_string());
+        put(BOOT_ID, text(facts.link.namespace.map(|it| it.boot.to_string())));
+        put(NETNS, text(facts.link.namespace.map(|it| it.number.to_string())));
         for (key, names) in UPLINKS.into_iter().zip(&facts.uplinks) {
             put(key, names.iter().map(IfName::as_str).collect::<Vec<_>>().join(" "));
         }
-        let text = |value: Option<String>| value.unwrap_or_default();
         put(BRIDGE_MTU, text(facts.bridge_mtu.map(|it| it.to_string())));
         let vlans = facts.bridge_vlans.as_ref();
         put(BRIDGE_DEFAULT_PVID, text(vlans.map(|it| it.default_pvid.to_string())));
@@ -186,8 +193,11 @@ impl Record {
             settings: settings_of(get(BEFORE_SETTINGS).unwrap_or_default()),
         };
         let guard = get(CHECKSUM_GUARD).map(|it| guard_of(it).context(CHECKSUM_GUARD)).transpose()?;
+        let boot = get(BOOT_ID).map(|it| it.parse().context(BOOT_ID)).transpose()?;
+        let netns = get(NETNS).map(|it| it.parse().context(NETNS)).transpose()?;
+        let namespace = Option::zip(boot, netns).map(|(boot, number)| Namespace { boot, number });
         let facts = Facts {
-            index: number(IFINDEX)?.context(IFINDEX)?,
+            link: LinkId { index: number(IFINDEX)?.context(IFINDEX)?, namespace },
             before,
             uplinks: [names(UPLINKS[0])?, names(UPLINKS[1])?],
             bridge_mtu: number(BRIDGE_MTU)?,

@@ -173,6 +173,8 @@ pub fn in_name_of(owner: &Owner, plan: &Plan, observed: &Observed) -> Vec<Thing>
     let is = |object: &Object, found: &Neighbour| matches!(object, Object::Neighbour(it) if it.key() == found.key());
     let neighbours = neighbours.filter(|found| !plan.objects.iter().any(|it| is(it, found)));
     things.extend(neighbours.cloned().map(Object::Neighbour).map(Thing::Object));
+    let port = observed.own_ports.get(name).filter(|_| matches!(owner, Owner::Nic(_)));
+    things.extend(port.cloned().map(|it| Thing::Object(it.into())));
     things
 }
 
@@ -215,6 +217,7 @@ pub fn orphans<'a>(
     let by_neighbour =
         neighbours.filter(|(_, neighbours)| neighbours.iter().any(|it| it.protocol == PROTOCOL_NIC)).map(|it| it.0);
     let names = observed.elements.keys().chain(by_rule).chain(by_route).chain(by_neighbour);
+    let names = names.chain(observed.own_ports.keys());
     let mut names: Vec<_> = names.filter(|it| !known(it)).collect();
     names.sort_unstable();
     names.dedup();

@@ -101,12 +101,13 @@ fn each_object_of_a_routed_nic() -> Result<()> {
     another_bridge(&site.node.netns, "br7")?;
     let ip6 = WEB1.ip6;
     let del_route6 = format!("-6 route del {ip6} table 100");
-    let other_route6 = format!("-6 route replace {ip6} dev eth0 table 100");
+    let other_route6 = format!("-6 route replace {ip6} dev eth0 table 100 metric 1");
     let del_proxy = format!("-6 neigh del proxy {ip6} dev eth1");
     let other_proxy = format!("-6 neigh replace proxy {ip6} dev eth1 protocol 99");
     let route6 = format!("missing: ip -6 route {ip6}/128 dev tap0 table 100 proto 217");
-    let different6 =
-        format!("different: ip -6 route {ip6}/128 dev tap0 table 100 proto 217, found: ip -6 route {ip6}/128 dev eth0");
+    let different6 = format!(
+        "different: ip -6 route {ip6}/128 dev tap0 table 100 proto 217 metric 1, found: ip -6 route {ip6}/128 dev eth0"
+    );
     let proxy = format!("missing: ip -6 neigh proxy {ip6} dev eth1 protocol 217");
     let different_proxy = format!("different: ip -6 neigh proxy {ip6} dev eth1 protocol 217, found: protocol 99");
     let mac = WEB1.mac;

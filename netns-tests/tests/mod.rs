@@ -50,6 +50,7 @@ mod static_binary;
 mod status;
 mod steering;
 mod storms;
+mod surroundings;
 mod switching;
 mod switching_failure;
 mod system_calls;
@@ -111,6 +112,7 @@ const THEMES: &[Theme] = &[
     anywhere(checksum_drift::TESTS),
     anywhere(gc::TESTS),
     anywhere(reconcile::TESTS),
+    anywhere(surroundings::TESTS),
     anywhere(plan::TESTS),
     anywhere(random::TESTS),
     anywhere(input::TESTS),

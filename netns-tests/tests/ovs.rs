@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("ovs::down_deletes_what_is_ours", down_deletes_what_is_ours),
     ("ovs::goes_from_mode_to_mode", goes_from_mode_to_mode),
     ("ovs::by_the_real_tools", by_the_real_tools),
+    ("ovs::ports_without_a_record", ports_without_a_record),
 ];
 
 /// On the datapath of Debian's own kernel.
@@ -93,6 +94,39 @@ fn one_way(switch: &Switch, from: &Card, to: &Card, passing: &[(Vid, Vid)]) -> R
         let (seen, expected) = (arrived.get(&number).cloned(), expected(&kind));
         ensure!(seen == expected, "{kind:?} from {} to {}: {seen:?}, not {expected:?}", from.name, to.name);
     }
+    Ok(())
+}
+
+/// Of ports that nobody recorded, ours are listed and go; others stay.
+fn ports_without_a_record() -> Result<()> {
+    let site = Site::new(Datapath::Userspace)?;
+    let (node, switch) = (&site.node, &site.switch);
+    let has = |name: &str| -> Result<bool> { Ok(switch.vsctl("list-ports br0")?.lines().any(|it| it == name)) };
+    let lose = |id: Identity| -> Result<()> {
+        let guest = Card::plug(&node.netns, "tap0")?;
+        site.nic(id).set("VLAN", ".10").ifup()?.succeeds()?;
+        drop(guest);
+        node.netns.ip("link del tap0").ok();
+        fs::remove_file(node.files.state().join("tap0")).context("its record")
+    };
+    switch.vsctl("add-port br0 another tag=30 -- set Interface another external_ids:owner=else")?;
+    lose(WEB1)?;
+    ensure!(has("tap0")?);
+    let line = "tap0: foreign: ovs-vsctl";
+    let status = node.files.run(&node.netns, &["status"], "")?;
+    ensure!(status.code == Some(3) && status.stdout.contains(line) && status.stdout.contains("tag=10"), "{status:#?}");
+    let dry = node.files.run(&node.netns, &["gc"], "--dry-run")?;
+    ensure!(dry.code == Some(3) && dry.stdout.contains(line) && !dry.stdout.contains("another"), "{dry:#?}");
+    node.files.run(&node.netns, &["gc"], "")?.succeeds()?;
+    ensure!(!has("tap0")? && has("another")?);
+    // A NIC of another mode does not stay in the old VLAN.
+    lose(WEB1)?;
+    let guest = Card::plug(&node.netns, "tap0")?;
+    ensure!(has("tap0")?);
+    node.netns.ip_batch("link add br9 type bridge\nlink set br9 up")?;
+    node.nic("tap0", WEB2).without_network().bridged("br9").ifup()?.succeeds()?;
+    ensure!(!has("tap0")?, "{}", switch.vsctl("show")?);
+    drop(guest);
     Ok(())
 }
 

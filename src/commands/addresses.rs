@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crate::addr::IfName;
 use crate::kernel::Kernel;
 use crate::kernel::observed::Observed;
+use crate::model::link_id::LinkId;
 use crate::record::Record;
 use crate::settings::Settings;
 use crate::state::State;
@@ -38,7 +39,7 @@ impl fmt::Display for Conflict {
 /// [`Conflict`] if another NIC has one, whose TAP is there; what could not be read or written.
 pub fn claim(kernel: &mut Kernel, state: &State, record: &Record) -> Result<()> {
     for place in &record.places {
-        let mut live = |name: &IfName| Ok(kernel.link(name)?.map(|it| it.index));
+        let mut live = |name: &IfName| kernel.link_id(name);
         claim_one(&record.settings, state, place, &mut live, |other| !other.is_same_nic(record))?;
     }
     Ok(())
@@ -46,7 +47,7 @@ pub fn claim(kernel: &mut Kernel, state: &State, record: &Record) -> Result<()> 
 
 /// The same of a NIC that runs, which takes nothing from any other one.
 pub fn conflicts(settings: &Settings, state: &State, record: &Record, observed: &Observed) -> Vec<Result<Conflict>> {
-    let mut live = |name: &IfName| Ok(observed.links.get(name).map(|it| it.index));
+    let mut live = |name: &IfName| Ok(observed.link_id(name));
     let claimed = record.places.iter().map(|place| claim_one(settings, state, place, &mut live, |_| true));
     let errors = claimed.filter_map(Result::err);
     errors.map(|error| error.downcast::<Conflict>()).collect()
@@ -56,16 +57,16 @@ fn claim_one(
     settings: &Settings,
     state: &State,
     place: &str,
-    live: &mut impl FnMut(&IfName) -> Result<Option<u32>>,
+    live: &mut impl FnMut(&IfName) -> Result<Option<LinkId>>,
     keeps: impl Fn(&Record) -> bool,
 ) -> Result<()> {
     let mut instance = None;
     let other = state.claim(place, |other| {
-        let Some(index) = live(other)? else { return Ok(false) };
+        let Some(link) = live(other)? else { return Ok(false) };
         for variables in State::peek(&settings.state_dir, other)? {
             let record = Record::from_variables(&variables);
             let record = record.context("its record cannot be understood").with_context(|| other.to_string())?;
-            if record.facts.index == index && record.places.iter().any(|it| it == place) && keeps(&record) {
+            if record.facts.link.is(Some(link)) && record.places.iter().any(|it| it == place) && keeps(&record) {
                 instance = record.raw.instance;
                 return Ok(true);
             }

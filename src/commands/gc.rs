@@ -84,10 +84,10 @@ fn collect(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Vec<Error
 
 /// Whether anything is recorded of another TAP than the one that has the name now. Nothing is locked for this look.
 fn has_gone(kernel: &mut Kernel, settings: &Settings, interface: &IfName) -> Result<bool> {
-    let live = kernel.link(interface)?.map(|it| it.index);
+    let live = kernel.link_id(interface)?;
     for variables in State::peek(&settings.state_dir, interface)? {
         let record = Record::from_variables(&variables).context("its record cannot be understood")?;
-        if Some(record.facts.index) != live {
+        if !record.facts.link.is(live) {
             return Ok(true);
         }
     }
@@ -110,9 +110,9 @@ pub(super) fn clear_interface(
     let old = Known::read(&state, log);
     ensure!(old.understood, "a record of it cannot be understood, see the log");
     kernel.forget_links();
-    let live = kernel.link(interface)?.map(|it| it.index);
+    let live = kernel.link_id(interface)?;
     let goes = state.records.iter().zip(&old.records);
-    let goes: Vec<_> = goes.map(|(it, known)| theirs(it) && Some(known.record.facts.index) != live).collect();
+    let goes: Vec<_> = goes.map(|(it, known)| theirs(it) && !known.record.facts.link.is(live)).collect();
     if !goes.contains(&true) {
         log.line(format_args!("{interface} is still there: left alone"));
         return Ok(());
@@ -127,7 +127,7 @@ pub(super) fn clear_orphans(kernel: &mut Kernel, settings: &Settings, log: &mut 
 
 fn look_for_orphans(kernel: &mut Kernel, settings: &Settings, log: &mut Log) -> Result<Vec<Error>> {
     let tables = inspect::tables(kernel, settings)?;
-    let observed = Observed::read(kernel, std::iter::empty(), tables)?;
+    let observed = Observed::read(kernel, std::iter::empty(), tables, &settings.ovsdb_socket)?;
     let mut by_interface: BTreeMap<IfName, Plan> = BTreeMap::new();
     let mut proxies = Vec::new();
     for (interface, thing) in inspect::orphans(settings, &observed)? {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{Result, anyhow};
 
 use super::guard;
-use super::recorded::{RecordedNic, RecordedUplink};
+use super::recorded::{RecordedNic, RecordedUplink, Uplinks};
 use crate::addr::{Family, IfName};
 use crate::kernel::Kernel;
 use crate::kernel::nftables::{Drops, is_missing};
@@ -115,9 +115,15 @@ impl Inspection {
         let folder = &settings.state_dir;
         let interfaces = interfaces(settings, only)?;
         let guarded = guard::required(kernel, settings)?;
+        let mut of_tables = Uplinks::default();
+        kernel.forget_links();
+        let mut read = |interface: &IfName| {
+            let mut nic = RecordedNic::read(settings, interface, &guarded)?;
+            nic.refresh(kernel, &mut of_tables).map(|()| nic)
+        };
         let nics: Vec<_> = interfaces
             .into_iter()
-            .map(|it| (RecordedNic::read(settings, &it, &guarded), it))
+            .map(|it| (read(&it), it))
             // An ifdown came in between.
             .filter(|(nic, _)| nic.as_ref().map_or(true, |nic| !nic.records.is_empty()))
             .collect();
@@ -136,7 +142,7 @@ impl Inspection {
         let of_uplinks = uplinks.iter().filter_map(|it| it.0.as_ref().ok()).flat_map(RecordedUplink::plans);
         let plans = of_nics.chain(of_uplinks);
         let tables = tables(kernel, settings)?;
-        let observed = Observed::read(kernel, plans.clone(), tables)?;
+        let observed = Observed::read(kernel, plans.clone(), tables, &settings.ovsdb_socket)?;
         let mut dropped = dropped(kernel)?;
         let known: HashSet<_> = nics.iter().map(|it| &it.1).chain(uplinks.iter().map(|it| &it.1)).collect();
         let suspects = verify::orphans(&observed, |name| known.contains(name), plans);

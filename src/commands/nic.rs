@@ -11,6 +11,7 @@ use crate::environment::RawNic;
 use crate::kernel::rtnetlink::{DEVCONF, LinkState};
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
+use crate::model::link_id::LinkId;
 use crate::nic::{Identity, MigrationPhase, Mode, Nic};
 use crate::object::{Object, Plan, Verb};
 use crate::ovsdb;
@@ -43,11 +44,11 @@ pub fn ifup(raw: &RawNic, settings: &Settings, log: &mut Log) -> Result<Option<e
     let facts = facts(&mut kernel, &nic, settings, &tap, &old)?;
     let guard = guard::of_nic(&mut kernel, &nic, settings, &tap, true, log)?;
     let facts = Facts { guard, ..facts };
+    let link = facts.link;
     let plan = setup::plan(&nic, settings, &facts)?;
     if plan == Plan::default() {
         log.line("nothing to set up: it is connected by others, and no tag asks for anything on this node");
-        let removed =
-            remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], Some(tap.index), log);
+        let removed = remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], Some(link), log);
         let told = extra::variables(&mut kernel, &nic, raw, &facts.uplinks, settings, log);
         repeat::leave(kernel.into_lingering(), None);
         return removed.map(|()| told);
@@ -117,12 +118,12 @@ pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -
     }
     let old = Known::read(&state, log);
     let mut kernel = Kernel::open()?;
-    let link = kernel.link(&interface)?;
-    let live = link.filter(|it| it.can_be_a_guests()).map(|it| it.index);
-    if link.is_some() && live.is_none() {
+    let of_guest = kernel.link(&interface)?.is_none_or(LinkState::can_be_a_guests);
+    if !of_guest {
         // 1.0.0 took any device.
         log.say(format!("{interface} is not a guest's interface: only what is recorded besides the link was removed"));
     }
+    let live = kernel.link_id(&interface)?.filter(|_| of_guest);
     let removed = remove_records(&mut kernel, &mut state, &old, &vec![true; old.records.len()], live, log);
     repeat::leave(kernel.into_lingering(), None);
     if !only_here && raw.migration_phase.is_none() {
@@ -146,7 +147,7 @@ fn only_here(cleanup: &str, log: &mut Log) -> bool {
 }
 
 /// Removes what the records of an interface say, the newest first: those that go. What a record that stays names too is left
-/// alone. `live` is the number of the TAP that has the name now: only of a record with this number the link is touched.
+/// alone. `live` is the TAP that has the name now: only of a record of this one the link is touched.
 ///
 /// # Errors
 /// What could not be removed; everything else was, and the records stay for another try.
@@ -155,7 +156,7 @@ pub(super) fn remove_records(
     state: &mut State,
     old: &Known,
     goes: &[bool],
-    live: Option<u32>,
+    live: Option<LinkId>,
     log: &mut Log,
 ) -> Result<()> {
     let kept: Vec<_> = old.records.iter().zip(goes).filter(|it| !it.1).map(|it| &it.0.plan).collect();
@@ -163,7 +164,7 @@ pub(super) fn remove_records(
     for (OneKnown { record, plan }, _) in old.records.iter().zip(goes).rev().filter(|it| *it.1) {
         let plan = kept.iter().fold(plan.clone(), |plan, kept| reconcile::leftover(&plan, kept));
         log_plan(&plan, Verb::Remove, log);
-        failures.extend(reconcile::remove(kernel, &plan, Some(record.facts.index) == live));
+        failures.extend(reconcile::remove(kernel, &plan, record.facts.link.is(live)));
     }
     if !old.understood {
         failures.push(anyhow!("a record of it cannot be understood, see the log"));
@@ -204,10 +205,11 @@ fn before(tap: &LinkState) -> Result<Original> {
 
 /// Reads the kernel. What the TAP was like before us is in the records, whoever of us had it.
 fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, old: &Known) -> Result<Facts> {
-    let known = old.records.iter().rev().find(|it| it.record.facts.index == tap.index);
+    let tap_id = LinkId { index: tap.index, namespace: Some(kernel.namespace()?) };
+    let known = old.records.iter().rev().find(|it| it.record.facts.link.is(Some(tap_id)));
     let before = known.map_or_else(|| before(tap), |it| Ok(it.record.facts.before.clone()))?;
     let uplinks = [Vec::new(), Vec::new()];
-    let mut facts = Facts { index: tap.index, before, uplinks, bridge_mtu: None, bridge_vlans: None, guard: None };
+    let mut facts = Facts { link: tap_id, before, uplinks, bridge_mtu: None, bridge_vlans: None, guard: None };
     match &nic.mode {
         Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
             let (mark, hint) = (settings.mark(*table), || state::uplink_of_table(&settings.state_dir, *table));
@@ -225,7 +227,7 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, o
             let link = bridge::link(kernel, bridge)?;
             facts.bridge_mtu = Some(link.mtu);
             if let Some(vlan) = vlan {
-                let recorded = old.current(nic, tap.index).and_then(|it| it.record.facts.bridge_vlans.as_ref());
+                let recorded = old.current(nic, tap_id).and_then(|it| it.record.facts.bridge_vlans.as_ref());
                 facts.bridge_vlans = Some(bridge::vlans(kernel, &link, vlan, &settings.state_dir, recorded)?);
             }
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result, anyhow};
 
 use super::inspect::{self, Condition, Inspection};
 use super::nic::log_plan;
-use super::recorded::{RecordedNic, RecordedUplink};
+use super::recorded::{RecordedNic, RecordedUplink, Uplinks};
 use super::{DRIFT, SUCCESS, Selection, addresses, conclude, gc, guard, joined, node};
 use crate::addr::{Family, IfName};
 use crate::announce::repeat;
@@ -85,7 +85,7 @@ pub(super) fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log
         rest = later;
         for interface in now {
             match State::try_open(&settings.state_dir, interface) {
-                Ok(Some(state)) => round.take(interface, state, settings, &guarded),
+                Ok(Some(state)) => round.take(kernel, interface, state, settings, &guarded),
                 Ok(None) => busy.push(interface),
                 Err(error) => found.failures.push(error.context(interface.to_string())),
             }
@@ -96,7 +96,7 @@ pub(super) fn all(kernel: &mut Kernel, settings: &Settings, taps: &[IfName], log
     // A run was under way for each of these.
     for interface in busy {
         let mut round = Round::default();
-        round.take(interface, State::open(&settings.state_dir, interface)?, settings, &guarded);
+        round.take(kernel, interface, State::open(&settings.state_dir, interface)?, settings, &guarded);
         found.add(round.run(kernel, settings, &interfaces, log)?);
     }
     let Found { mut failures, gone, orphans, former } = found;
@@ -157,6 +157,7 @@ impl Found {
 struct Round {
     uplinks: Vec<(RecordedUplink, State)>,
     nics: Vec<(RecordedNic, State)>,
+    of_tables: Uplinks,
     failures: Vec<Error>,
     /// Of which of them; NICs come behind uplinks.
     failed: HashSet<usize>,
@@ -184,9 +185,18 @@ impl Round {
         Ok(round)
     }
 
-    fn take(&mut self, interface: &IfName, state: State, settings: &Settings, guarded: &HashMap<IfName, u32>) {
-        let taken =
-            understood(&state).and_then(|()| RecordedNic::new(interface.clone(), &state.records, settings, guarded));
+    fn take(
+        &mut self,
+        kernel: &mut Kernel,
+        interface: &IfName,
+        state: State,
+        settings: &Settings,
+        guarded: &HashMap<IfName, u32>,
+    ) {
+        let taken = understood(&state).and_then(|()| {
+            let mut nic = RecordedNic::new(interface.clone(), &state.records, settings, guarded)?;
+            nic.refresh(kernel, &mut self.of_tables).map(|()| nic)
+        });
         match taken {
             // An ifdown came in between.
             Ok(nic) if nic.records.is_empty() => {}
@@ -239,7 +249,7 @@ impl Round {
     /// recorded.
     fn run(mut self, kernel: &mut Kernel, settings: &Settings, known: &[IfName], log: &mut Log) -> Result<Found> {
         let tables = inspect::tables(kernel, settings)?;
-        let observed = Observed::read(kernel, self.plans(), tables)?;
+        let observed = Observed::read(kernel, self.plans(), tables, &settings.ovsdb_socket)?;
         let (gone, orphans) = (self.gone(&observed), self.orphans(&observed, known));
         let former = fwmark::former_rules(&observed.mark_rules, settings).next().is_some();
         self.claim(settings, &observed);
@@ -264,7 +274,7 @@ impl Round {
             let failed = repair(kernel, &jobs);
             // Filters of which nothing was refused stand: the kernel takes a transaction as a whole.
             if !(jobs.iter().all(Job::is_of_filters) && failed.iter().all(Vec::is_empty)) {
-                let observed = Observed::read(kernel, self.plans(), Vec::new())?;
+                let observed = Observed::read(kernel, self.plans(), Vec::new(), &settings.ovsdb_socket)?;
                 let after = self.drift(&observed);
                 for (place, errors) in differ.into_iter().zip(failed) {
                     self.judge(place, errors, &after[place], &observed);
@@ -284,8 +294,8 @@ impl Round {
 
     fn gone(&self, observed: &Observed) -> Vec<IfName> {
         let is_gone = |nic: &RecordedNic| {
-            let live = observed.links.get(&nic.interface).map(|it| it.index);
-            nic.records.iter().any(|it| Some(it.record.facts.index) != live)
+            let live = observed.link_id(&nic.interface);
+            nic.records.iter().any(|it| !it.record.facts.link.is(live))
         };
         self.nics.iter().filter(|it| is_gone(&it.0)).map(|it| it.0.interface.clone()).collect()
     }

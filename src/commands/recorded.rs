@@ -5,20 +5,23 @@
 //! So the switch is what it is for an ifup that gives way to another: what the former record names beside the new one goes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use anyhow::{Context, Result};
 
 use super::node;
 use super::replace::OneKnown;
 use crate::addr::{Family, IfName};
+use crate::kernel::Kernel;
 use crate::kernel::observed::Observed;
+use crate::nic::Mode;
 use crate::object::{Object, Plan};
 use crate::reconcile;
 use crate::record::Record;
-use crate::settings::Settings;
+use crate::settings::{Settings, Setup};
 use crate::setup::fwmark;
 use crate::setup::uplink::{self, Uplink};
-use crate::state::{State, Variables};
+use crate::state::{self, State, Variables};
 use crate::verify::{self, Drift, Owner, Thing};
 
 /// What is recorded of a NIC's interface.
@@ -60,7 +63,7 @@ impl RecordedNic {
             if last.plan.objects.iter().any(|it| matches!(it, Object::Rule(_))) {
                 record = record.switched(settings).unwrap_or(record);
             }
-            if record.facts.guard.is_none() && guarded.get(&interface) == Some(&record.facts.index) {
+            if record.facts.guard.is_none() && guarded.get(&interface) == Some(&record.facts.link.index) {
                 record = record.guarded();
             }
             let switched = known(record)?;
@@ -70,6 +73,42 @@ impl RecordedNic {
             }
         }
         Ok(Self { interface, records, unwritten })
+    }
+
+    /// Takes the uplinks of the NIC's routing table and the MTU of its bridge as they are now: they are the node's, and a record
+    /// only says how they were. Where the table has no default route now, its uplinks stay.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn refresh(&mut self, kernel: &mut Kernel, uplinks: &mut Uplinks) -> Result<()> {
+        let Some(last) = self.records.last() else { return Ok(()) };
+        let (mut record, nic) = (last.record.clone(), last.record.nic()?);
+        match &nic.mode {
+            Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
+                for family in Family::BOTH.into_iter().filter(|family| nic.endpoint(*family).is_some()) {
+                    let now = uplinks.of_table(kernel, family, *table, &record.settings)?;
+                    if !now.is_empty() {
+                        record.facts.uplinks[family as usize] = now.to_vec();
+                    }
+                }
+            }
+            Mode::Bridged { bridge, .. } | Mode::OpenVswitch { bridge, .. } => {
+                if let Some(bridge) = kernel.link(bridge)? {
+                    record.facts.bridge_mtu = Some(bridge.mtu);
+                }
+            }
+            Mode::Routed { .. } | Mode::Ext => {}
+        }
+        if record.facts == last.record.facts {
+            return Ok(());
+        }
+        let refreshed = OneKnown { plan: record.plan()?, record };
+        // A record that the settings made is not written yet either.
+        if self.unwritten.replace(refreshed.record.variables()).is_some() {
+            self.records.pop();
+        }
+        self.records.push(refreshed);
+        Ok(())
     }
 
     /// Of a new record that cannot be written: takes the last one in the file as that in force, unless this names whatever will stand.
@@ -83,8 +122,8 @@ impl RecordedNic {
 
     /// The record in force, if its TAP is the one that has the name now.
     pub fn live(&self, observed: &Observed) -> Option<&OneKnown> {
-        let index = observed.links.get(&self.interface)?.index;
-        self.records.last().filter(|it| it.record.facts.index == index)
+        let live = observed.link_id(&self.interface);
+        self.records.last().filter(|it| it.record.facts.link.is(live))
     }
 
     /// How what stands differs from the record in force; none if its TAP is gone. What earlier records of this TAP left is
@@ -127,6 +166,22 @@ impl RecordedNic {
             }
         }
         things
+    }
+}
+
+/// The uplinks of routing tables, each asked for once.
+#[derive(Default)]
+pub struct Uplinks(HashMap<(Family, u32), Vec<IfName>>);
+
+impl Uplinks {
+    fn of_table(&mut self, kernel: &mut Kernel, family: Family, table: u32, settings: &Settings) -> Result<&[IfName]> {
+        Ok(match self.0.entry((family, table)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let hint = || state::uplink_of_table(&settings.state_dir, table);
+                place.insert(kernel.uplinks(family, table, settings.mark(table), hint)?)
+            }
+        })
     }
 }
 

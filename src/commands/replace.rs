@@ -11,6 +11,7 @@ use crate::kernel::Kernel;
 use crate::kernel::nftables::{Presence, is_missing};
 use crate::kernel::rtnetlink::LinkState;
 use crate::log::Log;
+use crate::model::link_id::LinkId;
 use crate::nic::{Mode, Nic};
 use crate::object::{File, Object, PREFERENCE_NIC, PROTOCOL_NIC, Plan, Rule, RuleSelector, Verb};
 use crate::ovsdb;
@@ -62,8 +63,8 @@ impl Known {
     }
 
     /// The record in force, if nobody but this very NIC had this very TAP.
-    pub fn current(&self, nic: &Nic, index: u32) -> Option<&OneKnown> {
-        let all = self.understood && self.records.iter().all(|it| it.record.is_of(nic, index));
+    pub fn current(&self, nic: &Nic, link: LinkId) -> Option<&OneKnown> {
+        let all = self.understood && self.records.iter().all(|it| it.record.is_of(nic, link));
         self.records.last().filter(|_| all)
     }
 }
@@ -92,7 +93,7 @@ impl Replace<'_> {
     /// What was refused first; then the TAP is as it was before, or clean and down if another NIC, or none, had it.
     pub fn run(&self, kernel: &mut Kernel, state: &mut State, log: &mut Log) -> Result<()> {
         let (recorded, variables) = (state.records.clone(), self.record.variables());
-        let current = self.old.current(self.nic, self.tap.index);
+        let current = self.old.current(self.nic, self.record.facts.link);
         if current.is_some() && recorded == [variables.clone()] {
             addresses::claim(kernel, state, self.record)?;
             reconcile::apply(kernel, self.plan, &[])?;
@@ -159,11 +160,13 @@ impl Replace<'_> {
         report("warning: left over", &remove_all(kernel, &bindings), log);
         remove_first(kernel, &leftovers)?;
         let openvswitch = self.plan.objects.iter().any(|it| matches!(it, Object::OvsPort(_)));
-        if !openvswitch && kernel.link_by_index(self.tap.index)?.is_some_and(|it| it.in_openvswitch) {
-            // A port that nobody recorded takes whatever TAP comes under its name.
-            ovsdb::port::remove_whosever(&self.record.settings.ovsdb_socket, &self.tap.name)
-                .with_context(|| format!("ovs-vsctl del-port {}", self.tap.name))?;
-            kernel.forget_links();
+        let is_port = kernel.link_by_index(self.tap.index)?.is_some_and(|it| it.in_openvswitch);
+        // A record would have named its port.
+        if !openvswitch && (is_port || self.old.records.is_empty() || !self.old.understood) {
+            let removed = ovsdb::port::remove_stale(&self.record.settings.ovsdb_socket, &self.tap.name, !is_port);
+            if removed.with_context(|| format!("ovs-vsctl del-port {}", self.tap.name))? {
+                kernel.forget_links();
+            }
         }
         if self.old.records.is_empty() || !self.old.understood {
             elements.extend(self.unrecorded(kernel, log)?);
@@ -180,7 +183,7 @@ impl Replace<'_> {
         for OneKnown { record, plan } in &self.old.records {
             let mut gone = reconcile::difference(plan, self.plan);
             elements.append(&mut gone.elements);
-            plans.push((gone, record.facts.index == self.tap.index));
+            plans.push((gone, record.facts.link.is(Some(self.record.facts.link))));
         }
         (elements, plans)
     }
@@ -198,7 +201,7 @@ impl Replace<'_> {
     fn clear(&self, kernel: &mut Kernel) -> Vec<Error> {
         let mut failures = reconcile::remove(kernel, self.plan, true);
         for OneKnown { record, plan } in &self.old.records {
-            failures.extend(reconcile::remove(kernel, plan, record.facts.index == self.tap.index));
+            failures.extend(reconcile::remove(kernel, plan, record.facts.link.is(Some(self.record.facts.link))));
         }
         failures
     }

@@ -157,7 +157,8 @@ pub(super) fn facts(choices: &mut Choices<'_>) -> Facts {
         lacking: vec![(name("eth1"), vec![5, 6]); choices.below(2)],
     });
     let guard = [None, Some(true), Some(false)][choices.below(3)].map(|act_csum| ChecksumGuard { act_csum });
-    Facts { index: 7, before, uplinks, bridge_mtu, bridge_vlans, guard }
+    let link = crate::model::link_id::LinkId { index: 7, namespace: None };
+    Facts { link, before, uplinks, bridge_mtu, bridge_vlans, guard }
 }
 
 /// What must hold of a NIC, whatever it was made of, and of its Plan.

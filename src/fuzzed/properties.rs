@@ -175,6 +175,7 @@ fn plan(family: Family, variables: &[(&str, &str)], settings: &Settings, choices
 const UNMIRRORED: &[(&str, &str)] = &[
     ("net/ipv6/conf/all/", "IPv6 has switches of the whole node, without which a link's have no effect"),
     ("tap0/proxy_arp", "the node answers ARP on the TAP"),
+    ("tap0/drop_gratuitous_arp", "as above"),
     ("tap0/proxy_ndp", "nfdhcpd answers solicitations there, and not the node"),
     ("neigh/tap0/proxy_delay", "so only answers to ARP can be put off"),
     ("neigh replace proxy", "proxy ARP asks the routes, proxy NDP needs entries"),
@@ -219,6 +220,8 @@ fn in_no_family(line: String) -> String {
         ("proxy_ndp", "proxy"),
         ("sources4", "sources"),
         ("sources6", "sources"),
+        // None is 0 in IPv4, and another number in IPv6.
+        (" metric 1", ""),
         ("arpsend -U -i", "announce"),
         ("ndsend", "announce"),
     ];

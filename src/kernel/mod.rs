@@ -11,6 +11,7 @@ pub mod gso_check;
 pub mod guard;
 pub mod guest_port;
 pub mod namespace;
+mod namespace_id;
 pub mod netlink;
 pub mod nftables;
 pub mod observed;
@@ -38,6 +39,7 @@ use self::nftables::{Nftables, Outcome, Transaction};
 use self::rtnetlink::{By, LinkChange, LinkState, Packets};
 use self::tc::FoundQdisc;
 use crate::addr::{Family, IfName};
+use crate::model::link_id::{LinkId, Namespace};
 use crate::model::mark::Mark;
 use crate::object::{ChecksumGuard, Rule};
 
@@ -52,6 +54,7 @@ pub struct Kernel {
     /// The qdiscs in the place of clsact that were asked for, by their device's number.
     ingress: HashMap<u32, Option<FoundQdisc>>,
     links: Vec<LinkState>,
+    namespace: Option<Namespace>,
     /// Their places, by name.
     places: HashMap<IfName, usize>,
 }
@@ -69,6 +72,7 @@ impl Kernel {
             guard: None,
             ingress: HashMap::new(),
             links: Vec::new(),
+            namespace: None,
             places: HashMap::new(),
         })
     }
@@ -80,6 +84,27 @@ impl Kernel {
     pub fn link(&mut self, name: &IfName) -> Result<Option<&LinkState>, Error> {
         let known = self.places.get(name).copied();
         self.remembered(known, By::Name(name))
+    }
+
+    /// Which link has a name; none if there is no such.
+    ///
+    /// # Errors
+    /// As [`Kernel::link`], and those of reading /proc.
+    pub fn link_id(&mut self, name: &IfName) -> anyhow::Result<Option<LinkId>> {
+        let Some(index) = self.link(name)?.map(|it| it.index) else { return Ok(None) };
+        Ok(Some(LinkId { index, namespace: Some(self.namespace()?) }))
+    }
+
+    /// The network namespace.
+    ///
+    /// # Errors
+    /// Those of reading /proc.
+    pub fn namespace(&mut self) -> anyhow::Result<Namespace> {
+        let namespace = match self.namespace {
+            Some(known) => known,
+            None => namespace_id::of(self.netlink.as_fd())?,
+        };
+        Ok(*self.namespace.insert(namespace))
     }
 
     /// A link by number; none if there is no such.

@@ -4,6 +4,7 @@ mod answer;
 mod request;
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkBuffer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -89,6 +90,11 @@ impl Netlink {
             datagram: Vec::with_capacity(length),
             interrupted: false,
         })
+    }
+
+    /// The socket.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Puts a request behind those that wait to be sent; returns its place among them.

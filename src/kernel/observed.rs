@@ -7,7 +7,7 @@ mod lines;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -22,7 +22,8 @@ use super::tc::{self, FoundQdisc};
 use super::{Kernel, read_sysctl};
 use crate::addr::{Family, IfName};
 use crate::binding;
-use crate::object::{Hop, Neighbour, Object, Plan, PortVlan, Route, Rule, RuleSelector, SysctlGroup};
+use crate::model::link_id::{LinkId, Namespace};
+use crate::object::{Hop, Neighbour, Object, OvsPort, Plan, PortVlan, Route, Rule, RuleSelector, SysctlGroup};
 use crate::ovsdb::port::{self, PortState};
 use crate::ruleset::{Element, Group, Name, TableFamily, Value};
 
@@ -42,6 +43,8 @@ pub struct FoundProxy {
 pub struct Observed {
     /// All links, by name.
     pub links: HashMap<IfName, LinkState>,
+    /// Where they are.
+    pub namespace: Option<Namespace>,
     /// Rules by input interface.
     pub rules: HashMap<IfName, Vec<Rule>>,
     /// Rules by mark.
@@ -70,6 +73,8 @@ pub struct Observed {
     pub guard: Option<GuardState>,
     /// The qdiscs in the place of clsact, by their device's number, if a Plan names one.
     pub ingress: Option<HashMap<u32, FoundQdisc>>,
+    /// Ports of Open vSwitch that we made, by name, without those above.
+    pub own_ports: HashMap<IfName, OvsPort>,
     /// Tables that were looked for and lack something.
     pub lacking: Vec<(Arc<Group>, Lacking)>,
     /// Elements of our sets whose key begins with an interface, by that.
@@ -77,7 +82,8 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Reads all that stands, and what these Plans name beyond it. `tables` are those whose sets are read, besides the Plans'.
+    /// Reads all that stands, and what these Plans name beyond it. `tables` are those whose sets are read, besides the Plans', and
+    /// `ovsdb` is where ovsdb-server listens.
     ///
     /// # Errors
     /// What the kernel refused, which file could not be read.
@@ -85,6 +91,7 @@ impl Observed {
         kernel: &mut Kernel,
         plans: impl Iterator<Item = &'a Plan> + Clone,
         tables: Vec<Arc<Group>>,
+        ovsdb: &Path,
     ) -> Result<Self> {
         let mut observed = Self::default();
         // Filters first: in what comes up meanwhile they stand already.
@@ -109,11 +116,20 @@ impl Observed {
             observed.proxy_delays[family as usize] =
                 dumps::whole(netlink, |netlink| rtnetlink::proxy_delays(netlink, family))?;
         }
+        observed.namespace = Some(kernel.namespace()?);
         observed.links = links.into_iter().map(|link| (link.name.clone(), link)).collect();
         for object in plans.flat_map(|plan| &plan.objects) {
             observed.read_object(kernel, object)?;
         }
+        let read: HashSet<_> = observed.ovs_ports.keys().map(|it| it.1.clone()).collect();
+        let own = port::own_ports(ovsdb, |name| read.contains(name))?;
+        observed.own_ports = own.into_iter().map(|it| (it.name.clone(), it)).collect();
         Ok(observed)
+    }
+
+    /// Which link has a name.
+    pub fn link_id(&self, name: &IfName) -> Option<LinkId> {
+        self.links.get(name).map(|it| LinkId { index: it.index, namespace: self.namespace })
     }
 
     /// Adds a rule that stands.

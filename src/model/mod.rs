@@ -1,3 +1,4 @@
-//! Values that both settings and objects are made of.
+//! Values that several parts of the program share.
 
+pub mod link_id;
 pub mod mark;

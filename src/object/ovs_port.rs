@@ -45,6 +45,13 @@ impl OvsPort {
     pub const IFINDEX: &str = "tap-ifindex";
     /// What keeps a guest out of the bridge's spanning tree (Port.other_config): its BPDUs could make it the root.
     pub const NO_SPANNING_TREE: [(&str, &str); 2] = [("rstp-enable", "false"), ("stp-enable", "false")];
+    /// The boot in which that link has the number.
+    pub const BOOT: &str = "boot-id";
+
+    /// What [`OvsPort::OWNER`] says of ports of ours.
+    pub const US: &str = "snf-network";
+    /// All keys in `external_ids` that a port of ours may have.
+    pub const KEYS: [&str; 6] = [Self::OWNER, Self::IFINDEX, Self::BOOT, "attached-mac", "vm-id", "iface-id"];
 
     /// Where ovsdb-server listens in Debian's packages.
     pub const SOCKET: &str = "/run/openvswitch/db.sock";

@@ -1,6 +1,7 @@
 //! The ports of Open vSwitch's bridges: what stands, and how it comes to stand or to go (ovs-vswitchd.conf.db(5), tables
 //! Bridge, Port, Interface).
 
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -48,6 +49,10 @@ impl PortState {
         want.external_ids.iter().all(|it| self.says(it))
     }
 
+    fn is_ours(&self) -> bool {
+        self.says(&(OvsPort::OWNER, OvsPort::US.to_owned()))
+    }
+
     fn says(&self, (key, value): &(&str, String)) -> bool {
         self.external_ids.iter().any(|it| it.0 == *key && it.1 == *value)
     }
@@ -60,7 +65,8 @@ impl PortState {
     /// Whether ovs-vswitchd would go on with the device that it has, though `want` is of another one: a port that is replaced on its
     /// bridge keeps its device, and what was a TAP of this name may be gone. The TAP's number is what `want` says of it.
     fn keeps_another_device(&self, want: &OvsPort) -> bool {
-        let same = want.external_ids.iter().filter(|it| [OvsPort::OWNER, OvsPort::IFINDEX].contains(&it.0));
+        let same =
+            want.external_ids.iter().filter(|it| [OvsPort::OWNER, OvsPort::IFINDEX, OvsPort::BOOT].contains(&it.0));
         self.taken() && self.bridge == want.bridge.as_str() && !same.into_iter().all(|it| self.says(it))
     }
 }
@@ -151,13 +157,49 @@ pub fn remove(port: &OvsPort) -> Result<()> {
     }
 }
 
-/// Deletes whichever port has this name.
+/// Deletes the port of this name, whosever it is or (`ours`) only if we made one: it takes whatever link comes under its name. There
+/// is none where no Open vSwitch runs. Returns whether there was one.
 ///
 /// # Errors
 /// As above.
-pub fn remove_whosever(socket: &Path, name: &IfName) -> Result<()> {
-    let mut ovsdb = Ovsdb::connect(socket)?;
-    ovsdb.standing(name)?.map_or(Ok(()), |standing| ovsdb.delete(&standing, name))
+pub fn remove_stale(socket: &Path, name: &IfName, ours: bool) -> Result<bool> {
+    let Some(mut ovsdb) = running(socket)? else { return Ok(false) };
+    let standing = ovsdb.standing(name)?.filter(|it| !ours || it.is_ours());
+    standing.map_or(Ok(false), |standing| ovsdb.delete(&standing, name).map(|()| true))
+}
+
+/// The ports that we made, but for those of `known` names.
+///
+/// # Errors
+/// What is wrong with ovsdb-server, if one runs.
+pub fn own_ports(socket: &Path, known: impl Fn(&IfName) -> bool) -> Result<Vec<OvsPort>> {
+    let Some(mut ovsdb) = running(socket)? else { return Ok(Vec::new()) };
+    let ours = json!(["map", [[OvsPort::OWNER, OvsPort::US]]]);
+    let select = json!({
+        "op": "select", "table": "Interface", "where": [["external_ids", "includes", ours]], "columns": ["name"],
+    });
+    let results = ovsdb.transact(&[select], PATIENCE)?;
+    let mut ports = Vec::new();
+    for row in results.first().map(rows).transpose()?.unwrap_or_default() {
+        // What no link can be called, we did not make.
+        let Ok(name) = text(&row["name"]).context("OVSDB")?.parse::<IfName>() else { continue };
+        let Some(found) = (if known(&name) { None } else { ovsdb.standing(&name)? }) else { continue };
+        let bridge = found.bridge.parse().context("OVSDB: a bridge's name")?;
+        let key = |found: &str| OvsPort::KEYS.into_iter().find(|it| *it == found);
+        let external_ids = found.external_ids.into_iter().filter_map(|it| Some((key(&it.0)?, it.1))).collect();
+        let (socket, vlans) = (socket.to_owned(), found.vlans);
+        ports.push(OvsPort { socket, name, bridge, vlans, external_ids });
+    }
+    Ok(ports)
+}
+
+/// A connection, if an ovsdb-server runs.
+fn running(socket: &Path) -> Result<Option<Ovsdb>> {
+    let absent = [ErrorKind::NotFound, ErrorKind::ConnectionRefused];
+    match Ovsdb::connect(socket) {
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(|it| absent.contains(&it.kind())) => Ok(None),
+        connected => connected.map(Some),
+    }
 }
 
 /// Reads columns of the row of this name.

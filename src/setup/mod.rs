@@ -21,6 +21,7 @@ pub mod uplink;
 use anyhow::{Result, bail};
 
 use crate::addr::{Family, IfName, Mac};
+use crate::model::link_id::LinkId;
 use crate::nic::{MigrationPhase, Mode, Nic};
 use crate::object::{ChecksumGuard, Phase, Plan};
 use crate::ruleset::{Comment, Element, Name, TableFamily, Value};
@@ -33,8 +34,8 @@ const ELEMENTS: usize = 12;
 /// What was read from the kernel before planning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The number of the TAP.
-    pub index: u32,
+    /// The TAP.
+    pub link: LinkId,
     /// The TAP before this NIC's first ifup, to be put back by ifdown.
     pub before: Original,
     /// The devices of the table's default route, IPv4 and IPv6.

@@ -10,11 +10,13 @@ use crate::setup::{Facts, bridged};
 pub fn plain(nic: &Nic, bridge: &IfName, vlan: Option<&Vlan>, settings: &Settings, facts: &Facts, plan: &mut Plan) {
     // The names are those of Open vSwitch's integration guide, but for the first two.
     let mut external_ids = vec![
-        (OvsPort::OWNER, "snf-network".to_owned()),
-        (OvsPort::IFINDEX, facts.index.to_string()),
+        (OvsPort::OWNER, OvsPort::US.to_owned()),
+        (OvsPort::IFINDEX, facts.link.index.to_string()),
         ("attached-mac", nic.mac.to_string()),
         ("vm-id", nic.instance.clone()),
     ];
+    // The database outlives a boot, and numbers come again.
+    external_ids.extend(facts.link.namespace.map(|it| (OvsPort::BOOT, it.boot.to_string())));
     external_ids.extend(nic.uuid.clone().map(|uuid| ("iface-id", uuid)));
     // This bridge, too, takes the lowest MAC and the smallest MTU of its ports for its own device.
     plan.push(bridged::link(nic, facts));

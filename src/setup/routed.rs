@@ -96,6 +96,8 @@ fn guard_node(nic: &Nic, facts: &Facts, plan: &mut Plan) {
 fn forwarding(nic: &Nic, facts: &Facts, plan: &mut Plan) {
     if nic.endpoint(Family::V4).is_some() {
         plan.push(conf(nic, Family::V4, "forwarding", 1, facts));
+        // As long as the route to the guest is missing, its own address is elsewhere, too.
+        plan.push(conf(nic, Family::V4, "drop_gratuitous_arp", 1, facts));
         plan.push(conf(nic, Family::V4, "proxy_arp", 1, facts));
         let delay = Setting { want: 0, before: facts.before.setting(Family::V4, PROXY_DELAY) };
         plan.push(neigh(Family::V4, nic.interface.clone(), delay));
@@ -172,5 +174,7 @@ fn neighbour(nic: &Nic, endpoint: &Endpoint, settings: &Settings) -> Option<Neig
 fn host_route(nic: &Nic, endpoint: &Endpoint, table: u32) -> Route {
     let destination = endpoint.address.into();
     let hop = Hop::Device(nic.interface.clone());
-    Route { destination, hop, table, metric: None, protocol: PROTOCOL_NIC }
+    // No route to the guest that a routing daemon makes is better: of IPv4 none is 0, of IPv6 the kernel takes 0 for 1024.
+    let metric = (Family::of(endpoint.address) == Family::V6).then_some(1);
+    Route { destination, hop, table, metric, protocol: PROTOCOL_NIC }
 }

@@ -30,8 +30,14 @@ fn plan_of(variables: &[&[(&'static str, &str)]], settings: &Settings) -> Result
     let variables: HashMap<_, _> = variables.iter().copied().flatten().copied().collect();
     let raw = RawNic::from_variables(Unset::Empty, |name| variables.get(name).map(Into::into))?;
     let uplinks = [vec![], vec![]];
-    let facts =
-        Facts { index: 5, before: Original::default(), uplinks, bridge_mtu: None, bridge_vlans: None, guard: None };
+    let facts = Facts {
+        link: LinkId { index: 5, namespace: None },
+        before: Original::default(),
+        uplinks,
+        bridge_mtu: None,
+        bridge_vlans: None,
+        guard: None,
+    };
     plan(&Nic::new(&raw, settings, |_| Ok(100))?, settings, &facts)
 }
 

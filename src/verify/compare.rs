@@ -230,7 +230,9 @@ fn route(route: &Route, observed: &Observed) -> Seen {
     let in_place: Vec<_> = found.iter().filter(|it| same_place(it, route)).collect();
     match in_place.as_slice() {
         [] => Seen::Nothing,
-        found if found.contains(&route) => Seen::Itself,
+        found if found.contains(&route) => {
+            better(route, observed).map_or(Seen::Itself, |it| Seen::Other(it.describe()))
+        }
         [found, ..] => Seen::Other(Thing::Object(Object::Route((*found).clone())).to_string()),
     }
 }
@@ -242,6 +244,15 @@ fn neighbour(neighbour: &Neighbour, observed: &Observed) -> Seen {
         Some(found) if found == neighbour => Seen::Itself,
         Some(found) => Seen::Other(found.describe()),
     }
+}
+
+/// A route to the same guest that the kernel prefers. It lists the best one first.
+fn better<'o>(route: &Route, observed: &'o Observed) -> Option<&'o Route> {
+    let found = observed.routes.get(&(route.table, route.destination))?;
+    let metric = |it: &Route| it.metric.unwrap_or_else(|| Route::default_metric(Family::of(it.destination.addr())));
+    let is_host = route.destination.prefix_len() == route.destination.max_prefix_len();
+    let best = found.iter().min_by_key(|it| metric(it))?;
+    (is_host && best != route).then_some(best)
 }
 
 fn proxy(proxy: &NeighProxy, observed: &Observed) -> Seen {

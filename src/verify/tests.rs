@@ -122,9 +122,13 @@ fn routes() {
     observed.add_route(route("10.0.0.9/32", "tap0"));
     observed.add_route(route("10.0.0.8/32", "tap1"));
     assert_eq!(lines(&plan, &observed)[1..], ["foreign: ip route 10.0.0.9/32 dev tap0 table 100 proto 217"]);
-    // One prefix may have several of the same metric (by another type of service).
+    // Of several of the same metric the first one counts.
     observed.add_route(route("10.0.0.2/32", "tap0"));
-    assert_eq!(lines(&plan, &observed).len(), 1);
+    assert_eq!(lines(&plan, &observed)[0], format!("different: {}, found: {other}", &missing[9..]));
+    let mut observed = self::observed();
+    observed.add_route(route("10.0.0.2/32", "tap0"));
+    observed.add_route(Route { protocol: 2, ..route("10.0.0.2/32", "tap0") });
+    assert_eq!(lines(&plan, &observed), [""; 0]);
 }
 
 #[test]

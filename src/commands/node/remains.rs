@@ -22,14 +22,14 @@ use crate::state::{self, State, Variables};
 pub(super) fn users(kernel: &mut Kernel, settings: &Settings, family: Family, table: u32) -> Result<Vec<IfName>> {
     let mut users = Vec::new();
     for tap in state::interfaces(&settings.state_dir)? {
-        let Some(index) = kernel.link(&tap)?.map(|it| it.index) else { continue };
+        let Some(link) = kernel.link_id(&tap)? else { continue };
         let records = match State::peek(&settings.state_dir, &tap) {
             Err(error) if state::is_unread(&error) => return Err(error),
             records => records,
         };
         let uses = |variables: &Variables| -> Result<bool> {
             let record = Record::from_variables(variables)?;
-            Ok(record.facts.index == index && is_on(&record.plan()?, family, table))
+            Ok(record.facts.link.is(Some(link)) && is_on(&record.plan()?, family, table))
         };
         if records.map_or(true, |records| records.iter().any(|it| uses(it).unwrap_or(true))) {
             users.push(tap);

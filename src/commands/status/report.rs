@@ -40,7 +40,7 @@ impl Facts {
         uplinks.dedup();
         Self {
             instance: nic.as_ref().map_or(NONE.to_owned(), |it| it.instance.clone()),
-            index: record.map(|it| it.facts.index),
+            index: record.map(|it| it.facts.link.index),
             nic,
             uplinks,
         }

@@ -44,6 +44,9 @@ pub fn rule(family: Family, message: &RuleMessage) -> Option<Rule> {
 
 /// A route with one hop, or an unreachable one. A metric that is the family's default is none.
 pub fn route(family: Family, message: &RouteMessage, names: &HashMap<u32, IfName>) -> Option<Route> {
+    if message.header.tos != 0 {
+        return None;
+    }
     let (mut table, mut metric) = (u32::from(message.header.table), None);
     let (mut to, mut gateway, mut device) = (None, None, None);
     for attribute in &message.attributes {

@@ -85,7 +85,9 @@ pub fn route(route: &object::Route, device: Option<u32>, add: bool) -> Request {
             message.header.flags = RouteFlags::Onlink;
         }
     }
-    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
+    // To delete without a metric would remove the best of the routes to this prefix.
+    let metric = route.metric.or((!add).then(|| object::Route::default_metric(family)));
+    message.attributes.extend(metric.map(RouteAttribute::Priority));
     if add {
         let flags = creation(true);
         Request::new(RTM_NEWROUTE, &message, flags)
