@@ -13,7 +13,9 @@ use crate::nic::{Mode, Nic};
 use crate::object::{ChecksumGuard, Plan};
 use crate::routing_tables;
 use crate::settings::{MarkMask, Settings};
-use crate::setup::{self, Facts, Original, VlanFiltering, node_settings::OF_ALL, routed::PROXY_DELAY};
+use crate::setup::node_settings::{FWMARK_REFLECT, OF_ALL};
+use crate::setup::routed::PROXY_DELAY;
+use crate::setup::{self, Facts, Original, VlanFiltering};
 use crate::state::{ADDRESSES, Variables, one_line};
 
 /// Variables of the facts; all others are Ganeti's or of the settings. The administrator's own scripts know UPLINK and
@@ -28,6 +30,8 @@ const BRIDGE_UPLINKS: &str = "BRIDGE_UPLINKS";
 const CHECKSUM_GUARD: &str = "CHECKSUM_GUARD";
 /// The program that wrote the record, for administrators.
 const PROGRAM_VERSION: &str = "PROGRAM_VERSION";
+/// `missing` where the kernel had no nf_tables, and the NIC could do without.
+const NF_TABLES: &str = "NF_TABLES";
 const BEFORE_MAC: &str = "BEFORE_MAC";
 const BEFORE_MTU: &str = "BEFORE_MTU";
 const BEFORE_UP: &str = "BEFORE_UP";
@@ -152,6 +156,7 @@ impl Record {
         put(BRIDGE_DEFAULT_PVID, text(vlans.map(|it| it.default_pvid.to_string())));
         put(BRIDGE_UPLINKS, text(vlans.map(|it| lacking_text(&it.lacking))));
         put(CHECKSUM_GUARD, facts.guard.map_or("", guard_text).to_owned());
+        put(NF_TABLES, if facts.nftables { "" } else { "missing" }.to_owned());
         put(BEFORE_MAC, text(facts.before.mac.map(|it| it.to_string())));
         put(BEFORE_MTU, text(facts.before.mtu.map(|it| it.to_string())));
         put(BEFORE_UP, u8::from(facts.before.up).to_string());
@@ -203,6 +208,7 @@ impl Record {
             bridge_mtu: number(BRIDGE_MTU)?,
             bridge_vlans,
             guard,
+            nftables: get(NF_TABLES).is_none(),
         };
         let mut record = Self { raw, settings, facts, places: Vec::new() };
         record.places = match get(ADDRESSES) {
@@ -253,7 +259,7 @@ pub fn settings_text(settings: &[(Family, &'static str, u32)]) -> String {
 /// Undoes [`settings_text`]; what is not known is left out.
 pub fn settings_of(text: &str) -> Vec<(Family, &'static str, u32)> {
     let of_node = OF_ALL.iter().map(|it| it.0);
-    let others = |family| of_node.clone().chain([PROXY_DELAY]).map(move |key| (family, key));
+    let others = |family| of_node.clone().chain([FWMARK_REFLECT, PROXY_DELAY]).map(move |key| (family, key));
     let known = || DEVCONF.iter().map(|it| (it.0, it.1)).chain(Family::BOTH.into_iter().flat_map(others));
     let read = |word: &str| {
         let (name, value) = word.split_once('=')?;

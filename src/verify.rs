@@ -13,6 +13,7 @@ use crate::addr::{Family, IfName};
 use crate::kernel::observed::{FoundProxy, Observed};
 use crate::object::{Kind, Lifetime, NeighProxy, Neighbour, Object, PROTOCOL_NIC, PROTOCOL_NODE, Plan, Route, Rule};
 use crate::ruleset::{Element, Group, TABLE};
+use crate::setup;
 
 /// Something that stands, or should.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,8 +156,7 @@ pub fn verify(owner: &Owner, plan: &Plan, observed: &Observed) -> Vec<Drift> {
 pub fn in_name_of(owner: &Owner, plan: &Plan, observed: &Observed) -> Vec<Thing> {
     let (name, protocol) = (owner.interface(), owner.protocol());
     let elements = observed.elements.get(name).into_iter().flatten();
-    // Those of an uplink are all of IPv4.
-    let elements = elements.filter(|_| owner.has(Family::V4));
+    let elements = elements.filter(|it| owner.has(setup::family_of(it)));
     let elements = elements.filter(|found| !plan.elements.iter().any(|it| compare::same_key(it, found)));
     let mut things: Vec<_> = elements.cloned().map(Thing::Element).collect();
     let rules = observed.rules.get(name).into_iter().flatten();

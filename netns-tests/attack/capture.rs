@@ -61,7 +61,9 @@ impl Ground {
     fn routes(&self) -> Result<Vec<String>> {
         let batch = format!("route get {OUTSIDE}\nroute get {OUTSIDE6}\nroute get 2001:db8:dead::1\n");
         let text = self.node.netns.fed(Command::new("ip").args(["-batch", "-"]), &batch)?;
-        Ok(text.lines().filter_map(|line| line.split_once(" src ")).map(|(way, _)| way.to_owned()).collect())
+        let way = |line: &str| line.split_once(" src ").map(|(way, _)| way.to_owned());
+        let mtu = |line: &str| line.split_once(" mtu ").map(|(_, mtu)| mtu.trim().to_owned());
+        Ok(text.lines().flat_map(|line| way(line).into_iter().chain(mtu(line))).collect())
     }
 
     /// Forgets what has arrived anywhere.

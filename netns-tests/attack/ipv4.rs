@@ -27,12 +27,6 @@ pub const ROWS: &[Row] = &[
         Seen(["U", "U"]),
     ),
     row(
-        "own IPv4 to the node",
-        |c| vec![c.to_node(&c.tell_node(c.me.ip))],
-        Seen(["BH", "BH", "BH", "BH"]),
-        Seen(["H", "H"]),
-    ),
-    row(
         "own IPv4 in fragments",
         |c| frames::fragments4(&c.ping(c.me.ip), 1).map(|it| c.to_victim(&it)).to_vec(),
         HONEST,
@@ -111,12 +105,6 @@ pub const ROWS: &[Row] = &[
         MARTIAN,
     ),
     row("to the node from 0.0.0.0", |c| vec![c.to_node(&c.tell_node(NOBODY))], Seen(["B", "B", "", ""]), MARTIAN),
-    row(
-        "to the node's 127.0.0.1",
-        |c| vec![c.to_node(&frame::udp((c.me.ip.into(), 7), (Ipv4Addr::LOCALHOST.into(), 9), b"martian"))],
-        Seen(["B", "B", "B", "B"]),
-        Kernel("a martian destination"),
-    ),
     row(
         "redirect to the node",
         |c| {

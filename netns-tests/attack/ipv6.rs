@@ -28,12 +28,6 @@ pub const ROWS: &[Row] = &[
     // What must pass.
     row("own IPv6", |c| vec![c.to_victim(&c.ping(c.me.ip6))], HONEST, Seen(["V", "V"])),
     row(
-        "own IPv6 to the node",
-        |c| vec![c.to_node(&c.tell_node(c.me.ip6))],
-        Seen(["BH", "BH", "BH", "BH"]),
-        Seen(["H", "H"]),
-    ),
-    row(
         "own IPv6 in fragments",
         |c| {
             let packet = frame::udp((c.me.ip6.into(), 7), (c.victim.ip6.into(), 7), b"twenty-four bytes of it");

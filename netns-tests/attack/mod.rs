@@ -9,6 +9,7 @@ mod drops;
 mod fragments;
 mod frames;
 mod gaps;
+mod host;
 mod ipv4;
 mod ipv6;
 mod link;
@@ -71,6 +72,10 @@ pub const TESTS: &[Test] = &[
         "attack::no_port_of_a_guest_becomes_a_multicast_router_s",
         multicast::no_port_of_a_guest_becomes_a_multicast_router_s,
     ),
+    ("attack::routed_errors_about_own_packets", host::errors_about_own_packets),
+    ("attack::routed_what_stays_open_of_the_node", host::what_stays_open),
+    ("attack::routed_from_the_uplink_to_the_node", host::from_the_uplink),
+    ("attack::routed_from_other_interfaces", host::from_other_interfaces),
     ("attack::poured_into_plain_ports", gaps::poured_into_plain_ports),
     ("attack::poured_into_private_filtered_ports", gaps::poured_into_private_filtered_ports),
     ("attack::poured_into_strict_filtered_ports", gaps::poured_into_strict_filtered_ports),
@@ -94,7 +99,16 @@ pub fn routed() -> impl Iterator<Item = Test> {
 const TABLES: [(Families, &[&[Row]]); 3] = [
     (
         Families::Both,
-        &[link::ROWS, arp::ROWS, ipv4::ROWS, ipv6::ROWS, discovery::ROWS, multicast::REPORTS, multicast::ROWS],
+        &[
+            link::ROWS,
+            arp::ROWS,
+            ipv4::ROWS,
+            ipv6::ROWS,
+            discovery::ROWS,
+            multicast::REPORTS,
+            multicast::ROWS,
+            host::ROWS,
+        ],
     ),
     (Families::OnlyV4, &[ipv4::ONLY_V4]),
     (Families::OnlyV6, &[ipv4::ONLY_V6]),

@@ -216,6 +216,8 @@ impl Ground {
         node.uplink_up()?;
         families.of(nic(&node, "tap0", ATTACKER)).ifup()?.succeeds()?;
         nic(&node, "tap1", VICTIM).ifup()?.succeeds()?;
+        // As some administrators need it for what they redirect.
+        netns.set_sysctl("ipv4/conf/tap0/route_localnet", "1")?;
         let lines = [
             ("eth0", MANAGEMENT.into(), Mac([2, 0, 0, 0, 0, 1])),
             ("eth0", MANAGEMENT6.into(), Mac([2, 0, 0, 0, 0, 1])),

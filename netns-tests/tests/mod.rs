@@ -1,5 +1,6 @@
 //! The tests, by theme.
 
+mod about_guests;
 mod addresses;
 mod announce;
 mod bridged;
@@ -89,6 +90,7 @@ const THEMES: &[Theme] = &[
     anywhere(selftest::TESTS),
     anywhere(routed::TESTS),
     anywhere(spoof::TESTS),
+    anywhere(about_guests::TESTS),
     anywhere(steering::TESTS),
     anywhere(switching::TESTS),
     anywhere(switching_failure::TESTS),
@@ -152,6 +154,7 @@ const OTHER_ROUTING: Variant = Variant::Line("ROUTING=rule");
 
 /// Those that run under [`OTHER_ROUTING`] too: all in which a routed NIC has a part.
 const ROUTED: &[&[Test]] = &[
+    about_guests::TESTS,
     routed::TESTS,
     spoof::TESTS,
     takeover::TESTS,

@@ -140,7 +140,7 @@ fn only_the_nics_that_are_named() -> Result<()> {
     ensure!(outcome.stdout.contains("in sync"), "{}", outcome.stdout);
     finds(
         node,
-        &["foreign: nft element inet snf-network steered_100 { \"tap1\"", "-: foreign: ip rule fwmark 0x6400000"],
+        &["foreign: nft element arp snf-network steered_100 { \"tap1\"", "-: foreign: ip rule fwmark 0x6400000"],
     )?;
     guests.iter().try_for_each(reaches_the_outside)?;
     reconcile(node, "")?.succeeds()?;
@@ -168,9 +168,8 @@ fn back_again_after_a_crash() -> Result<()> {
     finds(
         node,
         &[
-            "foreign: nft element inet snf-network steered_100 { \"tap0\"",
+            "missing: ip rule iif lo fwmark 0x6400000/0xfff00000 lookup 100 pref 20060 protocol 218",
             "foreign: nft element arp snf-network steered_100 { \"tap0\"",
-            "foreign: nft element inet snf-network uplinks_100 { \"eth1\"",
             "foreign: echo 1 > /proc/sys/net/ipv4/conf/eth1/src_valid_mark",
             "-: foreign: ip rule fwmark 0x6400000/0xfff00000 lookup 100 pref 20050 protocol 218",
             "-: foreign: ip -6 rule fwmark 0x6400000/0xfff00000 lookup 100 pref 20050 protocol 218",

@@ -19,7 +19,7 @@ use crate::printable::quoted;
 use crate::reconcile;
 use crate::record::Record;
 use crate::routing_tables;
-use crate::settings::{Settings, Setup};
+use crate::settings::{Routing, Settings, Setup};
 use crate::setup::{self, Facts, Original, routed};
 use crate::state::{self, State};
 use crate::sys::files;
@@ -209,7 +209,8 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, o
     let known = old.records.iter().rev().find(|it| it.record.facts.link.is(Some(tap_id)));
     let before = known.map_or_else(|| before(tap), |it| Ok(it.record.facts.before.clone()))?;
     let uplinks = [Vec::new(), Vec::new()];
-    let mut facts = Facts { link: tap_id, before, uplinks, bridge_mtu: None, bridge_vlans: None, guard: None };
+    let mut facts =
+        Facts { link: tap_id, before, uplinks, bridge_mtu: None, bridge_vlans: None, guard: None, nftables: true };
     match &nic.mode {
         Mode::Routed { table } if nic.has(Setup::IpLessRouted) => {
             let (mark, hint) = (settings.mark(*table), || state::uplink_of_table(&settings.state_dir, *table));
@@ -223,6 +224,8 @@ fn facts(kernel: &mut Kernel, nic: &Nic, settings: &Settings, tap: &LinkState, o
                 facts.uplinks[family as usize] = uplinks;
             }
         }
+        // All others need nf_tables for filters or marks, and fail by name without.
+        Mode::Routed { .. } if settings.routing == Routing::Rule => facts.nftables = kernel.has_nftables(),
         Mode::Bridged { bridge, vlan } => {
             let link = bridge::link(kernel, bridge)?;
             facts.bridge_mtu = Some(link.mtu);

@@ -217,7 +217,7 @@ impl RecordedUplink {
         let read = records.iter().map(|it| node::recorded(it, family));
         let known = read.collect::<Result<Vec<_>>>().context("its record cannot be understood")?;
         let (Some((last, before)), Some(record)) = (known.last(), records.last()) else { return Ok(None) };
-        let under = |uplink: &Uplink| Uplink { mark: settings.mark(uplink.table), ..uplink.clone() };
+        let under = |uplink: &Uplink| Uplink { fwmark: settings.fwmark(uplink.table), ..uplink.clone() };
         let uplink = under(last);
         let unwritten = (uplink != *last).then(|| node::variables(&uplink, before));
         let mut former = Vec::new();

@@ -158,7 +158,7 @@ pub(super) fn facts(choices: &mut Choices<'_>) -> Facts {
     });
     let guard = [None, Some(true), Some(false)][choices.below(3)].map(|act_csum| ChecksumGuard { act_csum });
     let link = crate::model::link_id::LinkId { index: 7, namespace: None };
-    Facts { link, before, uplinks, bridge_mtu, bridge_vlans, guard }
+    Facts { link, before, uplinks, bridge_mtu, bridge_vlans, guard, nftables: true }
 }
 
 /// What must hold of a NIC, whatever it was made of, and of its Plan.

@@ -212,6 +212,10 @@ fn in_no_family(line: String) -> String {
         ("2001:db8::a800:ff:fe12:3456/128", "ADDRESS"),
         ("192.0.2.10", "ADDRESS"),
         ("2001:db8::a800:ff:fe12:3456", "ADDRESS"),
+        ("192.0.2.1", "GATEWAY"),
+        ("2001:db8::1", "GATEWAY"),
+        ("0xc000020a", "ADDRESS"),
+        ("0x20010db800000000a80000fffe123456", "ADDRESS"),
         ("ip -4", "ip"),
         ("ip -6", "ip"),
         ("net/ipv4/", "net/ip/"),
@@ -222,6 +226,10 @@ fn in_no_family(line: String) -> String {
         ("sources6", "sources"),
         // None is 0 in IPv4, and another number in IPv6.
         (" metric 1", ""),
+        ("quoted4", "quoted"),
+        ("quoted6", "quoted"),
+        ("error_source4", "error_source"),
+        ("error_source6", "error_source"),
         ("arpsend -U -i", "announce"),
         ("ndsend", "announce"),
     ];

@@ -190,6 +190,12 @@ impl Kernel {
         Ok(self.nftables.insert(open))
     }
 
+    /// Whether there is nf_tables. Any other refusal comes again where it is needed.
+    pub fn has_nftables(&mut self) -> bool {
+        let asked = self.nftables().and_then(|nftables| nftables.lacking(&[]));
+        !asked.is_err_and(|error| nftables::is_missing(&error))
+    }
+
     /// Sets a link down and takes it out of its bridge, at once. Nothing may be queued. A port of Open vSwitch only goes down: the
     /// kernel takes it out of there for nobody but ovs-vswitchd.
     ///

@@ -136,7 +136,7 @@ impl Observed {
     pub fn add_rule(&mut self, rule: Rule) {
         match &rule.selector {
             RuleSelector::Iif(name) => self.rules.entry(name.clone()).or_default().push(rule),
-            RuleSelector::Mark(_) => self.mark_rules.push(rule),
+            RuleSelector::Mark(_) | RuleSelector::LocalMark(_) => self.mark_rules.push(rule),
         }
     }
 
@@ -144,7 +144,7 @@ impl Observed {
     pub fn has_rule(&self, rule: &Rule) -> bool {
         let found = match &rule.selector {
             RuleSelector::Iif(name) => self.rules.get(name).map_or(&[][..], Vec::as_slice),
-            RuleSelector::Mark(_) => &self.mark_rules,
+            RuleSelector::Mark(_) | RuleSelector::LocalMark(_) => &self.mark_rules,
         };
         found.contains(&Rule { shared: false, ..rule.clone() })
     }
@@ -271,7 +271,7 @@ pub(super) fn mark_rules(netlink: &mut Netlink) -> Result<Vec<Rule>> {
     for family in Family::BOTH {
         let rules = dumps::rules(netlink, family)?;
         let rules = rules.iter().filter_map(|it| decode::rule(family, it));
-        all.extend(rules.filter(|it| matches!(it.selector, RuleSelector::Mark(_))));
+        all.extend(rules.filter(|it| !matches!(it.selector, RuleSelector::Iif(_))));
     }
     Ok(all)
 }

@@ -42,7 +42,7 @@ pub use self::plan::Plan;
 pub use self::port::Port;
 pub use self::port_flags::{PortFlags, PortState};
 pub use self::route::{Hop, Route};
-pub use self::rule::{Rule, RuleSelector};
+pub use self::rule::{LOOPBACK, Rule, RuleSelector};
 pub use self::sysctl::{Sysctl, SysctlGroup};
 pub use self::up::Up;
 pub use self::vlan_device::VlanDevice;
@@ -58,6 +58,9 @@ pub const GROUP_NODE: u32 = 218;
 pub const PREFERENCE_NODE: u32 = 20_000;
 /// Preference of the rules by mark: before those of the NICs, so that a marked packet passes none of them.
 pub const PREFERENCE_MARK: u32 = 20_050;
+/// Preference of the rules by mark for what the node itself sends. Not that of the rules by mark: the kernel takes a request to delete
+/// one without an input interface for any of that preference (rule_find of net/core/fib_rules.c).
+pub const PREFERENCE_LOCAL_MARK: u32 = 20_060;
 /// Preference of each NIC's rule.
 pub const PREFERENCE_NIC: u32 = 20_100;
 /// The routing table `main` (RT_TABLE_MAIN of linux/rtnetlink.h).

@@ -30,7 +30,12 @@ pub enum RuleSelector {
     Iif(IfName),
     /// By their mark.
     Mark(Mark),
+    /// By their mark, what the node itself sends.
+    LocalMark(Mark),
 }
+
+/// The input interface of what the node itself sends, to the policy rules (LOOPBACK_IFINDEX of linux/net.h).
+pub const LOOPBACK: &str = "lo";
 
 impl Rule {
     /// As `ip rule` takes it, from the selector on.
@@ -65,6 +70,7 @@ impl fmt::Display for RuleSelector {
         match self {
             Self::Iif(name) => write!(f, "iif {name}"),
             Self::Mark(mark) => write!(f, "fwmark {mark}"),
+            Self::LocalMark(mark) => write!(f, "iif {LOOPBACK} fwmark {mark}"),
         }
     }
 }

@@ -3,21 +3,23 @@
 use super::{Key, Kind, Lifetime, Phase, Setting, Verb};
 use crate::addr::{Family, IfName};
 
-/// Which half of /proc/sys/net/ipvN.
+/// Which part of /proc/sys/net/ipvN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SysctlGroup {
+    /// The folder itself: settings of the whole node.
+    Node,
     /// `conf`
     Conf,
     /// `neigh`
     Neigh,
 }
 
-/// `/proc/sys/net/<family>/<group>/<interface or all>/<key>`.
+/// `/proc/sys/net/<family>/<group>/<interface or all>/<key>`, or `/proc/sys/net/<family>/<key>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
     /// ipv4 or ipv6.
     pub family: Family,
-    /// conf or neigh.
+    /// Where below it.
     pub group: SysctlGroup,
     /// None is `all`.
     pub interface: Option<IfName>,
@@ -35,12 +37,13 @@ impl Sysctl {
 
     /// Its path.
     pub fn path(&self) -> String {
-        let group = match self.group {
-            SysctlGroup::Conf => "conf",
-            SysctlGroup::Neigh => "neigh",
-        };
         let interface = self.interface.as_ref().map_or("all", IfName::as_str);
-        format!("/proc/sys/net/{}/{group}/{interface}/{}", self.family.sysctl(), self.key)
+        let group = match self.group {
+            SysctlGroup::Node => String::new(),
+            SysctlGroup::Conf => format!("conf/{interface}/"),
+            SysctlGroup::Neigh => format!("neigh/{interface}/"),
+        };
+        format!("/proc/sys/net/{}/{group}{}", self.family.sysctl(), self.key)
     }
 }
 

@@ -267,7 +267,7 @@ impl<'k, 'p> Batch<'k, 'p> {
         let current = link.setting(sysctl.family, sysctl.key);
         match (sysctl.group, sysctl.family) {
             // RTM_SETNEIGHTBL would search the interfaces of all namespaces one by one.
-            (SysctlGroup::Neigh, _) => {
+            (SysctlGroup::Node | SysctlGroup::Neigh, _) => {
                 // What stood there before us is known to be another value.
                 let differs = sysctl.value.before.is_some_and(|it| it != sysctl.value.want);
                 let set = if differs { write_sysctl(&sysctl.path(), value) } else { by_proc(sysctl, value) };

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::batch::Batch;
 use crate::kernel::Kernel;
 use crate::kernel::nftables::{Lacking, Transaction};
-use crate::object::{Object, Verb};
+use crate::object::{Object, Rule, RuleSelector, Verb};
 use crate::ruleset::{Group, TableFamily};
 use crate::settings::MarkMask;
 use crate::setup::fwmark;
@@ -47,7 +47,15 @@ fn make_way(kernel: &mut Kernel, mask: MarkMask) -> Result<()> {
     let lacking = nftables.lacking(&chains)?;
     let differ = chains.into_iter().zip(lacking).filter(|(_, lacking)| !lacking.different.is_empty());
     let differ: Vec<_> = differ.map(|it| it.0).collect();
-    let anew = rules.iter().filter_map(|it| Some(fwmark::rule(it.family, it.table, mask.of_table(it.table)?, false)));
+    let anew = |it: &Rule| {
+        let mark = mask.of_table(it.table)?;
+        let selector = match it.selector {
+            RuleSelector::LocalMark(_) => RuleSelector::LocalMark(mark),
+            _ => RuleSelector::Mark(mark),
+        };
+        Some(fwmark::rule(it.family, it.table, selector, false))
+    };
+    let anew = rules.iter().filter_map(anew);
     let anew: Vec<_> = anew.map(Object::Rule).collect();
     let rules: Vec<_> = rules.into_iter().map(Object::Rule).collect();
     walk(kernel, Verb::Remove, &rules)?;

@@ -36,6 +36,10 @@ pub enum Field {
     IpDaddr,
     /// What the table local says of the destination of IPv4 or IPv6: is it the node's own?
     DaddrType,
+    /// The same, and only the addresses of the interface that the packet came from are the node's own.
+    DaddrTypeOnIif,
+    /// What the table local says of the source: is it an address of the interface that the packet leaves through?
+    SaddrTypeOnOif,
     /// Next header in the header of IPv6 itself: the protocol, or the kind of the first extension header.
     Ip6NextHeader,
     /// IPv6 source.
@@ -58,6 +62,10 @@ pub enum Field {
     UdpSport,
     /// Destination port of UDP.
     UdpDport,
+    /// Octets 2 and 3 of the header above IP, whatever protocol it is: the destination port of all those that have ports.
+    ThDport,
+    /// Type of an ICMP message.
+    IcmpType,
     /// Type of an ICMPv6 message.
     Icmp6Type,
     /// Place of a fragment in its IPv4 packet (13 bits, in units of eight bytes), below three flags.
@@ -108,7 +116,7 @@ impl Field {
             Self::IifName | Self::OifName => Datatype::IfName,
             Self::IifType => Datatype::IfaceType,
             Self::Mark => Datatype::Mark,
-            Self::DaddrType => Datatype::FibAddrType,
+            Self::DaddrType | Self::DaddrTypeOnIif | Self::SaddrTypeOnOif => Datatype::FibAddrType,
             Self::Protocol | Self::EtherType => Datatype::EtherType,
             Self::NfProto => Datatype::NfProto,
             Self::L4Proto | Self::IpProtocol | Self::Ip6NextHeader => Datatype::InetProto,
@@ -117,7 +125,8 @@ impl Field {
             Self::Ip6Saddr | Self::Ip6Daddr => Datatype::Ipv6Addr,
             Self::ArpOperation => Datatype::ArpOp,
             Self::TcpFlags => Datatype::TcpFlag,
-            Self::TcpDport | Self::UdpSport | Self::UdpDport => Datatype::InetService,
+            Self::TcpDport | Self::UdpSport | Self::UdpDport | Self::ThDport => Datatype::InetService,
+            Self::IcmpType => Datatype::IcmpType,
             Self::Icmp6Type => Datatype::Icmp6Type,
             Self::IpFragmentOffset => Datatype::IpFragmentOffset,
             Self::Ip6FragmentOffset => Datatype::Ip6FragmentOffset,
@@ -141,6 +150,8 @@ impl fmt::Display for Field {
             Self::IifType => "iiftype",
             Self::Mark => "meta mark",
             Self::DaddrType => "fib daddr type",
+            Self::DaddrTypeOnIif => "fib daddr . iif type",
+            Self::SaddrTypeOnOif => "fib saddr . oif type",
             Self::Protocol => "meta protocol",
             Self::NfProto => "meta nfproto",
             Self::L4Proto => "meta l4proto",
@@ -161,6 +172,8 @@ impl fmt::Display for Field {
             Self::TcpDport => "tcp dport",
             Self::UdpSport => "udp sport",
             Self::UdpDport => "udp dport",
+            Self::ThDport => "th dport",
+            Self::IcmpType => "icmp type",
             Self::Icmp6Type => "icmpv6 type",
             Self::IpFragmentOffset => "ip frag-off",
             Self::Ip6FragmentOffset => "frag frag-off",

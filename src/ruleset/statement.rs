@@ -34,8 +34,8 @@ pub enum Statement {
         /// Name of the set, of the same table.
         set: Name,
     },
-    /// Writes into the packet what a map holds for fields; a packet without an entry goes on to the next rule:
-    /// `arp saddr ip set oifname map @arp_source`.
+    /// Writes into the packet what a map holds for fields, and corrects the checksums; a packet without an entry goes on to the next
+    /// rule: `arp saddr ip set oifname map @arp_source`.
     Write {
         /// Written.
         field: Field,

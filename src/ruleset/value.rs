@@ -35,6 +35,8 @@ pub enum Datatype {
     TcpFlag,
     /// A port of TCP or UDP.
     InetService,
+    /// A type of ICMP.
+    IcmpType,
     /// A type of ICMPv6.
     Icmp6Type,
     /// Place of a fragment in its IPv4 packet.
@@ -64,6 +66,7 @@ impl fmt::Display for Datatype {
             Self::FibAddrType => "fib_addrtype",
             Self::TcpFlag => "tcp_flag",
             Self::InetService => "inet_service",
+            Self::IcmpType => "icmp_type",
             Self::Icmp6Type => "icmpv6_type",
             Self::IpFragmentOffset | Self::Ip6FragmentOffset => "integer",
             Self::Boolean => "boolean",
@@ -94,12 +97,14 @@ pub enum Value {
     IfaceType(u16),
     /// A packet's mark.
     Mark(u32),
-    /// What an address is to the node (RTN_*: 1 somebody else's, 2 its own; linux/rtnetlink.h).
+    /// What an address is to the node (RTN_*: 1 unicast of another host, 2 local, 3 broadcast, 5 multicast; linux/rtnetlink.h).
     FibAddrType(u32),
     /// Flags of TCP (0x02 SYN, 0x10 ACK; RFC 9293, 3.1).
     TcpFlags(u8),
     /// A port of TCP or UDP.
     Port(u16),
+    /// A type of ICMP (3 destination unreachable; linux/icmp.h).
+    IcmpType(u8),
     /// A type of ICMPv6 (134 router advertisement; linux/icmpv6.h and net/ndisc.h).
     Icmp6Type(u8),
     /// Flags and place of a fragment in its IPv4 packet (3 and 13 bits; RFC 791, 3.1).
@@ -129,6 +134,7 @@ impl Value {
             Self::FibAddrType(_) => Datatype::FibAddrType,
             Self::TcpFlags(_) => Datatype::TcpFlag,
             Self::Port(_) => Datatype::InetService,
+            Self::IcmpType(_) => Datatype::IcmpType,
             Self::Icmp6Type(_) => Datatype::Icmp6Type,
             Self::IpFragmentOffset(_) => Datatype::IpFragmentOffset,
             Self::Ip6FragmentOffset(_) => Datatype::Ip6FragmentOffset,
@@ -232,14 +238,26 @@ impl fmt::Display for Value {
             Self::Mark(mark) => write!(f, "0x{mark:08x}"),
             Self::FibAddrType(1) => f.write_str("unicast"),
             Self::FibAddrType(2) => f.write_str("local"),
+            Self::FibAddrType(3) => f.write_str("broadcast"),
+            Self::FibAddrType(5) => f.write_str("multicast"),
             Self::FibAddrType(number) => number.fmt(f),
             Self::TcpFlags(flags) => tcp_flags(*flags, f),
+            Self::IcmpType(3) => f.write_str("destination-unreachable"),
+            Self::IcmpType(11) => f.write_str("time-exceeded"),
+            Self::IcmpType(12) => f.write_str("parameter-problem"),
+            Self::Icmp6Type(1) => f.write_str("destination-unreachable"),
+            Self::Icmp6Type(2) => f.write_str("packet-too-big"),
+            Self::Icmp6Type(3) => f.write_str("time-exceeded"),
+            Self::Icmp6Type(4) => f.write_str("parameter-problem"),
+            Self::Icmp6Type(128) => f.write_str("echo-request"),
             Self::Icmp6Type(133) => f.write_str("nd-router-solicit"),
             Self::Icmp6Type(134) => f.write_str("nd-router-advert"),
             Self::Icmp6Type(135) => f.write_str("nd-neighbor-solicit"),
             Self::Icmp6Type(136) => f.write_str("nd-neighbor-advert"),
             Self::Icmp6Type(137) => f.write_str("nd-redirect"),
-            Self::InetProto(number) | Self::NfProto(number) | Self::Icmp6Type(number) => number.fmt(f),
+            Self::InetProto(number) | Self::NfProto(number) | Self::IcmpType(number) | Self::Icmp6Type(number) => {
+                number.fmt(f)
+            }
             Self::Exists(true) => f.write_str("exists"),
             Self::Exists(false) => f.write_str("missing"),
             Self::IpFragmentOffset(number @ 1..) => write!(f, "{number:#x}"),

@@ -37,7 +37,7 @@ const fn key(name: &'static str, preset: Preset, meaning: &'static str) -> Key {
 }
 
 /// Every key, in the order in which they are described.
-pub const KEYS: [Key; 34] = [
+pub const KEYS: [Key; 36] = [
     key("STATE_DIR", Value("/var/lib/snf-network"), "where what stands of each interface is recorded"),
     key("LOGFILE", Value("/var/log/ganeti/snf-network.log"), "the log, a line per action"),
     key("IFUP_EXTRA_SCRIPT", Unset("/etc/ganeti/ifup-extra"), "your own script, exec'd as the last act of ifup"),
@@ -54,6 +54,12 @@ pub const KEYS: [Key; 34] = [
         "VNET_HDR_GUARD",
         Value("required"),
         "required, optional or off: whether TAPs with a virtio header are guarded",
+    ),
+    key("HOST_ACCESS", Unset("tcp/9100 udp/53"), "services of the node that routed guests may reach: PROTOCOL/PORT"),
+    key(
+        "FORWARD_FROM",
+        Unset("docker0"),
+        "interfaces whose packets are forwarded into guests' networks, beside TAPs and uplinks",
     ),
     key("IPSPOOF", Unset("yes"), "with any value, routed NICs may send from any source address"),
     key(

@@ -1,5 +1,6 @@
 //! The administrator's settings: files of /etc/default as types. The only home of defaults.
 
+mod access;
 mod dns;
 mod keys;
 mod routing;
@@ -15,13 +16,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub use self::access::{Service, interfaces, joined};
 pub use self::dns::{Authentication, DnsSettings};
 pub use self::keys::{KEYS, Key, Preset, settings_file};
-pub use self::routing::{MarkMask, Routing};
+pub use self::routing::{Fwmark, MarkMask, Routing};
 pub use self::setup::{Setup, Setups};
 use self::shell::{Assignment, Assignments};
 pub use self::vnet_hdr::VnetHdrGuard;
-use crate::addr::{Mac, MacMask};
+use crate::addr::{IfName, Mac, MacMask};
 use crate::deadline;
 use crate::environment::variable;
 use crate::model::mark::Mark;
@@ -99,6 +101,10 @@ pub struct Settings {
     pub ovsdb_socket: PathBuf,
     /// VNET_HDR_GUARD: what is done about the virtio header of a TAP.
     pub vnet_hdr_guard: VnetHdrGuard,
+    /// HOST_ACCESS: services of the node that its routed guests may reach.
+    pub host_access: Vec<Service>,
+    /// FORWARD_FROM: interfaces whose packets are forwarded to uplinks of guests' tables.
+    pub forward_from: Vec<IfName>,
     /// IPSPOOF: no source-address check on routed NICs.
     pub ipspoof: bool,
     /// GUEST_LINK_LOCAL=eui64: guests whose sources are checked may use no link-local address but that of their MAC.
@@ -127,6 +133,8 @@ impl Default for Settings {
             routing_mark_mask: MarkMask::DEFAULT,
             ovsdb_socket: OVSDB_SOCKET.into(),
             vnet_hdr_guard: VnetHdrGuard::Required,
+            host_access: Vec::new(),
+            forward_from: Vec::new(),
             ipspoof: false,
             eui64_only: false,
             router_link_local: Vec::new(),
@@ -214,11 +222,15 @@ impl Settings {
         &self.tags[setup as usize]
     }
 
-    /// The mark of packets that `table` routes; none where they are routed by rules alone: because ROUTING says so, because
-    /// the table is main, to which they come anyway, or because its number does not fit into ROUTING_MARK_MASK.
+    /// The mark of the packets that `table` routes; none if the table is main, to which they come anyway, or if its number does not
+    /// fit into ROUTING_MARK_MASK.
     pub fn mark(&self, table: u32) -> Option<Mark> {
-        let marked = self.routing == Routing::Mark && table != TABLE_MAIN;
-        marked.then(|| self.routing_mark_mask.of_table(table)).flatten()
+        (table != TABLE_MAIN).then(|| self.routing_mark_mask.of_table(table)).flatten()
+    }
+
+    /// That mark, and which packets are routed by it.
+    pub fn fwmark(&self, table: u32) -> Option<Fwmark> {
+        Some(Fwmark { mark: self.mark(table)?, routing: self.routing })
     }
 
     /// What a NIC's Plan is made from, as assignments for its record. NFDHCPD_STATE_EXTRA has no part in what must be
@@ -231,6 +243,7 @@ impl Settings {
             ("ROUTING", self.routing.to_string()),
             ("ROUTING_MARK_MASK", self.routing_mark_mask.to_string()),
             ("OVSDB_SOCKET", self.ovsdb_socket.display().to_string()),
+            ("HOST_ACCESS", joined(&self.host_access)),
             ("IPSPOOF", if self.ipspoof { "yes" } else { "" }.to_owned()),
             ("GUEST_LINK_LOCAL", if self.eui64_only { "eui64" } else { "any" }.to_owned()),
             ("ROUTER_LINK_LOCAL", self.router_link_local.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
@@ -275,6 +288,8 @@ impl Settings {
             "ROUTING_MARK_MASK" if given => self.routing_mark_mask = value.parse()?,
             "OVSDB_SOCKET" if given => self.ovsdb_socket = path(value)?,
             "VNET_HDR_GUARD" if given => self.vnet_hdr_guard = value.parse()?,
+            "HOST_ACCESS" => self.host_access = access::services(value)?,
+            "FORWARD_FROM" => self.forward_from = interfaces(value)?,
             "IPSPOOF" => self.ipspoof = given,
             "GUEST_LINK_LOCAL" if given => self.eui64_only = eui64_only(value)?,
             "ROUTER_LINK_LOCAL" if given => self.router_link_local = link_local(value)?,

@@ -3,17 +3,38 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::model::mark::{Mark, number};
 use anyhow::{Result, bail, ensure};
+
+use crate::model::mark::{Mark, number};
+use crate::object::RuleSelector;
 
 /// The way of routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routing {
-    /// A policy rule by the TAP, one for each NIC.
+    /// A policy rule by the TAP, one for each NIC. The mark is for what the node itself sends about guests' packets.
     Rule,
     /// A mark that nf_tables gives to what comes from a TAP, and one policy rule by it for each table; behind it the same rule
     /// by the TAP, for what has no mark.
     Mark,
+}
+
+/// The mark of a routing table, and which of the packets with it are routed by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fwmark {
+    /// The mark.
+    pub mark: Mark,
+    /// All with ROUTING=mark, else what the node itself sends.
+    pub routing: Routing,
+}
+
+impl Fwmark {
+    /// What the policy rule by the mark selects.
+    pub fn selector(self) -> RuleSelector {
+        match self.routing {
+            Routing::Rule => RuleSelector::LocalMark(self.mark),
+            Routing::Mark => RuleSelector::Mark(self.mark),
+        }
+    }
 }
 
 impl fmt::Display for Routing {

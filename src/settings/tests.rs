@@ -66,7 +66,9 @@ fn every_key_is_taken_over() {
     assert_eq!(found.mark(100).map(|it| it.to_string()).as_deref(), Some("0x6400/0xff00"));
     assert_eq!(found.mark(256), None, "its number has nine bits");
     assert_eq!(found.mark(254), None, "main");
-    assert_eq!(settings("ROUTING=rule\nROUTING_MARK_MASK=0xff00\n").mark(100), None);
+    let selector = |text: &str| settings(text).fwmark(100).map(|it| it.selector().to_string());
+    assert_eq!(selector("ROUTING_MARK_MASK=0xff00\n").as_deref(), Some("fwmark 0x6400/0xff00"));
+    assert_eq!(selector("ROUTING=rule\nROUTING_MARK_MASK=0xff00\n").as_deref(), Some("iif lo fwmark 0x6400/0xff00"));
     assert!(!settings("IPSPOOF=").ipspoof);
 }
 

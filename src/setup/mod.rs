@@ -8,6 +8,7 @@ pub mod filtered;
 pub mod firewall;
 pub mod fwmark;
 pub mod guard;
+pub mod host;
 pub mod neighbours;
 pub mod nfdhcpd;
 pub mod node_settings;
@@ -46,6 +47,8 @@ pub struct Facts {
     pub bridge_vlans: Option<VlanFiltering>,
     /// What guards a TAP with a virtio header.
     pub guard: Option<ChecksumGuard>,
+    /// Whether the kernel has nf_tables. Asked only where a NIC can do without.
+    pub nftables: bool,
 }
 
 /// A bridge that filters VLANs.
@@ -140,6 +143,12 @@ fn prepare_only(plan: &mut Plan) {
 fn element(nic: &Nic, family: TableFamily, set: impl Into<Name>, rest: impl IntoIterator<Item = Value>) -> Element {
     let key = [Value::IfName(nic.interface.clone())].into_iter().chain(rest).collect();
     Element { family, set: set.into(), key, data: None, comment: Some(comment(nic)) }
+}
+
+/// The family of an uplink to which an element in its name belongs.
+pub fn family_of(element: &Element) -> Family {
+    // ARP is of IPv4.
+    fwmark::family_of(element).or_else(|| host::family_of(element)).unwrap_or(Family::V4)
 }
 
 /// Tells an administrator who reads `nft list ruleset` whose an element is.

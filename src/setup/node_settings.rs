@@ -3,12 +3,13 @@
 //! | setting | `node up` | `node down`, of the last uplink that needs it |
 //! |---|---|---|
 //! | net.ipv6.conf.all.forwarding, .proxy_ndp | 1 | as it was |
+//! | net.ipv4.fwmark_reflect, net.ipv6.fwmark_reflect | 1 | as it was |
 //! | net.ipv6.conf.IF.accept_ra, where 1 and IF has routes by router advertisement | 2 | 1 |
 //! | net.ipv4.neigh.default.gc_thresh1 to 3, and of IPv6 | checked | |
 //! | net.ipv4.conf.all.route_localnet | checked | |
 //! | net.bridge.bridge-nf-call-iptables, -ip6tables, -arptables | checked | |
 //!
-//! IPv4 needs none of its own: what is set for an interface (forwarding, proxy_arp) holds there.
+//! For forwarding and proxying IPv4 needs none: what is set for an interface (forwarding, proxy_arp) holds there.
 
 use crate::addr::{Family, IfName};
 use crate::object::{Setting, Sysctl, SysctlGroup};
@@ -23,6 +24,15 @@ pub fn of_all(family: Family, change: impl Fn(&'static str, u32) -> Setting<u32>
         Family::V4 => Vec::new(),
         Family::V6 => OF_ALL.map(|(recorded, key)| setting(None, key, change(recorded, 1))).to_vec(),
     }
+}
+
+/// What the kernel itself answers to a packet, or reports about it, has the packet's mark (ip-sysctl.rst of the kernel).
+pub const FWMARK_REFLECT: &str = "fwmark_reflect";
+
+/// What the node reports about a guest's packet is routed by the mark of this packet.
+pub fn reflect_mark(family: Family, before: Option<u32>) -> Sysctl {
+    let value = Setting { want: 1, before };
+    Sysctl { family, group: SysctlGroup::Node, interface: None, key: FWMARK_REFLECT, value }
 }
 
 /// An interface goes on to accept router advertisements while the node forwards. It comes before all.forwarding, by which the kernel

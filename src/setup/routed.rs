@@ -13,11 +13,12 @@ use crate::object::{
 };
 use crate::ruleset::{Element, TableFamily, Value};
 use crate::settings::{Settings, Setup};
-use crate::setup::{self, Facts, fwmark, node_settings, routed_sources, shared};
+use crate::setup::{self, Facts, fwmark, host, node_settings, routed_sources, shared};
 
 /// What the seed's "ip-less-routed" asks for.
 pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &mut Plan) {
     filters(nic, settings, plan);
+    host::add(nic, settings, plan);
     guard_node(nic, facts, plan);
     for family in Family::BOTH {
         if nic.endpoint(family).is_some() {
@@ -26,7 +27,7 @@ pub fn ip_less(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: 
     }
     forwarding(nic, facts, plan);
     link(nic, Some(settings.tap_constant_mac), facts, plan);
-    rules(nic, table, settings, plan);
+    rules(nic, table, settings, facts, plan);
     plan.push(up(nic));
     for family in Family::BOTH {
         let Some(endpoint) = nic.endpoint(family) else { continue };
@@ -49,10 +50,13 @@ pub fn plain(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &m
     if nic.has(Setup::StrictFiltered) {
         routed_sources::filters(nic, settings, plan);
     }
+    if facts.nftables {
+        host::add(nic, settings, plan);
+    }
     guard_node(nic, facts, plan);
     forwarding(nic, facts, plan);
     link(nic, None, facts, plan);
-    rules(nic, table, settings, plan);
+    rules(nic, table, settings, facts, plan);
     plan.push(up(nic));
     for endpoint in Family::BOTH.into_iter().filter_map(|family| nic.endpoint(family)) {
         if nic.has(Setup::StrictFiltered) {
@@ -150,8 +154,10 @@ fn link(nic: &Nic, mac: Option<Mac>, facts: &Facts, plan: &mut Plan) {
 
 /// Packets from the TAP are routed by the table; where that is main, they are anyway. The rule by interface stands in either
 /// way of routing: where a mark routes them it is behind that one's, and takes what has lost its mark.
-fn rules(nic: &Nic, table: u32, settings: &Settings, plan: &mut Plan) {
-    fwmark::add(nic, table, settings, plan);
+fn rules(nic: &Nic, table: u32, settings: &Settings, facts: &Facts, plan: &mut Plan) {
+    if facts.nftables {
+        fwmark::add(nic, table, settings, plan);
+    }
     for family in Family::BOTH {
         if nic.endpoint(family).is_some() && table != TABLE_MAIN {
             let selector = RuleSelector::Iif(nic.interface.clone());

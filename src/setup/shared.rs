@@ -8,7 +8,7 @@ use crate::ruleset::{
     Chain, Datatype, Element, Field, Group, Hook, HookPoint, Name, Rule, Selector, Set, Statement, TableFamily, Value,
 };
 use crate::settings::Settings;
-use crate::setup::{filtered, firewall, fwmark, routed_sources, strict};
+use crate::setup::{filtered, firewall, fwmark, host, routed_sources, strict};
 
 /// A table that is the same for every NIC: made once in a run, as `status` and `reconcile` make the Plans of all.
 pub type Shared = LazyLock<Arc<Group>>;
@@ -75,7 +75,7 @@ pub(super) fn refuse<const LENGTH: usize>(statements: [Statement; LENGTH]) -> Ru
 /// All tables with sets that are keyed by interface. Of the sets that depend on MAC_MASK, those of the mask in force and of
 /// the default one; of those of the routing tables (`steered`), [`fwmark::sets`] knows which there are.
 pub fn tables(settings: &Settings, steered: &[u32]) -> Vec<Arc<Group>> {
-    let shared = [&ARP, &routed_sources::ARP, &routed_sources::INET, &firewall::INET, &firewall::BRIDGE];
+    let shared = [&ARP, &routed_sources::ARP, &routed_sources::INET, &firewall::INET, &firewall::BRIDGE, &host::TABLE];
     let mut tables: Vec<Arc<Group>> =
         shared.into_iter().chain([&filtered::SENDERS, &strict::TABLE]).map(|it| Arc::clone(it)).collect();
     tables.extend(filtered::masks(settings).into_iter().map(|mask| filtered::receivers(mask).into()));
@@ -97,6 +97,7 @@ pub fn membership(interface: &IfName, settings: &Settings, steered: &[u32]) -> V
         element(TableFamily::Arp, routed_sources::GUARDED.into()),
         element(TableFamily::Inet, routed_sources::GUARDED.into()),
         element(TableFamily::Inet, routed_sources::ROUTED.into()),
+        element(TableFamily::Inet, host::GUESTS.into()),
         element(TableFamily::Bridge, filtered::FILTERED.into()),
     ];
     for family in [TableFamily::Inet, TableFamily::Bridge] {

@@ -37,6 +37,7 @@ fn plan_of(variables: &[&[(&'static str, &str)]], settings: &Settings) -> Result
         bridge_mtu: None,
         bridge_vlans: None,
         guard: None,
+        nftables: true,
     };
     plan(&Nic::new(&raw, settings, |_| Ok(100))?, settings, &facts)
 }
@@ -74,14 +75,17 @@ fn strict_filtered_and_a_profile_on_a_bridge() {
 
 #[test]
 fn what_a_routed_nic_always_gets_and_a_profile() {
-    let routed = [("MODE", "routed"), ("LINK", "100"), ("NETWORK_TAGS", "ip-less-routed")];
+    let routed = [("MODE", "routed"), ("LINK", ""), ("NETWORK_TAGS", "ip-less-routed")];
     let gateway = [("NETWORK_GATEWAY", "10.0.0.1")];
-    let plan = plan_of(&[PRIVATE, STRICT, &routed, &gateway], &settings("ROUTING=rule\n")).expect("a plan");
+    let plan = plan_of(&[PRIVATE, STRICT, &routed, &gateway], &settings("HOST_ACCESS=tcp/22\n")).expect("a plan");
     assert_eq!(nft(&plan), include_str!("tests/routed.nft"));
     // Unchecked sources still are no routers and no servers.
-    let unchecked = plan_of(&[PRIVATE, STRICT, &routed], &settings("IPSPOOF=yes\nROUTING=rule\n")).expect("a plan");
+    let unchecked = plan_of(&[PRIVATE, STRICT, &routed], &settings("IPSPOOF=yes\n")).expect("a plan");
     let sets: Vec<_> = unchecked.elements.iter().map(|element| element.set.as_ref()).collect();
-    assert_eq!(sets, ["limited", "routed", "dropped_to", "dropped_from"]);
+    assert_eq!(
+        sets,
+        ["limited", "routed", "guests", "quoted4", "quoted6", "error_source6", "dropped_to", "dropped_from"]
+    );
 }
 
 #[test]
@@ -142,24 +146,34 @@ fn a_routed_nic_by_mark() {
         let rules = plan.objects.iter().filter(|it| matches!(it, Object::Rule(_))).map(|it| it.command(verb));
         rules.filter(|command| !command.is_empty()).collect()
     };
+    // Without what each routed NIC has.
+    let nft = |plan: &Plan| {
+        let mut plan = plan.clone();
+        plan.tables.retain(|it| *it != *host::TABLE);
+        plan.elements
+            .retain(|it| !host::TABLE.sets.iter().any(|set| (it.family, &it.set) == (TableFamily::Inet, &set.name)));
+        nft(&plan)
+    };
     let (rule, mark) = (by("ROUTING=rule\n", &[]), by("ROUTING=mark\n", &[]));
-    assert_eq!(nft(&rule), "");
     assert_eq!(nft(&mark), include_str!("tests/mark.nft"));
-    let by_interface = ["ip -4 rule add iif tap5 lookup 100 pref 20100 protocol 217"];
-    let by_mark = ["ip -4 rule add fwmark 0x6400000/0xfff00000 lookup 100 pref 20050 protocol 218"];
-    assert_eq!(rules(&rule, Verb::Add), by_interface);
+    let by_interface = "ip -4 rule add iif tap5 lookup 100 pref 20100 protocol 217";
+    let by_mark = "ip -4 rule add fwmark 0x6400000/0xfff00000 lookup 100 pref 20050 protocol 218";
+    let of_the_node = "ip -4 rule add iif lo fwmark 0x6400000/0xfff00000 lookup 100 pref 20060 protocol 218";
+    assert_eq!(rules(&rule, Verb::Add), [of_the_node, by_interface]);
     // The rule by the interface stands behind that by the mark, which stays when the NIC goes.
-    assert_eq!(rules(&mark, Verb::Add), [by_mark, by_interface].concat());
+    assert_eq!(rules(&mark, Verb::Add), [by_mark, by_interface]);
     assert_eq!(rules(&mark, Verb::Remove), rules(&rule, Verb::Remove));
     assert!(mark.to_string().contains("pref 20050 protocol 218 || :\n"));
-    // From the one way to the other, only the elements go.
+    // From the one way to the other, only the mark of ARP requests goes.
     let gone = crate::reconcile::difference(&mark, &rule);
-    assert_eq!(gone.elements.len(), 2);
+    assert_eq!(gone.elements.iter().map(|it| it.family).collect::<Vec<_>>(), [TableFamily::Arp]);
     assert!(gone.objects.iter().all(|it| it.command(Verb::Remove).is_empty()), "{:?}", gone.objects);
     // IPv6 is asked for its neighbours in inet prerouting.
-    assert_eq!(by("ROUTING=mark\n", &[("IP", "2001:db8::7")]).elements.len(), 1);
-    // Where there is no mark: main, and a table whose number the mask has no room for.
-    assert_eq!(by("ROUTING=mark\nROUTING_MARK_MASK=0xf\n", &[]), rule);
+    let arp = |plan: &Plan| plan.elements.iter().filter(|it| it.set == "steered_100").count();
+    assert_eq!((arp(&mark), arp(&by("ROUTING=mark\n", &[("IP", "2001:db8::7")]))), (2, 1));
+    // Where there is no mark: a table whose number the mask has no room for, and main.
+    let unmarked = by("ROUTING=mark\nROUTING_MARK_MASK=0xf\n", &[]);
+    assert_eq!((nft(&unmarked), rules(&unmarked, Verb::Add)), (String::new(), vec![by_interface.to_owned()]));
     let main = by("ROUTING=mark\n", &[("LINK", "")]);
     assert_eq!((nft(&main), rules(&main, Verb::Add)), (String::new(), Vec::new()));
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::addr::{Family, IfName};
-use crate::model::mark::Mark;
 use crate::object::{
     Hop, PREFERENCE_NODE, PROTOCOL_NODE, Plan, Route, Rule, RuleSelector, Setting, Sysctl, SysctlGroup, TABLE_MAIN, Up,
 };
 use crate::ruleset::{Comment, Element, TableFamily, Value};
-use crate::setup::{Original, fwmark, node_settings, routed, shared};
+use crate::settings::Fwmark;
+use crate::setup::{Original, fwmark, host, node_settings, routed, shared};
 
 /// Metric of the backstop: as low a preference as there is without being the last that IPv6 knows (IP6_RT_PRIO_ADDRCONF and
 /// kin lie far below).
@@ -27,8 +27,12 @@ pub struct Uplink {
     pub family: Family,
     /// The guests' routing table.
     pub table: u32,
-    /// The mark of the packets that the table routes, if any.
-    pub mark: Option<Mark>,
+    /// The table's mark; none of main, and of a table whose number does not fit into the mask.
+    pub fwmark: Option<Fwmark>,
+    /// Interfaces other than TAPs and uplinks whose packets are forwarded to the device.
+    pub forward_from: Vec<IfName>,
+    /// Whether the kernel has nf_tables; without it, packets are neither marked nor filtered.
+    pub nftables: bool,
     /// The external router.
     pub gateway: Option<IpAddr>,
     /// Prefixes on the device's link.
@@ -109,8 +113,11 @@ pub fn plan(uplink: &Uplink, before: &Original) -> Plan {
     if uplink.down {
         plan.extend(node_settings::of_all(*family, change).into_iter().filter(wanted));
         // With their record, the NICs' own Plans make sure of the chains that mark.
-        let rule = uplink.mark.map(|mark| fwmark::rule(*family, *table, mark, false));
-        plan.extend(rule);
+        if let Some(fwmark) = uplink.fwmark {
+            let (reflect, rule) = fwmark::for_errors(*family, *table, fwmark, before);
+            plan.push(reflect);
+            plan.push(rule);
+        }
         backstops(uplink, &mut plan);
         return plan;
     }
@@ -126,22 +133,30 @@ pub fn plan(uplink: &Uplink, before: &Original) -> Plan {
     }
     plan.extend(routed::uplink_settings(*family, device, change).into_iter().filter(wanted));
     if *family == Family::V4 {
-        // What comes in is routed by the table, but the reverse path would be looked up in main.
-        plan.push(Sysctl {
-            family: *family,
-            group: SysctlGroup::Conf,
-            interface: Some(device.clone()),
-            key: "rp_filter",
-            value: change("rp_filter", 0),
-        });
+        // What comes in is routed by the table, but the reverse path would be looked up in main. And behind DEV only its own
+        // addresses are the node's.
+        for (key, want) in [("rp_filter", Some(0)), ("arp_ignore", (*table != TABLE_MAIN).then_some(1))] {
+            let Some(want) = want else { continue };
+            plan.push(Sysctl {
+                family: *family,
+                group: SysctlGroup::Conf,
+                interface: Some(device.clone()),
+                key,
+                value: change(key, want),
+            });
+        }
     }
     if *table != TABLE_MAIN {
         let (preference, protocol) = (PREFERENCE_NODE, PROTOCOL_NODE);
         let selector = RuleSelector::Iif(device.clone());
         let rule = Rule { family: *family, selector, table: *table, preference, protocol, shared: false };
         plan.push(rule);
-        if let Some(mark) = uplink.mark {
-            fwmark::add_uplink(device, *family, *table, mark, before, &mut plan);
+        if uplink.nftables {
+            let error_source = uplink.arp_ip.map(IpAddr::V4);
+            host::add_uplink(device, *family, &uplink.forward_from, error_source, &mut plan);
+            if let Some(fwmark) = uplink.fwmark {
+                fwmark::add_uplink(device, *family, *table, fwmark, before, &mut plan);
+            }
         }
     }
     plan.push(Up { name: device.clone(), down_after: !before.up });

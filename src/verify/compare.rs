@@ -172,6 +172,7 @@ pub fn setting(sysctl: &Sysctl, observed: &Observed) -> Option<u32> {
     let Some(name) = &sysctl.interface else { return observed.sysctls.get(&sysctl.place()).copied().flatten() };
     let link = observed.links.get(name)?;
     match sysctl.group {
+        SysctlGroup::Node => None,
         SysctlGroup::Neigh => observed.proxy_delays[sysctl.family as usize].get(&link.index).copied(),
         SysctlGroup::Conf => link.setting(sysctl.family, sysctl.key),
     }

@@ -12,13 +12,13 @@ use crate::commands::guard;
 use crate::deadline;
 use crate::kernel::{Kernel, read_sysctl};
 use crate::log::Log;
-use crate::object::{Object, Plan, TABLE_MAIN, Verb};
+use crate::object::{Object, Plan, Verb};
 use crate::reconcile;
 use crate::record::{settings_of, settings_text};
-use crate::settings::Settings;
+use crate::settings::{Fwmark, Routing, Settings, interfaces, joined};
 use crate::setup::Original;
 use crate::setup::fwmark::{self, SRC_VALID_MARK};
-use crate::setup::node_settings::OF_ALL;
+use crate::setup::node_settings::{FWMARK_REFLECT, OF_ALL};
 use crate::setup::routed::PROXY_DELAY;
 use crate::setup::uplink::{self, Uplink};
 use crate::state::{self, State, Variables};
@@ -34,10 +34,13 @@ pub(in crate::commands) fn variables(uplink: &Uplink, before: &Original) -> Vari
         ("ARP_IP", text(uplink.arp_ip.map(|it| it.to_string()))),
         ("FORWARDING", u8::from(uplink.forwarding).to_string()),
         ("PROXY", u8::from(uplink.proxy).to_string()),
-        ("MARK", text(uplink.mark.map(|it| it.to_string()))),
         ("ADVERTISED", uplink.advertised.iter().map(IfName::as_str).collect::<Vec<_>>().join(" ")),
         ("ROUTES_NOT_IN_MAIN", uplink.apart.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
         ("DOWN", u8::from(uplink.down).to_string()),
+        ("MARK", text(uplink.fwmark.map(|it| it.mark.to_string()))),
+        ("ROUTING", text(uplink.fwmark.map(|it| it.routing.to_string()))),
+        ("FORWARD_FROM", joined(&uplink.forward_from)),
+        ("NF_TABLES", if uplink.nftables { "" } else { "missing" }.to_owned()),
         ("BEFORE_UP", u8::from(before.up).to_string()),
         ("BEFORE_SETTINGS", settings_text(&before.settings)),
     ]
@@ -60,13 +63,22 @@ pub(in crate::commands) fn recorded(variables: &Variables, family: Family) -> Re
         arp_ip: get("ARP_IP").map(|it| parsed("ARP_IP", it)).transpose()?,
         forwarding: get("FORWARDING") == Some("1"),
         proxy: get("PROXY") == Some("1"),
-        mark: get("MARK").map(|it| parsed("MARK", it)).transpose()?,
         advertised: {
             let names = get("ADVERTISED").unwrap_or_default().split_ascii_whitespace();
             names.map(|it| parsed("ADVERTISED", it)).collect::<Result<_>>()?
         },
         apart: prefixes("ROUTES_NOT_IN_MAIN", get("ROUTES_NOT_IN_MAIN").unwrap_or_default())?,
         down: get("DOWN") == Some("1"),
+        fwmark: match get("MARK") {
+            Some(mark) => Some(Fwmark {
+                mark: parsed("MARK", mark)?,
+                // Version 1.0 marked with this one only.
+                routing: get("ROUTING").map_or(Ok(Routing::Mark), |it| parsed("ROUTING", it))?,
+            }),
+            None => None,
+        },
+        forward_from: interfaces(get("FORWARD_FROM").unwrap_or_default())?,
+        nftables: get("NF_TABLES").is_none(),
     };
     let settings = settings_of(get("BEFORE_SETTINGS").unwrap_or_default());
     Ok((uplink, Original { up: get("BEFORE_UP") == Some("1"), settings, ..Original::default() }))
@@ -77,17 +89,25 @@ fn before(kernel: &mut Kernel, device: &IfName, family: Family) -> Result<Origin
     let link = kernel.link(device)?.cloned();
     let link = link.with_context(|| format!("\"{device}\": there is no such interface"))?;
     let mut settings = Vec::new();
-    for key in ["forwarding", "proxy_arp", "proxy_ndp", "rp_filter", SRC_VALID_MARK] {
+    for key in ["forwarding", "proxy_arp", "proxy_ndp", "rp_filter", "arp_ignore", SRC_VALID_MARK] {
         settings.extend(link.setting(family, key).map(|value| (family, key, value)));
     }
     let folder = format!("/proc/sys/net/{}", family.sysctl());
     let of_all = OF_ALL.map(|(recorded, key)| (recorded, format!("{folder}/conf/all/{key}")));
-    let delay = (PROXY_DELAY, format!("{folder}/neigh/{device}/{PROXY_DELAY}"));
-    for (key, file) in of_all.into_iter().chain([delay]) {
+    let others = [
+        (PROXY_DELAY, format!("{folder}/neigh/{device}/{PROXY_DELAY}")),
+        (FWMARK_REFLECT, format!("{folder}/{FWMARK_REFLECT}")),
+    ];
+    for (key, file) in of_all.into_iter().chain(others) {
         let value = read_sysctl(&file).context(file)?;
         settings.extend(value.map(|value| (family, key, value)));
     }
     Ok(Original { up: link.up, settings, ..Original::default() })
+}
+
+/// Whether the kernel has nf_tables, asked where an uplink can do without: with ROUTING=rule.
+fn has_nftables(kernel: &mut Kernel, uplink: &Uplink) -> bool {
+    uplink.fwmark.is_some_and(|it| it.routing == Routing::Mark) || kernel.has_nftables()
 }
 
 /// What is recorded of one family of an uplink, and what stood there before the first of it.
@@ -127,14 +147,14 @@ fn leave_link(plan: &mut Plan) {
     plan.objects.retain(|it| !matches!(it, Object::Up(_)));
 }
 
-/// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since, under the settings as they are now.
+/// What may stand of an uplink: also the rule by a mark that a NIC's ifup made since, by the mask of now and either ROUTING.
 pub(super) fn standing(uplink: &Uplink, before: &Original, settings: &Settings) -> Plan {
     let mut plan = uplink::plan(uplink, before);
-    if uplink.table != TABLE_MAIN
-        && let Some(mark) = settings.routing_mark_mask.of_table(uplink.table)
-        && uplink.mark != Some(mark)
-    {
-        plan.push(fwmark::rule(uplink.family, uplink.table, mark, false));
+    for routing in [Routing::Mark, Routing::Rule] {
+        let mark = settings.mark(uplink.table);
+        if let Some(other) = mark.map(|mark| Fwmark { mark, routing }).filter(|it| uplink.fwmark != Some(*it)) {
+            plan.push(fwmark::rule(uplink.family, uplink.table, other.selector(), false));
+        }
     }
     plan
 }
@@ -148,6 +168,7 @@ pub(crate) fn plan(uplink: &Uplink, settings: &Settings) -> Result<Plan> {
     let mut uplink = uplink.clone();
     others::share_routes(&mut uplink, true, settings, &mut Log::default())?;
     let mut kernel = Kernel::open()?;
+    uplink.nftables = has_nftables(&mut kernel, &uplink);
     let (old, before) = known(&mut kernel, &state, &uplink, settings)?;
     advertised::find(&mut kernel, &mut uplink, &old, settings, &mut Log::default())?;
     Ok(uplink::plan(&uplink, &before))
@@ -164,6 +185,7 @@ pub(crate) fn up(uplink: &Uplink, force: bool, settings: &Settings, log: &mut Lo
         log.line(format_args!("warning: {complaint}: ignored"));
     }
     let uplink = &mut uplink.clone();
+    uplink.nftables = has_nftables(&mut kernel, uplink);
     others::share_routes(uplink, force, settings, log)?;
     let (old, before) = known(&mut kernel, &state, uplink, settings)?;
     advertised::find(&mut kernel, uplink, &old, settings, log)?;

@@ -113,10 +113,12 @@ impl UplinkArgs {
             arp_ip: self.arp_ip.filter(|_| family == Family::V4),
             forwarding: !self.no_forwarding,
             proxy: !self.no_proxy,
-            mark: settings.mark(table),
             apart: Vec::new(),
             advertised: Vec::new(),
             down: false,
+            fwmark: settings.fwmark(table),
+            forward_from: settings.forward_from.clone(),
+            nftables: true,
         })
     }
 }

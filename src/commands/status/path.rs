@@ -182,7 +182,7 @@ fn objects(plans: &[&Plan], place: &str, of_it: impl Fn(&Object) -> bool) -> Opt
 
 /// The policy rules by mark, and those by interface, which take what has no mark.
 fn rules(plan: &Plan) -> impl Iterator<Item = Step> {
-    let by_mark = |mark: bool| move |it: &Object| matches!(it, Object::Rule(it) if mark == matches!(it.selector, RuleSelector::Mark(_)));
+    let by_mark = |mark: bool| move |it: &Object| matches!(it, Object::Rule(it) if mark != matches!(it.selector, RuleSelector::Iif(_)));
     [objects(&[plan], "rule", by_mark(true)), objects(&[plan], "rule", by_mark(false))].into_iter().flatten()
 }
 

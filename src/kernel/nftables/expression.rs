@@ -33,6 +33,8 @@ enum Header {
     Arp,
     /// What lies above IPv4 or IPv6, by its protocol number.
     Transport(u8),
+    /// What IPv4 alone has behind its own header: the protocol number.
+    BehindIp(u8),
     /// What IPv6 alone has behind its own header: the protocol number, or none for extension headers.
     BehindIp6(Option<u8>),
 }
@@ -45,6 +47,8 @@ fn locate(field: Field) -> (Source, Header) {
         Field::IifType => (Source::Meta(NFT_META_IIFTYPE), Header::Any),
         Field::Mark => (Source::Meta(NFT_META_MARK), Header::Any),
         Field::DaddrType => (Source::Fib(NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE), Header::Any),
+        Field::DaddrTypeOnIif => (Source::Fib(NFTA_FIB_F_DADDR | NFTA_FIB_F_IIF, NFT_FIB_RESULT_ADDRTYPE), Header::Any),
+        Field::SaddrTypeOnOif => (Source::Fib(NFTA_FIB_F_SADDR | NFTA_FIB_F_OIF, NFT_FIB_RESULT_ADDRTYPE), Header::Any),
         Field::Protocol => (Source::Meta(NFT_META_PROTOCOL), Header::Any),
         Field::NfProto => (Source::Meta(NFT_META_NFPROTO), Header::Any),
         Field::L4Proto => (Source::Meta(NFT_META_L4PROTO), Header::Any),
@@ -65,6 +69,8 @@ fn locate(field: Field) -> (Source, Header) {
         Field::TcpDport => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2), Header::Transport(IPPROTO_TCP)),
         Field::UdpSport => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0), Header::Transport(IPPROTO_UDP)),
         Field::UdpDport => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2), Header::Transport(IPPROTO_UDP)),
+        Field::ThDport => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2), Header::Any),
+        Field::IcmpType => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0), Header::BehindIp(IPPROTO_ICMP)),
         Field::Icmp6Type => (Source::Payload(NFT_PAYLOAD_TRANSPORT_HEADER, 0), Header::BehindIp6(Some(IPPROTO_ICMPV6))),
         Field::IpFragmentOffset => (Source::Payload(NFT_PAYLOAD_NETWORK_HEADER, 6), Header::Ip),
         Field::Ip6FragmentOffset => (Source::Extension(IPPROTO_FRAGMENT, 2, [0xff, 0xf8]), Header::BehindIp6(None)),
@@ -91,16 +97,34 @@ fn dependencies(family: TableFamily, header: Header) -> Result<Vec<(Field, Value
         (Bridge, Header::Ip6) => vec![(Field::Protocol, Value::EtherType(ETH_P_IPV6))],
         (Bridge, Header::Arp) => vec![(Field::EtherType, Value::EtherType(ETH_P_ARP))],
         (Inet | Bridge, Header::Transport(protocol)) => vec![l4(protocol)],
+        (Inet, Header::BehindIp(protocol)) => vec![(Field::NfProto, Value::NfProto(NFPROTO_IPV4)), l4(protocol)],
+        (Bridge, Header::BehindIp(protocol)) => vec![(Field::EtherType, Value::EtherType(ETH_P_IP)), l4(protocol)],
         (Inet, Header::BehindIp6(protocol)) => {
             [(Field::NfProto, Value::NfProto(NFPROTO_IPV6))].into_iter().chain(protocol.map(l4)).collect()
         }
         (Bridge, Header::BehindIp6(protocol)) => {
             [(Field::EtherType, Value::EtherType(ETH_P_IPV6))].into_iter().chain(protocol.map(l4)).collect()
         }
-        (Inet, Header::Arp) | (Arp, Header::Ip | Header::Ip6 | Header::Transport(_) | Header::BehindIp6(_)) => {
+        (Inet, Header::Arp)
+        | (Arp, Header::Ip | Header::Ip6 | Header::Transport(_) | Header::BehindIp(_) | Header::BehindIp6(_)) => {
             bail!("no packet of a table of family {family} has that header")
         }
     })
+}
+
+/// What keeps the checksums right when a field of a header is written: none in ARP; that of IPv4 itself, at offset 10; and those that
+/// cover the addresses (TCP, UDP, ICMPv6).
+fn checksums(header: Header) -> Option<&'static [(u16, u32)]> {
+    match header {
+        Header::Arp => Some(&[]),
+        Header::Ip => Some(&[
+            (NFTA_PAYLOAD_CSUM_TYPE, NFT_PAYLOAD_CSUM_INET),
+            (NFTA_PAYLOAD_CSUM_OFFSET, 10),
+            (NFTA_PAYLOAD_CSUM_FLAGS, NFT_PAYLOAD_L4CSUM_PSEUDOHDR),
+        ]),
+        Header::Ip6 => Some(&[(NFTA_PAYLOAD_CSUM_FLAGS, NFT_PAYLOAD_L4CSUM_PSEUDOHDR)]),
+        _ => None,
+    }
 }
 
 /// The expressions of a rule: a list of `NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA {..} }`. They are those of nft, but
@@ -136,8 +160,9 @@ impl Program {
                 self.push("lookup", lookup)
             }
             Statement::Write { field, selectors, map } => {
-                let (Source::Payload(base, offset), header @ Header::Arp) = locate(*field) else {
-                    bail!("{field} cannot be written: expected a field of ARP, which has no checksum");
+                let (source, header) = locate(*field);
+                let (Source::Payload(base, offset), Some(checksums)) = (source, checksums(header)) else {
+                    bail!("{field} cannot be written: expected a field of ARP or an address of IP");
                 };
                 self.require(header)?;
                 self.load_all(selectors)?;
@@ -149,15 +174,16 @@ impl Program {
                         text(NFTA_LOOKUP_SET, map)?,
                     ],
                 )?;
-                self.push(
-                    "payload",
-                    vec![
-                        number(NFTA_PAYLOAD_SREG, NFT_REG_1)?,
-                        number(NFTA_PAYLOAD_BASE, base)?,
-                        number(NFTA_PAYLOAD_OFFSET, offset)?,
-                        number(NFTA_PAYLOAD_LEN, u32::try_from(layout(field.datatype()).1)?)?,
-                    ],
-                )
+                let mut payload = vec![
+                    number(NFTA_PAYLOAD_SREG, NFT_REG_1)?,
+                    number(NFTA_PAYLOAD_BASE, base)?,
+                    number(NFTA_PAYLOAD_OFFSET, offset)?,
+                    number(NFTA_PAYLOAD_LEN, u32::try_from(layout(field.datatype()).1)?)?,
+                ];
+                for (kind, value) in checksums {
+                    payload.push(number(*kind, *value)?);
+                }
+                self.push("payload", payload)
             }
             Statement::WriteBits { field, mask, value } => {
                 let (Source::Meta(key), Value::Mark(_), Value::Mark(_)) = (locate(*field).0, mask, value) else {

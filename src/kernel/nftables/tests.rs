@@ -7,6 +7,7 @@ use crate::ruleset::{Chain, Comment, Field, Rule, Statement};
 use golden::{counted, elements, name, tables, v4, v6};
 
 mod golden;
+mod host;
 mod marks;
 
 fn hex(text: &str) -> Vec<u8> {
@@ -84,7 +85,7 @@ fn what_no_packet_has_is_an_error() {
         (TableFamily::Inet, Statement::equal(Field::IpSaddr.masked(v6("::")), v4("10.0.0.1")), "type ipv4_addr"),
         (
             TableFamily::Inet,
-            Statement::Write { field: Field::IpSaddr, selectors: vec![Field::IifName.into()], map: "m".into() },
+            Statement::Write { field: Field::TcpDport, selectors: vec![Field::IifName.into()], map: "m".into() },
             "cannot be written",
         ),
         (

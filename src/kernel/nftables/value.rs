@@ -31,6 +31,7 @@ pub(super) fn layout(datatype: Datatype) -> (u32, usize, Byteorder) {
         Datatype::FibAddrType => (TYPE_FIB_ADDR, 4, Byteorder::Host),
         Datatype::TcpFlag => (TYPE_TCP_FLAG, 1, Byteorder::Host),
         Datatype::InetService => (TYPE_INET_SERVICE, 2, Byteorder::Big),
+        Datatype::IcmpType => (TYPE_ICMP_TYPE, 1, Byteorder::Big),
         Datatype::Icmp6Type => (TYPE_ICMP6_TYPE, 1, Byteorder::Big),
         Datatype::IpFragmentOffset | Datatype::Ip6FragmentOffset => (TYPE_INTEGER, 2, Byteorder::Big),
         Datatype::Boolean => (TYPE_BOOLEAN, 1, Byteorder::Host),
@@ -64,7 +65,7 @@ pub(super) fn bytes(value: &Value) -> Vec<u8> {
             number.to_be_bytes().into()
         }
         Value::InetProto(number) | Value::NfProto(number) => vec![*number],
-        Value::TcpFlags(number) | Value::Icmp6Type(number) => vec![*number],
+        Value::TcpFlags(number) | Value::IcmpType(number) | Value::Icmp6Type(number) => vec![*number],
         Value::Exists(exists) => vec![(*exists).into()],
         // In the upper 13 bits of its field.
         Value::Ip6FragmentOffset(number) => (number << 3).to_be_bytes().into(),
@@ -105,6 +106,7 @@ pub(super) fn parse(datatype: Datatype, bytes: &[u8]) -> Option<Value> {
         Datatype::FibAddrType => Value::FibAddrType(u32::from_ne_bytes(bytes.try_into().ok()?)),
         Datatype::TcpFlag => Value::TcpFlags(*bytes.first()?),
         Datatype::InetService => Value::Port(u16::from_be_bytes(bytes.try_into().ok()?)),
+        Datatype::IcmpType => Value::IcmpType(*bytes.first()?),
         Datatype::Icmp6Type => Value::Icmp6Type(*bytes.first()?),
         Datatype::IpFragmentOffset => Value::IpFragmentOffset(u16::from_be_bytes(bytes.try_into().ok()?)),
         Datatype::Ip6FragmentOffset => Value::Ip6FragmentOffset(u16::from_be_bytes(bytes.try_into().ok()?) >> 3),

@@ -11,15 +11,15 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use super::FoundProxy;
 use crate::addr::{Family, IfName, Mac};
 use crate::model::mark::Mark;
-use crate::object::{Hop, Neighbour, Route, Rule, RuleSelector};
+use crate::object::{Hop, LOOPBACK, Neighbour, Route, Rule, RuleSelector};
 
 /// The metric of an IPv6 route that was given none (IP6_RT_PRIO_USER of linux/ipv6_route.h).
 const METRIC6: u32 = 1024;
 
-/// A rule by its input interface alone, or by a mark alone.
+/// A rule by its input interface alone, or by a mark (of all packets, or of what the node itself sends).
 pub fn rule(family: Family, message: &RuleMessage) -> Option<Rule> {
     let (mut table, mut preference, mut protocol) = (u32::from(message.header.table), 0, 0);
-    let (mut iif, mut value, mut mask) = (None, None, None);
+    let (mut iif, mut value, mut mask) = (None::<IfName>, None, None);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Iifname(it) => iif = Some(it.parse().ok()?),
@@ -36,6 +36,9 @@ pub fn rule(family: Family, message: &RuleMessage) -> Option<Rule> {
     let selector = match (iif, value, mask) {
         _ if message.header.action != RuleAction::ToTable => return None,
         (Some(iif), None, None) => RuleSelector::Iif(iif),
+        (Some(iif), Some(value), Some(mask)) if iif.as_str() == LOOPBACK => {
+            RuleSelector::LocalMark(Mark { value, mask })
+        }
         (None, Some(value), Some(mask)) => RuleSelector::Mark(Mark { value, mask }),
         _ => return None,
     };

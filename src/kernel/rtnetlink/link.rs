@@ -19,13 +19,14 @@ use crate::object::PortFlags;
 
 /// The settings of a link that we look at and change: family, key, IPV4_DEVCONF_* of linux/ip.h or DEVCONF_* of linux/ipv6.h
 /// (those of IPv6 cannot be written by number; addr_gen_mode has an attribute of its own).
-pub const DEVCONF: [(Family, &str, u16); 13] = [
+pub const DEVCONF: [(Family, &str, u16); 14] = [
     (Family::V4, "forwarding", 1),
     (Family::V4, "proxy_arp", 3),
     (Family::V4, "accept_redirects", 4),
     (Family::V4, "rp_filter", 8),
     (Family::V4, "src_valid_mark", 24),
     (Family::V4, "drop_gratuitous_arp", 31),
+    (Family::V4, "arp_ignore", 19),
     (Family::V6, "forwarding", 0),
     (Family::V6, "accept_ra", 3),
     (Family::V6, "accept_redirects", 4),

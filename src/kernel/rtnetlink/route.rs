@@ -13,6 +13,7 @@ use nix::libc::{RTM_DELNEIGH, RTM_DELROUTE, RTM_DELRULE, RTM_NEWNEIGH, RTM_NEWRO
 use super::address_family;
 use crate::addr::{Family, IfName};
 use crate::kernel::netlink::Request;
+use crate::model::mark::Mark;
 use crate::object;
 
 /// Creates, and is content with what is there already where `replace`, else refuses it (EEXIST).
@@ -22,13 +23,17 @@ fn creation(replace: bool) -> u16 {
 
 /// The message that makes or removes a rule.
 pub fn rule(rule: &object::Rule, add: bool) -> Request {
+    let by_mark = |mark: &Mark| vec![RuleAttribute::FwMark(mark.value), RuleAttribute::FwMask(mark.mask)];
     let mut message = RuleMessage::default();
     message.header.family = address_family(rule.family);
     message.header.action = RuleAction::ToTable;
     // Tables above 255 do not fit the header: it says 0 (RT_TABLE_UNSPEC) and the attribute holds for all.
     message.attributes = match &rule.selector {
         object::RuleSelector::Iif(name) => vec![RuleAttribute::Iifname(name.to_string())],
-        object::RuleSelector::Mark(mark) => vec![RuleAttribute::FwMark(mark.value), RuleAttribute::FwMask(mark.mask)],
+        object::RuleSelector::Mark(mark) => by_mark(mark),
+        object::RuleSelector::LocalMark(mark) => {
+            [vec![RuleAttribute::Iifname(object::LOOPBACK.to_owned())], by_mark(mark)].concat()
+        }
     };
     message.attributes.extend([
         RuleAttribute::Table(rule.table),

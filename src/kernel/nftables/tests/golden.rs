@@ -52,13 +52,16 @@ pub(super) fn tables() -> [Group; 3] {
     };
     let inet = Group {
         family: TableFamily::Inet,
-        sets: vec![
+        sets: [
             Set::new("guarded", [Datatype::IfName]),
             Set::new("sources4", [Datatype::IfName, Datatype::Ipv4Addr]),
             Set::new("sources6", [Datatype::IfName, Datatype::Ipv6Addr]),
             Set::new("senders", [Datatype::Ipv4Addr, Datatype::IfName]),
             Set::new("macs", [Datatype::EtherAddr]),
-        ],
+        ]
+        .into_iter()
+        .chain(super::host::sets())
+        .collect(),
         chains: vec![
             Chain {
                 name: "prerouting".into(),
@@ -96,6 +99,7 @@ pub(super) fn tables() -> [Group; 3] {
                 ],
             },
             super::marks::chain(),
+            super::host::chain(),
         ],
     };
     let prefix = Field::EtherSaddr.masked(mac("ff:ff:f0:0:0:0"));
