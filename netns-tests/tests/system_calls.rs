@@ -27,15 +27,15 @@ type Count = (usize, usize);
 const COUNTS: &[(&str, &[With], [Count; 3])] = &[
     ("ip-less-routed", &[], [(208, 12), (195, 11), (129, 8)]),
     ("ip-less-routed", &[OnlyV4], [(175, 11), (151, 8), (117, 6)]),
-    ("ip-less-routed", &[RoutingRule], [(217, 14), (199, 11), (128, 8)]),
+    ("ip-less-routed", &[RoutingRule], [(211, 14), (193, 11), (128, 8)]),
     ("ip-less-routed", &[Protected], [(212, 12), (201, 11), (131, 8)]),
     ("ip-less-routed nfdhcpd", &[], [(222, 12), (204, 11), (133, 8)]),
     ("", &[], [(145, 9), (111, 6), (106, 6)]),
     ("strict-filtered", &[], [(169, 8), (150, 7), (128, 6)]),
-    ("", &[Bridge], [(105, 7), (67, 3), (75, 5)]),
-    ("", &[Bridge, Protected], [(116, 9), (83, 5), (88, 7)]),
-    ("private-filtered", &[Bridge], [(121, 9), (92, 5), (92, 7)]),
-    ("strict-filtered", &[Bridge], [(131, 9), (109, 5), (100, 7)]),
+    ("", &[Bridge], [(106, 7), (69, 3), (78, 5)]),
+    ("", &[Bridge, Protected], [(117, 9), (85, 5), (91, 7)]),
+    ("private-filtered", &[Bridge], [(122, 9), (94, 5), (95, 7)]),
+    ("strict-filtered", &[Bridge], [(132, 9), (111, 5), (103, 7)]),
 ];
 
 /// What a NIC has besides its network's tags; without [`Bridge`](With::Bridge) it is routed.
