@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MsFlags, mount, umount};
 
 use super::drift::reconcile;
 use super::reconcile::traced;
@@ -49,8 +50,12 @@ fn no_mark_is_of_two_tables() -> Result<()> {
             reconcile(node, "tap1")?.succeeds()?;
             let (binding, tags) = (node.files.bindings().join("tap0"), "ip-less-routed nfdhcpd");
             fs::create_dir(&binding)?;
+            // What is mounted cannot be moved aside.
+            let none = None::<&str>;
+            mount(Some("tmpfs"), &binding, Some("tmpfs"), MsFlags::empty(), none).context("tmpfs")?;
             let nic = node.nic("tap0", WEB1).set("LINK", table).only_v4().set("NETWORK_TAGS", tags);
             nic.ifup()?.fails(&["nfdhcpd/tap0"])?;
+            umount(&binding)?;
             Ok(fs::remove_dir(&binding)?)
         };
         let first: [(&str, &dyn Fn() -> Result<()>); 6] = [

@@ -34,7 +34,10 @@ fn like(address: IpAddr, v4: IpAddr, v6: IpAddr) -> IpAddr {
 
 /// A site with two guests, whose first may be checked or not.
 fn site(checked: bool) -> Result<(Site, Guest, Guest)> {
-    let site = Site::new()?;
+    guests_of(Site::new()?, checked)
+}
+
+fn guests_of(site: Site, checked: bool) -> Result<(Site, Guest, Guest)> {
     let two = site.node.guest("tap1", WEB2)?;
     if !checked {
         site.node.files.set("IPSPOOF=yes")?;
@@ -86,12 +89,16 @@ fn to_another_guest() -> Result<()> {
 
 fn to_the_node_itself() -> Result<()> {
     for checked in [true, false] {
-        let (site, one, _two) = site(checked)?;
+        let site = Site::new()?;
+        // Any port: a process that another test just starts may still hold the last one for a moment.
+        let bound = |node: &str| site.node.netns.run(|| UdpSocket::bind((node, 0)));
+        let sockets = [bound("192.0.2.11")?, bound("2001:db8:2::11")?];
+        let ports = [sockets[0].local_addr()?.port(), sockets[1].local_addr()?.port()];
+        site.node.files.set(&format!("HOST_ACCESS=\"udp/{} udp/{}\"", ports[0], ports[1]))?;
+        let (_site, one, _two) = guests_of(site, checked)?;
         for source in forged()? {
             let node: IpAddr = like(source, "192.0.2.11".parse()?, "2001:db8:2::11".parse()?);
-            // Any port: a process that another test just starts may still hold the last one for a moment.
-            let socket = site.node.netns.run(|| UdpSocket::bind((node, 0)))?;
-            let port = socket.local_addr()?.port();
+            let (socket, port) = (&sockets[usize::from(source.is_ipv6())], ports[usize::from(source.is_ipv6())]);
             socket.set_read_timeout(Some(patience()))?;
             one.send_packet(&frame::udp((source, 5000), (node, port), b"forged"))?;
             one.send_packet(&frame::udp((WEB1.address_like(source), 5000), (node, port), b"true"))?;

@@ -126,7 +126,7 @@ fn a_lost_record() -> Result<()> {
     site.node.nic("tap0", WEB2).unset(&["LINK", "NETWORK_TAGS"]).ifup()?.succeeds()?;
     let after = Snapshot::of(&site.node.netns)?;
     let stale: Vec<_> =
-        after.naming("tap0").into_iter().filter(|it| it.starts_with("nft") || it.contains("rule")).collect();
+        after.naming("tap0").into_iter().filter(|it| it.contains(WEB1.name) || it.contains("rule")).collect();
     ensure!(stale.is_empty(), "{stale:#?}");
     ensure!(!site.node.files.bindings().join("tap0").exists(), "the binding stays");
     Ok(())

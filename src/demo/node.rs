@@ -23,7 +23,7 @@ use crate::kernel::ping::PingSocket;
 use crate::kernel::rtnetlink::DEVCONF;
 use crate::kernel::{Kernel, observed, process, read_sysctl, topology};
 use crate::log::Log;
-use crate::object::{Object, Plan};
+use crate::object::{ChecksumGuard, Object, Plan};
 use crate::reconcile;
 use crate::settings::Settings;
 use crate::setup::routed::PROXY_DELAY;
@@ -213,6 +213,8 @@ impl Node {
     fn observed(&self) -> Result<BTreeMap<String, usize>> {
         let lines = self.namespace.run(|| {
             let mut lines = observed::lines()?;
+            // The guard of TAPs with a virtio header is the node's, and stays.
+            lines.retain(|it| !it.contains(&format!(" dev {}", ChecksumGuard::DEVICE)));
             let mut nftables = Nftables::open()?;
             for interface in [&self.device, &name("tap0")?, &name("tap1")?] {
                 for table in shared::tables(&self.settings, &[TABLE]) {

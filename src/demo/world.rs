@@ -199,9 +199,12 @@ impl Router {
             topology::join_bridge(port, &bridge)?;
             topology::set_up(port)?;
             for address in addresses {
-                // NDP asks for addresses of the link's own devices only, so IPv6 needs to be told who is behind.
+                // The node answers neither ARP nor NDP here for addresses of its other interfaces, so the router is told who has them.
                 let via = match address {
-                    IpAddr::V4(_) => None,
+                    IpAddr::V4(_) => {
+                        topology::add_neighbour(*address, mac, &bridge)?;
+                        None
+                    }
                     IpAddr::V6(_) => Some(link_local(mac)?.into()),
                 };
                 topology::add_route((*address).into(), via, Some(&bridge))?;

@@ -20,8 +20,9 @@ use super::address::find;
 use super::attributes::attribute;
 use super::namespace::Netns;
 use super::netlink::{Netlink, Request};
-use super::rtnetlink::LinkMessage;
+use super::rtnetlink::{self, LinkMessage};
 use crate::addr::{Family, IfName, Mac};
+use crate::object::{Kind, Neighbour, Verb};
 
 /// VETH_INFO_PEER of linux/veth.h.
 const VETH_INFO_PEER: u16 = 1;
@@ -171,6 +172,16 @@ pub fn add_route(destination: IpNet, gateway: Option<IpAddr>, device: Option<&If
         command += &format!(" dev {device}");
     }
     change(Request::new(RTM_NEWROUTE, &message, NLM_F_CREATE | NLM_F_EXCL)).context(command)?;
+    Ok(())
+}
+
+/// `ip neigh replace ... nud permanent`.
+///
+/// # Errors
+/// ENODEV for a device that is not there.
+pub fn add_neighbour(address: IpAddr, mac: Mac, device: &IfName) -> Result<()> {
+    let neighbour = Neighbour { address, mac, device: device.clone(), protocol: RouteProtocol::Boot.into() };
+    change(rtnetlink::neighbour(&neighbour, find(device)?.index, true)).with_context(|| neighbour.line(Verb::Add))?;
     Ok(())
 }
 

@@ -242,6 +242,7 @@ impl fmt::Display for Value {
             Self::FibAddrType(5) => f.write_str("multicast"),
             Self::FibAddrType(number) => number.fmt(f),
             Self::TcpFlags(flags) => tcp_flags(*flags, f),
+            Self::IcmpType(0) | Self::Icmp6Type(129) => f.write_str("echo-reply"),
             Self::IcmpType(3) => f.write_str("destination-unreachable"),
             Self::IcmpType(11) => f.write_str("time-exceeded"),
             Self::IcmpType(12) => f.write_str("parameter-problem"),

@@ -33,12 +33,16 @@ pub static INET: Shared = Shared::new(|| Arc::new(table(TableFamily::Inet)));
 /// The same of what is bridged to them or sent by the node.
 pub static BRIDGE: Shared = Shared::new(|| Arc::new(table(TableFamily::Bridge)));
 
+/// TCP that asks for no connection.
+pub(super) fn no_request() -> Statement {
+    Statement::not_equal(Field::TcpFlags.masked(Value::TcpFlags(SYN | ACK)), Value::TcpFlags(SYN))
+}
+
 fn table(family: TableFamily) -> Group {
     let pass = |statement| Rule::from([statement, Statement::Return]);
     let pass_all = |[first, second]: [Statement; 2]| Rule::from([first, second, Statement::Return]);
     let port = |field: Field, value: Value| Statement::equal(field, value);
     let protocol = |number| Statement::equal(Field::L4Proto, Value::InetProto(number));
-    let no_request = Statement::not_equal(Field::TcpFlags.masked(Value::TcpFlags(SYN | ACK)), Value::TcpFlags(SYN));
     let mut protected = Vec::new();
     let mut later_fragment6 = vec![neighbours::later_fragment6()];
     if family == TableFamily::Bridge {
@@ -52,7 +56,7 @@ fn table(family: TableFamily) -> Group {
     protected.extend([pass(protocol(1)), pass(protocol(58))]);
     // Kernels differ in what they take for the ports and flags of later fragments.
     protected.extend(later_fragments.each_ref().map(|later| with(later, &[Statement::Counter, Statement::Drop])));
-    protected.extend([pass(no_request), pass(port(Field::UdpSport, DOMAIN)), refuse([])]);
+    protected.extend([pass(no_request()), pass(port(Field::UdpSport, DOMAIN)), refuse([])]);
     let to_protected = || Statement::Goto("protected".into());
     let mut limited = Vec::from(later_fragments.map(|later| with(&later, &[to_protected()])));
     limited.extend([pass(port(Field::TcpDport, SSH)), pass(port(Field::TcpDport, RDP)), Rule::from([to_protected()])]);

@@ -7,14 +7,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::addr::{Family, IfName};
-use crate::nic::Nic;
-use crate::object::Plan;
+use crate::nic::{Mode, Nic};
+use crate::object::{Plan, TABLE_MAIN};
 use crate::ruleset::{
     Chain, Comment, Datatype, Element, Field, Group, HookPoint, Raw, RawHeader, Rule, Selector, Set, Statement,
     TableFamily, Value,
 };
 use crate::settings::Settings;
 use crate::setup::dropped::{Direction, counted};
+use crate::setup::firewall::no_request;
 use crate::setup::shared::{Shared, chain, from, hooked, members, refuse};
 use crate::setup::{element, neighbours};
 
@@ -24,6 +25,8 @@ pub const GUESTS: &str = "guests";
 pub const UPLINKS: &str = "uplinks";
 /// Set: the services of the node that the guest behind an interface may reach.
 const HOST_ACCESS: &str = "host_access";
+/// Set: the interfaces of guests that the node reaches, as they are in table main: their answers arrive.
+const REACHED: &str = "reached";
 /// Sets: the address of the guest behind an interface, as the destination of the packet that an ICMP error quotes.
 const QUOTED4: &str = "quoted4";
 const QUOTED6: &str = "quoted6";
@@ -42,6 +45,8 @@ const ERRORS4: [Value; 3] = [Value::IcmpType(3), Value::IcmpType(11), Value::Icm
 /// Types of ICMPv6 errors: destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443).
 const ERRORS6: [Value; 4] = [Value::Icmp6Type(1), Value::Icmp6Type(2), Value::Icmp6Type(3), Value::Icmp6Type(4)];
 const ECHO_REQUEST: Value = Value::Icmp6Type(128);
+const ECHO_REPLY4: Value = Value::IcmpType(0);
+const ECHO_REPLY6: Value = Value::Icmp6Type(129);
 const ROUTER_SOLICITATION: Value = Value::Icmp6Type(133);
 const NEIGHBOUR_SOLICITATION: Value = Value::Icmp6Type(135);
 const NEIGHBOUR_ADVERTISEMENT: Value = Value::Icmp6Type(136);
@@ -83,6 +88,7 @@ fn table() -> Group {
         family: TableFamily::Inet,
         sets: vec![
             Set::new(GUESTS, [Datatype::IfName]),
+            Set::new(REACHED, [Datatype::IfName]),
             Set::new(UPLINKS, [Datatype::IfName, Datatype::NfProto]),
             Set::new(HOST_ACCESS, [Datatype::IfName, Datatype::InetProto, Datatype::InetService]),
             Set::new(QUOTED4, [Datatype::IfName, Datatype::Raw(QUOTED_DADDR4)]),
@@ -130,6 +136,8 @@ fn from_guest() -> Vec<Chain> {
     rules.extend(discovery.iter().map(|kind| Rule::from([icmp6(kind), Statement::Accept])));
     rules.push(Rule::from([icmp6(&ECHO_REQUEST), own_link, Statement::Accept]));
     rules.extend(errors(|| goto("quoted")));
+    let reached = Statement::contained([Field::IifName.into()], REACHED);
+    rules.extend(answers().map(|it| Rule::from([reached.clone(), it, Statement::Accept])));
     rules.push(refuse([]));
     let ipv6 = Statement::equal(Field::NfProto, Value::NfProto(10));
     let quoted = |raw, set| Rule::from([from(Field::Raw(raw), set), Statement::Accept]);
@@ -138,12 +146,18 @@ fn from_guest() -> Vec<Chain> {
     vec![chain("from_guest", rules), quoting, chain("quoted6", vec![quoted(QUOTED_DADDR6, QUOTED6), refuse([])])]
 }
 
+/// What answers a question of the node's own: echo, and TCP that asks for no connection.
+fn answers() -> [Statement; 3] {
+    [icmp4(&ECHO_REPLY4), icmp6(&ECHO_REPLY6), no_request()]
+}
+
 /// From an uplink the node has the addresses of that interface only. What the kernel takes for itself of neighbour discovery is
-/// often for a guest that it answers for.
+/// often for a guest that it answers for. Of other addresses the node gets answers alone, as it reaches guests elsewhere from
+/// these.
 fn to_own_addresses() -> Vec<Rule> {
     let own = [LOCAL, MULTICAST, BROADCAST].map(|kind| Statement::equal(Field::DaddrTypeOnIif, kind));
     let discovery = [NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT];
-    let accepted = own.into_iter().chain(discovery.iter().map(icmp6));
+    let accepted = own.into_iter().chain(discovery.iter().map(icmp6)).chain(answers());
     accepted.map(|it| Rule::from([it, Statement::Accept])).chain([refuse([])]).collect()
 }
 
@@ -187,6 +201,9 @@ pub fn add(nic: &Nic, settings: &Settings, plan: &mut Plan) {
     let family = TableFamily::Inet;
     plan.tables.push(Arc::clone(&TABLE));
     plan.elements.push(element(nic, family, GUESTS, []));
+    if matches!(nic.mode, Mode::Routed { table: TABLE_MAIN }) {
+        plan.elements.push(element(nic, family, REACHED, []));
+    }
     for service in &settings.host_access {
         let rest = [Value::InetProto(service.protocol), Value::Port(service.port)];
         plan.elements.push(element(nic, family, HOST_ACCESS, rest));

@@ -84,7 +84,7 @@ fn what_a_routed_nic_always_gets_and_a_profile() {
     let sets: Vec<_> = unchecked.elements.iter().map(|element| element.set.as_ref()).collect();
     assert_eq!(
         sets,
-        ["limited", "routed", "guests", "quoted4", "quoted6", "error_source6", "dropped_to", "dropped_from"]
+        ["limited", "routed", "guests", "reached", "quoted4", "quoted6", "error_source6", "dropped_to", "dropped_from"]
     );
 }
 
