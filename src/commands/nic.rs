@@ -102,8 +102,8 @@ fn warn_of_native_vlans(plan: &Plan, log: &mut Log) {
 /// # Errors
 /// What could not be removed; everything else was.
 pub fn ifdown(raw: &RawNic, cleanup: &str, settings: &Settings, log: &mut Log) -> Result<()> {
-    let only_here = only_here(cleanup, log);
     let interface = Identity::new(raw)?.interface;
+    let only_here = only_here(cleanup, log);
     let mut state = State::open(&settings.state_dir, &interface)?;
     if let Some(complaint) = &state.complaint {
         bail!("{complaint}");
