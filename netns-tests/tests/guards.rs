@@ -11,6 +11,7 @@ use crate::harness::guest::{Guest, WEB1};
 use crate::harness::nic::Nic;
 use crate::harness::snapshot::Snapshot;
 use crate::harness::topology::Site;
+use crate::harness::until;
 
 pub const TESTS: &[Test] = &[
     ("guards::only_guests_interfaces_are_set_up", only_guests_interfaces_are_set_up),
@@ -106,10 +107,14 @@ fn the_nodes_own_addresses_are_refused() -> Result<()> {
     let netns = &site.node.netns;
     netns.ip_batch(
         "link add br0 type bridge mcast_snooping 0\n\
-         link set br0 up addrgenmode none\n\
+         link set br0 addrgenmode none\n\
+         link set br0 up\n\
          addr add 203.0.113.7/24 dev br0\n\
          addr add 2001:db8:3::7/64 dev br0 nodad\n",
     )?;
+    until("the bridge to have its address", || {
+        Ok(netns.ip("-6 route show table local")?.contains("local 2001:db8:3::7"))
+    })?;
     let nic = |ip: &str| {
         let networks = ["NETWORK_SUBNET", "NETWORK_GATEWAY", "NETWORK_SUBNET6", "NETWORK_GATEWAY6"];
         site.node.nic("tap0", WEB1).unset(&networks).set("IP", ip)

@@ -210,7 +210,7 @@ fn uplinks_get_what_they_lack_and_keep_it() -> Result<()> {
     // The administrator has VLAN 10 come untagged.
     bridge(netns, "vlan add dev bond0 vid 10 pvid untagged")?;
     // A card of another instance that is no TAP: we know it by its record.
-    netns.ip("link add nic9 type dummy")?;
+    netns.ip("link add nic9 type veth peer name nic9b")?;
     let other = site.nic(".30").set("INTERFACE", "nic9").set("INSTANCE", "web9.example.org");
     other.ifup()?.succeeds()?;
     let bond = ["1 Egress Untagged", "10 PVID Egress Untagged", "20", "30"];

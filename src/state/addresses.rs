@@ -78,7 +78,7 @@ impl State {
         linked(&self.folder, path).with_context(|| self.explain(path))
     }
 
-    fn lock_addresses(&self) -> Result<File> {
+    fn lock_addresses(&self) -> Result<Lock> {
         lock_addresses(&self.folder).with_context(|| self.explain(Path::new(LOCKS)))
     }
 
@@ -117,8 +117,17 @@ fn linked(folder: &Dir, path: &Path) -> io::Result<Option<IfName>> {
     Ok(target.and_then(|it| it.file_name()?.to_str()?.parse().ok()))
 }
 
-fn lock_addresses(folder: &Dir) -> Result<File> {
-    lock::take(folder.lock_file(LOCKS, ADDRESSES)?)
+/// The lock of the links. A run takes it more than once, and a close(2) that a signal interrupts must not leave it taken.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        while self.0.unlock().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
+    }
+}
+
+fn lock_addresses(folder: &Dir) -> Result<Lock> {
+    lock::take(folder.lock_file(LOCKS, ADDRESSES)?).map(Lock)
 }
 
 /// The addresses that a record names.
