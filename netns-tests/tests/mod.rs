@@ -205,6 +205,10 @@ const ON_EVERY_KERNEL: &[&str] = &[
     "spoof::to_the_outside",
     "attack::drops_are_counted_on_debians_kernel",
     "lifecycle::ifdown_leaves_the_state_as_it_was",
+    "checksums::what_a_checksum_would_forge_is_dropped",
+    "checksums::what_a_checksum_would_forge_of_gso_frames_is_dropped",
+    "checksums::a_guest_has_no_part_in_what_is_routed_for_it",
+    "checksums::honest_frames_pass",
     "vlan::every_notation_gives_exactly_its_vlans",
     "bridges::stand_and_go",
 ];
