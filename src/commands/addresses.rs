@@ -33,7 +33,7 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// Makes the addresses of a NIC its own, which is recorded and has nothing else yet. The same NIC on another TAP gives way.
+/// Makes the addresses of a NIC its own, which is recorded and has nothing else yet. The same NIC on another TAP loses them.
 ///
 /// # Errors
 /// [`Conflict`] if another NIC has one, whose TAP is there; what could not be read or written.

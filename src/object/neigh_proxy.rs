@@ -43,7 +43,7 @@ impl Kind for NeighProxy {
         format!("{} neigh proxy {address} dev {device} protocol {protocol}", ip(Family::of(*address)))
     }
 
-    /// The entry stays for whoever is behind it; another TAP in `other` does not make it another entry.
+    /// Another TAP behind the address does not make it another entry.
     fn is_covered_by(&self, other: &Self) -> bool {
         self == other
     }

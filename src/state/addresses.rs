@@ -2,7 +2,7 @@
 //! name, so of two runs for one address one sees that of the other.
 //!
 //! A run makes its link after its record and before anything else, so that a link is valid as long as the record that it leads
-//! to names the address. A crash leaves a link too many, which gives way, or one too few, which the next run makes.
+//! to names the address. A crash leaves a link too many, which the next run replaces, or one too few, which the next run makes.
 
 use std::fs::File;
 use std::io;

@@ -62,7 +62,7 @@ pub fn read_needed(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     read(path, longest)?.ok_or_else(|| Errno::ENOENT.into())
 }
 
-/// That nobody but root and us can write to a file. One that is not there is nobody's.
+/// That nobody but root and us can write to a file. A file that does not exist passes.
 ///
 /// # Errors
 /// Those of open(2), and who can.

@@ -6,7 +6,7 @@
 //!   TCA_ACT_OPTIONS
 //!     TCA_CSUM_PARMS    struct tc_csum { tc_gen, u32 update_flags }
 //!     TCA_MIRRED_PARMS  struct tc_mirred { tc_gen, i32 eaction, u32 ifindex }
-//!   TCA_ACT_COOKIE      what whoever made it wants to know it by, 16 bytes at most
+//!   TCA_ACT_COOKIE      a mark of the program that made it, 16 bytes at most
 //! tc_gen: u32 index, u32 capab, i32 action, i32 refcnt, i32 bindcnt
 //! ```
 
